@@ -1,0 +1,79 @@
+"""Box formats, IoU and the coding of boxes as offsets from default boxes.
+
+Corner form `yxyx` is (ymin, xmin, ymax, xmax), centre form `cyxhw` is (cy, cx, h, w); both are
+fractions of the image's height and width. All functions are pure and take any leading dimensions.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def yxyx_to_cyxhw(boxes: tf.Tensor) -> tf.Tensor:
+    """Corner form to centre form, float [..., 4]."""
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
+    return tf.stack(
+        [(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=-1
+    )
+
+
+def cyxhw_to_yxyx(boxes: tf.Tensor) -> tf.Tensor:
+    """Centre form to corner form, float [..., 4]."""
+    cy, cx, h, w = tf.unstack(boxes, axis=-1)
+    return tf.stack([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2], axis=-1)
+
+
+def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
+    """Jaccard overlap of every box of one set with every box of the other.
+
+    Args:
+        boxes_a: float32 [..., A, 4], `yxyx`.
+        boxes_b: float32 [..., B, 4], `yxyx`.
+
+    Returns:
+        float32 [..., A, B] in [0, 1]; 0 where the union has no area.
+    """
+    # One plane per coordinate: slicing inside the [A, B] products is several times slower.
+    ay0, ax0, ay1, ax1 = tf.unstack(boxes_a[..., :, None, :], axis=-1)  # [..., A, 1]
+    by0, bx0, by1, bx1 = tf.unstack(boxes_b[..., None, :, :], axis=-1)  # [..., 1, B]
+    height = tf.maximum(tf.minimum(ay1, by1) - tf.maximum(ay0, by0), 0.0)
+    width = tf.maximum(tf.minimum(ax1, bx1) - tf.maximum(ax0, bx0), 0.0)
+    intersection = height * width
+    union = (ay1 - ay0) * (ax1 - ax0) + (by1 - by0) * (bx1 - bx0) - intersection
+    return tf.math.divide_no_nan(intersection, tf.maximum(union, 0.0))
+
+
+def encode(boxes: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
+    """Offsets that turn default boxes into the given boxes (equation 2; `EncodeBBox` in Caffe).
+
+    Args:
+        boxes: float32 [..., P, 4], `yxyx`, height and width above 0.
+        default_boxes: float32 [P, 4], `cyxhw`.
+        variances: Four divisors in the order (cy, cx, h, w).
+
+    Returns:
+        float32 [..., P, 4]: (d cy / h, d cx / w, ln h/h', ln w/w'), divided by the variances.
+    """
+    cy, cx, h, w = tf.unstack(yxyx_to_cyxhw(boxes), axis=-1)
+    dcy, dcx, dh, dw = tf.unstack(default_boxes, axis=-1)
+    offsets = [(cy - dcy) / dh, (cx - dcx) / dw, tf.math.log(h / dh), tf.math.log(w / dw)]
+    return tf.stack([o / v for o, v in zip(offsets, variances, strict=True)], axis=-1)
+
+
+def decode(offsets: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
+    """The boxes that `encode` made offsets of; not clipped.
+
+    Args:
+        offsets: float32 [..., P, 4] in the order (cy, cx, h, w).
+        default_boxes: float32 [P, 4], `cyxhw`.
+        variances: Four divisors in the order (cy, cx, h, w).
+
+    Returns:
+        float32 [..., P, 4], `yxyx`; may lie outside [0, 1].
+    """
+    tcy, tcx, th, tw = (
+        t * v for t, v in zip(tf.unstack(offsets, axis=-1), variances, strict=True)
+    )
+    dcy, dcx, dh, dw = tf.unstack(default_boxes, axis=-1)
+    centred = tf.stack([dcy + tcy * dh, dcx + tcx * dw, dh * tf.exp(th), dw * tf.exp(tw)], axis=-1)
+    return cyxhw_to_yxyx(centred)

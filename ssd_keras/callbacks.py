@@ -1,0 +1,179 @@
+"""What happens between the iterations of a run: guard, evaluation, checkpoint."""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ssd_keras import pipeline
+from ssd_keras.detections import DetectionDecoder
+from ssd_keras.files import atomic
+from ssd_keras.metrics import voc_average_precision
+from ssd_keras.records import read_card, read_samples
+
+CHECKPOINT = "last.keras"  # weights, optimizer and iteration: what a run resumes from
+BEST = "best.keras"  # weights only: those of the highest validation AP, or the last ones
+HISTORY = "history.csv"
+
+
+class Guard(keras.callbacks.Callback):
+    """Stops when the loss or the gradients run away, and names the images of that batch.
+
+    Nothing is lost: the last checkpoint was written before.
+
+    Args:
+        gradient_limit: Largest norm of the gradients.
+        records: Record sets of the run, to name the images.
+        batch_size: The run's, likewise.
+        seed: The run's, likewise.
+    """
+
+    def __init__(
+        self,
+        gradient_limit: float,
+        records: Sequence[str | os.PathLike[str]],
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.gradient_limit = gradient_limit
+        self.records = records
+        self.batch_size = batch_size
+        self.seed = seed
+        self._largest = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Forgets the last span's largest norm."""
+        self._largest = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the batch's loss and gradient norm."""
+        loss = float((logs or {}).get("loss", 0.0))
+        norm = float(self.model.optimizer.gradient_norm)
+        self._largest = max(self._largest, norm)
+        if np.isfinite(loss) and norm <= self.gradient_limit:
+            return
+        step = int(self.model.optimizer.iterations) - 1
+        images = pipeline.batch_image_ids(self.records, self.batch_size, self.seed, step)
+        raise FloatingPointError(
+            f"iteration {step}: loss (={loss:g}), gradient norm (={norm:g}, limit "
+            f"{self.gradient_limit:g}); images of the batch: {', '.join(images)}. Look at them "
+            "(data/preview.py), or start anew with a smaller learning_rate, a warmup or clip_norm"
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the largest norm of the span to the logs."""
+        if logs is not None:
+            logs["gradient_norm"] = self._largest
+
+
+class VOCEvaluation(keras.callbacks.Callback):
+    """Adds `val_mean_ap`, the 11-point VOC AP on a record set, to the logs of every span.
+
+    Args:
+        records: The record set.
+        batch_size: Images at once.
+    """
+
+    def __init__(self, records: str | os.PathLike[str], batch_size: int) -> None:
+        super().__init__()
+        self.records = records
+        self.batch_size = batch_size
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures."""
+        result = voc_average_precision(
+            detect_records(self.model, self.records, self.batch_size),
+            list(read_samples(self.records)),
+            read_card(self.records).labels,
+        )
+        if logs is not None:
+            logs["val_mean_ap"] = result.mean_ap_11_point
+        print(f" - val_mean_ap: {result.mean_ap_11_point:.4f}")
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes `history.csv`, `best.keras` and, last, `last.keras`; each one whole or not at all.
+
+    Args:
+        run_dir: Folder of the run.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__()
+        self.run_dir = run_dir
+        self._rows: list[dict[str, Any]] = []
+        self._started = time.monotonic()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes up the rows of the run so far; those after its checkpoint will come again."""
+        step = int(self.model.optimizer.iterations)
+        path = self.run_dir / HISTORY
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            self._rows = [row for row in rows if row["iteration"] <= step]
+        self._started = time.monotonic() - (self._rows[-1]["seconds"] if self._rows else 0.0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes all three."""
+        optimizer = self.model.optimizer
+        row = {
+            "iteration": int(optimizer.iterations),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "learning_rate": float(optimizer.learning_rate),
+            **{name: float(value) for name, value in (logs or {}).items()},
+        }
+        previous = [r.get("val_mean_ap", 0.0) for r in self._rows]
+        self._rows.append(row)
+        with atomic(self.run_dir / HISTORY) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            writer.writeheader()
+            writer.writerows(self._rows)
+        if row.get("val_mean_ap", 0.0) >= max(previous, default=0.0):
+            with atomic(self.run_dir / BEST) as path:
+                without_optimizer(self.model).save(path)
+        with atomic(self.run_dir / CHECKPOINT) as path:
+            self.model.save(path)
+
+
+def without_optimizer(model: keras.Model) -> keras.Model:
+    """A copy of a model that is not compiled: a third of the size on disk with Adam, half with SGD."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def detect_records(
+    model: keras.Model, records: str | os.PathLike[str], batch_size: int = 8
+) -> list[dict[str, np.ndarray]]:
+    """The detections of a model on a record set, in stored order.
+
+    Args:
+        model: A model of `ssd_vgg16`.
+        records: Folder of the record set.
+        batch_size: Images at once.
+
+    Returns:
+        For each image `boxes` float32 [N, 4] (`yxyx`, normalised), `scores` float32 [N] and
+        `classes` int32 [N].
+    """
+    config = model.get_layer("predictions").ssd_config
+    decoder = DetectionDecoder(config)
+
+    @tf.function
+    def detect(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return decoder(model(images, training=False))
+
+    found = []
+    for images, _ in pipeline.eval_dataset(records, config, batch_size):
+        batch = {name: value.numpy() for name, value in detect(images).items()}
+        for i, count in enumerate(batch.pop("num_detections")):
+            found.append({name: value[i, :count] for name, value in batch.items()})
+    return found

@@ -1,0 +1,199 @@
+"""What makes one SSD differ from another: input size, feature maps and the tiling of default boxes.
+
+The four constants at the end are the released models. Variants are made with
+`dataclasses.replace`; the values are checked when a config is made.
+"""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """One feature map that the detector predicts from (section 2.2 of the paper).
+
+    Attributes:
+        name: The layer of the network it is read from, in the paper's words.
+        size: Cells along one side.
+        step: Distance between neighbouring cell centres, pixels of the input image.
+        min_size: Side of the smaller square default box, pixels.
+        max_size: With `min_size` it gives the larger square, sqrt(min_size * max_size), pixels.
+        aspect_ratios: Ratios other than 1; each one r adds a box of ratio r and one of 1/r.
+    """
+
+    name: str
+    size: int
+    step: float
+    min_size: float
+    max_size: float
+    aspect_ratios: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.step <= 0:
+            raise ValueError(
+                f"feature map {self.name}: size (={self.size}) must be at least 1 and "
+                f"step (={self.step}) above 0"
+            )
+        if not 0 < self.min_size < self.max_size:
+            raise ValueError(
+                f"feature map {self.name}: min_size (={self.min_size}) must be above 0 and "
+                f"below max_size (={self.max_size})"
+            )
+        for ratio in self.aspect_ratios:
+            if ratio <= 0 or ratio == 1:
+                raise ValueError(
+                    f"feature map {self.name}: aspect_ratios (={self.aspect_ratios}) must be "
+                    "above 0 and other than 1, which every map has already"
+                )
+
+    @property
+    def boxes_per_location(self) -> int:
+        """Default boxes at each cell: two squares, and two boxes for each other ratio."""
+        return 2 + 2 * len(self.aspect_ratios)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExtraLayer:
+    """A pair of layers behind fc7: a 1x1 bottleneck `<name>_1`, then a k x k `<name>_2`.
+
+    Attributes:
+        name: "conv8" ... "conv12", as in the paper's figure 2 (Caffe calls them conv6 ... conv10).
+        bottleneck: Filters of the 1x1 convolution.
+        filters: Filters of the k x k convolution.
+        kernel: Its size k.
+        stride: Its stride.
+        padding: Zeros added on every side before it.
+    """
+
+    name: str
+    bottleneck: int
+    filters: int
+    kernel: int
+    stride: int
+    padding: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SSDConfig:
+    """An SSD: its input, its feature maps and its box coding.
+
+    Attributes:
+        image_size: Side of the square input image, pixels.
+        feature_maps: The maps predicted from, in the order of the network, sizes of boxes rising.
+        extra_layers: The layers added behind fc7.
+        variances: Divisors of the offsets, in the order (cy, cx, h, w).
+        mean: RGB mean of the training images, 0..255; subtracted inside the model, and the fill
+            of the expansion augmentation.
+        integer_sizes: Truncate box sizes to whole pixels, as the original's PriorBox layer does
+            (`prior_box_layer.cpp`: `int min_size_`). Changes SSD512 only.
+        clip: Clip the default boxes to the image. The released models do not.
+    """
+
+    image_size: int
+    feature_maps: tuple[FeatureMap, ...]
+    extra_layers: tuple[ExtraLayer, ...]
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
+    integer_sizes: bool = True
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.feature_maps:
+            raise ValueError("feature_maps (=()) must hold at least one FeatureMap")
+        for smaller, larger in zip(self.feature_maps, self.feature_maps[1:], strict=False):
+            if larger.min_size <= smaller.min_size:
+                raise ValueError(
+                    "feature_maps: min_size must rise from map to map, but "
+                    f"{smaller.name} has {smaller.min_size} and {larger.name} has {larger.min_size}"
+                )
+        for field, length in (("variances", 4), ("mean", 3)):
+            value = getattr(self, field)
+            if len(value) != length:
+                raise ValueError(f"{field} (={value}) must have {length} values, not {len(value)}")
+        if min(self.variances) <= 0:
+            raise ValueError(f"variances (={self.variances}) must be above 0")
+
+    @property
+    def num_default_boxes(self) -> int:
+        """P, the number of default boxes: 8732 for SSD300, 24564 for SSD512."""
+        return sum(m.size**2 * m.boxes_per_location for m in self.feature_maps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON values; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "SSDConfig":
+        """Makes the config that `to_dict` wrote.
+
+        Raises:
+            TypeError: If a key is unknown or missing.
+            ValueError: If a value breaks a rule of this class or of `FeatureMap`.
+        """
+        values = dict(values)
+        values["feature_maps"] = tuple(
+            FeatureMap(**{**m, "aspect_ratios": tuple(m["aspect_ratios"])})
+            for m in values["feature_maps"]
+        )
+        values["extra_layers"] = tuple(ExtraLayer(**e) for e in values["extra_layers"])
+        for name in ("variances", "mean"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def _tiling(
+    names: tuple[str, ...],
+    sizes: tuple[int, ...],
+    steps: tuple[float, ...],
+    box_sizes: tuple[float, ...],
+    aspect_ratios: tuple[tuple[float, ...], ...],
+) -> tuple[FeatureMap, ...]:
+    """Feature maps from columns; `box_sizes` has one more: each map's max is the next one's min."""
+    columns = (names, sizes, steps, box_sizes[:-1], box_sizes[1:], aspect_ratios)
+    return tuple(FeatureMap(*row) for row in zip(*columns, strict=True))
+
+
+_NAMES = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_2")
+_SSD300_LAYERS = (
+    ExtraLayer("conv8", 256, 512, kernel=3, stride=2, padding=1),
+    ExtraLayer("conv9", 128, 256, kernel=3, stride=2, padding=1),
+    ExtraLayer("conv10", 128, 256, kernel=3, stride=1, padding=0),
+    ExtraLayer("conv11", 128, 256, kernel=3, stride=1, padding=0),
+)
+_SSD512_LAYERS = (
+    ExtraLayer("conv8", 256, 512, kernel=3, stride=2, padding=1),
+    ExtraLayer("conv9", 128, 256, kernel=3, stride=2, padding=1),
+    ExtraLayer("conv10", 128, 256, kernel=3, stride=2, padding=1),
+    ExtraLayer("conv11", 128, 256, kernel=3, stride=2, padding=1),
+    ExtraLayer("conv12", 128, 256, kernel=4, stride=1, padding=1),
+)
+
+
+def _ssd300(box_sizes: tuple[float, ...]) -> SSDConfig:
+    ratios = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
+    maps = _tiling(
+        _NAMES[:6], (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300), box_sizes, ratios
+    )
+    return SSDConfig(300, maps, _SSD300_LAYERS)
+
+
+def _ssd512(box_sizes: tuple[float, ...]) -> SSDConfig:
+    ratios = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
+    steps = (8, 16, 32, 64, 128, 256, 512)
+    maps = _tiling(_NAMES, (64, 32, 16, 8, 4, 2, 1), steps, box_sizes, ratios)
+    return SSDConfig(512, maps, _SSD512_LAYERS)
+
+
+# The box sizes are those that examples/ssd/ssd_pascal.py and ssd_coco.py compute. Models that were
+# fine-tuned on VOC from COCO keep the COCO tiling.
+SSD300_VOC = _ssd300((30, 60, 111, 162, 213, 264, 315))
+SSD300_COCO = _ssd300((21, 45, 99, 153, 207, 261, 315))
+SSD512_VOC = _ssd512((35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6))
+SSD512_COCO = _ssd512((20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72))
+
+CONFIGS = {
+    "SSD300_VOC": SSD300_VOC,
+    "SSD300_COCO": SSD300_COCO,
+    "SSD512_VOC": SSD512_VOC,
+    "SSD512_COCO": SSD512_COCO,
+}

@@ -1,0 +1,145 @@
+"""VGG16-SSD: the reduced VGG16, the extra layers and the heads, as a functional Keras model."""
+
+import os
+from typing import Any
+
+import keras
+
+from ssd_keras.config import SSDConfig
+from ssd_keras.layers import L2Normalization, Preprocessing
+from ssd_keras.losses import MultiBoxLoss
+from ssd_keras.predictions import Predictions
+from ssd_keras.weights import load_weights
+
+VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, filters)
+
+
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class SSD(keras.Model):
+    """A functional model that reports the parts of the MultiBox loss beside their sum.
+
+    Only the metrics differ from `keras.Model`: localisation loss, confidence loss and number of
+    positives appear in the progress bar, in `evaluate` and in the history.
+    """
+
+    # The signature of Functional, so that Keras saves and reloads it as it does a functional model.
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(inputs, outputs, name=name, **kwargs)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The compiled metrics and the components of a `MultiBoxLoss`."""
+        loss = getattr(self, "loss", None)
+        return super().metrics + (list(loss.components) if isinstance(loss, MultiBoxLoss) else [])
+
+
+def ssd_vgg16(
+    config: SSDConfig,
+    num_classes: int,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    width: float = 1.0,
+    labels: tuple[str, ...] | list[str] | None = None,
+    name: str = "ssd_vgg16",
+) -> keras.Model:
+    """Builds SSD300 or SSD512 on VGG16.
+
+    Args:
+        config: Input size and tiling, such as `SSD300_VOC`.
+        num_classes: C, the classes without background.
+        weights: None (random), "imagenet" (keras.applications' VGG16, downloaded; its fc1 and fc2
+            subsampled to fc6 and fc7) or a local `.npz`, `.h5` or `.keras` file of VGG16 weights.
+        width: Factor on the filters of every layer but the heads; 1 is the paper's network.
+        labels: Names of the C classes; kept in the model and its files.
+        name: Name of the model.
+
+    Returns:
+        A functional model from `image` [B, S, S, 3], RGB 0..255, to predictions float32
+        [B, P, 4 + 1 + C]: offsets (cy, cx, h, w, divided by the variances), then logits with the
+        background first.
+
+    Raises:
+        ValueError: If an argument is out of range, or a feature map of the config is not of the
+            size that the network produces.
+        FileNotFoundError: If `weights` names no file.
+
+    Source: section 2 and 3.1, figure 2; `VGGNetBody` and `CreateMultiBoxHead` in Caffe's
+    `model_libs.py`, `AddExtraLayers` in `ssd_pascal.py`.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes (={num_classes}) must be at least 1, without background")
+    if not 0 < width <= 4:
+        raise ValueError(f"width (={width}) must be above 0 and at most 4")
+
+    image = keras.Input((config.image_size, config.image_size, 3), name="image")
+    maps = _backbone(Preprocessing(config.mean)(image), config, width)
+    maps["conv4_3"] = L2Normalization(name="conv4_3_norm")(maps["conv4_3"])
+
+    offsets, logits = [], []
+    for feature_map in config.feature_maps:
+        features = maps.get(feature_map.name)
+        if features is None:
+            raise ValueError(
+                f"feature map {feature_map.name} is none of the network's: {', '.join(maps)}"
+            )
+        if features.shape[1] != feature_map.size:
+            raise ValueError(
+                f"feature map {feature_map.name}: size (={feature_map.size}) must be the "
+                f"{features.shape[1]} that the network produces from image_size "
+                f"(={config.image_size})"
+            )
+        boxes = feature_map.boxes_per_location
+        offsets.append(_head(features, boxes * 4, f"{feature_map.name}_offsets"))
+        logits.append(_head(features, boxes * (num_classes + 1), f"{feature_map.name}_logits"))
+
+    predictions = Predictions(config, num_classes, labels)(offsets + logits)
+    model = SSD(inputs=image, outputs=predictions, name=name)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _backbone(x: Any, config: SSDConfig, width: float) -> dict[str, Any]:
+    """The output of every layer that a feature map may be read from, by name."""
+    maps = {}
+    for block, (convolutions, filters) in enumerate(VGG_BLOCKS, start=1):
+        for i in range(1, convolutions + 1):
+            x = _conv(x, f"conv{block}_{i}", filters * width, 3)
+        maps[f"conv{block}_{convolutions}"] = x
+        # "same" is Caffe's ceiling: conv3_3's 75 cells become 38. pool5 keeps the resolution.
+        size, stride = (3, 1) if block == 5 else (2, 2)
+        x = keras.layers.MaxPooling2D(size, stride, padding="same", name=f"pool{block}")(x)
+    x = _conv(x, "fc6", 1024 * width, 3, dilation_rate=6)
+    x = maps["fc7"] = _conv(x, "fc7", 1024 * width, 1)
+    for extra in config.extra_layers:
+        x = _conv(x, f"{extra.name}_1", extra.bottleneck * width, 1)
+        if extra.padding:  # "same" would pad strided layers on one side only
+            x = keras.layers.ZeroPadding2D(extra.padding, name=f"{extra.name}_2_padding")(x)
+        name = f"{extra.name}_2"
+        x = _conv(x, name, extra.filters * width, extra.kernel, strides=extra.stride, padding="valid")
+        maps[name] = x
+    return maps
+
+
+def _conv(x: Any, name: str, filters: float, kernel: int, **options: Any) -> Any:
+    """A convolution with ReLU. The original's "xavier" is LeCun's uniform, not Glorot's."""
+    return keras.layers.Conv2D(
+        max(8, 8 * round(filters / 8)),
+        kernel,
+        activation="relu",
+        kernel_initializer="lecun_uniform",
+        name=name,
+        **{"padding": "same", **options},
+    )(x)
+
+
+def _head(features: Any, filters: int, name: str) -> Any:
+    """A 3x3 predictor without activation; float32, so that loss and scores keep their precision."""
+    return keras.layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        kernel_initializer="lecun_uniform",
+        dtype="float32",
+        name=name,
+    )(features)

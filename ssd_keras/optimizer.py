@@ -1,0 +1,155 @@
+"""The original's solver: coupled weight decay, doubled bias rate, step schedule."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class _GradientNorm:
+    """Mixin: `gradient_norm` holds the global norm of the last gradients, before any clipping."""
+
+    gradient_norm: Any = None
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)  # type: ignore[misc]
+        self.gradient_norm = tf.Variable(0.0, trainable=False, name="gradient_norm")
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        grads = list(grads)
+        if not self.built:  # type: ignore[has-type]
+            with tf.init_scope():
+                self.build(trainable_variables)
+        self.gradient_norm.assign(tf.linalg.global_norm(grads))
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
+
+
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class Adam(_GradientNorm, keras.optimizers.Adam):
+    """Keras's Adam; it records the gradient norm."""
+
+
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class CaffeSGD(_GradientNorm, keras.optimizers.SGD):
+    """SGD with momentum as Caffe does it.
+
+    Weight decay is an L2 penalty added to the gradient, before the momentum (Keras's own
+    `weight_decay` is decoupled and acts about ten times weaker with momentum 0.9). Biases are not
+    decayed and learn at twice the rate. `global_clipnorm` clips before decay is added.
+
+    Args:
+        learning_rate: Rate or schedule of the kernels.
+        momentum: In [0, 1).
+        l2: The coupled weight decay, 0 or above.
+        bias_rate: Factor on the learning rate of biases.
+        global_clipnorm: Largest norm of all gradients together, or None.
+        name: Name of the optimizer.
+
+    Source: `ssd_pascal.py` (weight_decay 0.0005, momentum 0.9; lr_mult 2 and decay_mult 0 for
+    biases), `SGDSolver::Regularize` in Caffe's `sgd_solver.cpp`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        momentum: float = 0.9,
+        l2: float = 5e-4,
+        bias_rate: float = 2.0,
+        global_clipnorm: float | None = None,
+        name: str = "caffe_sgd",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            momentum=momentum,
+            global_clipnorm=global_clipnorm,
+            name=name,
+            **kwargs,
+        )
+        if l2 < 0:
+            raise ValueError(f"l2 (={l2}) must not be below 0")
+        self.l2 = l2
+        self.bias_rate = bias_rate
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One step of one variable."""
+        # Keras hands its TensorFlow variable over here, named "dense/bias:0".
+        if variable.name.split(":")[0].endswith("bias"):
+            super().update_step(gradient, variable, self.bias_rate * learning_rate)
+        else:
+            decay = keras.ops.cast(self.l2, gradient.dtype) * variable
+            super().update_step(gradient + decay, variable, learning_rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as plain values."""
+        return {**super().get_config(), "l2": self.l2, "bias_rate": self.bias_rate}
+
+
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then steps or a cosine.
+
+    Args:
+        learning_rate: Rate after the warm-up.
+        boundaries: Iterations from which the rate is multiplied by `decay` once more. With
+            `cosine_iterations` there must be none.
+        decay: Factor at every boundary.
+        warmup: Iterations in which the rate rises from `warmup_factor` to the whole.
+        warmup_factor: Where it starts, as a part of the rate.
+        cosine_iterations: If above 0, the rate falls as half a cosine to 0 at this iteration.
+
+    Source: `ssd_pascal.py`, lr_policy "multistep"; the original has no warm-up.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        boundaries: tuple[int, ...] | list[int] = (80_000, 100_000),
+        decay: float = 0.1,
+        warmup: int = 0,
+        warmup_factor: float = 0.1,
+        cosine_iterations: int = 0,
+    ) -> None:
+        super().__init__()
+        boundaries = tuple(boundaries)
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate (={learning_rate}) must be above 0")
+        if list(boundaries) != sorted(set(boundaries)):
+            raise ValueError(f"boundaries (={boundaries}) must rise")
+        if cosine_iterations and boundaries:
+            raise ValueError(
+                f"boundaries (={boundaries}) must be empty with cosine_iterations "
+                f"(={cosine_iterations}): choose one of the two"
+            )
+        self.learning_rate = learning_rate
+        self.boundaries = boundaries
+        self.decay = decay
+        self.warmup = warmup
+        self.warmup_factor = warmup_factor
+        self.cosine_iterations = cosine_iterations
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """The rate of iteration `step`, counted from 0."""
+        step = tf.cast(step, tf.float32)
+        rate = tf.constant(self.learning_rate, tf.float32)
+        for boundary in self.boundaries:
+            rate *= tf.where(step >= boundary, self.decay, 1.0)
+        if self.cosine_iterations:
+            part = tf.minimum(step / self.cosine_iterations, 1.0)
+            rate *= 0.5 * (1 + tf.cos(math.pi * part))
+        if self.warmup:
+            part = tf.minimum(step / self.warmup, 1.0)
+            rate *= self.warmup_factor + (1 - self.warmup_factor) * part
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as plain values."""
+        return {
+            "learning_rate": self.learning_rate,
+            "boundaries": self.boundaries,
+            "decay": self.decay,
+            "warmup": self.warmup,
+            "warmup_factor": self.warmup_factor,
+            "cosine_iterations": self.cosine_iterations,
+        }

@@ -1,0 +1,90 @@
+"""Command: trains SSD on record sets.
+
+    python -m ssd_keras.train --records records/voc0712 --val_records records/voc07test \
+        --weights imagenet --run_dir runs/voc
+
+The defaults are the original's recipe. Run again with the same flags, it goes on where it stopped.
+Writes run.json, last.keras (the checkpoint), best.keras, history.csv, history.png and tensorboard/
+into the run's folder.
+"""
+
+import dataclasses
+import os
+
+import keras
+import tensorflow as tf
+from absl import app, flags
+
+from ssd_keras import config as configs
+from ssd_keras.callbacks import BEST, HISTORY
+from ssd_keras.commands import command
+from ssd_keras.model import ssd_vgg16
+from ssd_keras.records import read_card
+from ssd_keras.training import Recipe, train
+from ssd_keras.visualize import plot_history
+
+_R = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+_RECORDS = flags.DEFINE_list("records", None, "Record sets to train on.", required=True)
+_VAL = flags.DEFINE_string("val_records", None, "Record set to measure VOC AP on.")
+_CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(configs.CONFIGS), "Released tiling.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Where to start: 'imagenet', or a local .npz, .h5 or .keras; else random."
+)
+_WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the filters of every layer but the heads.")
+_MIXED = flags.DEFINE_bool("mixed_precision", False, "Compute in float16 (for GPUs).")
+_MIRRORED = flags.DEFINE_bool("mirrored", False, "Train on all GPUs of this machine.")
+_LIMIT = flags.DEFINE_float("gradient_limit", 1e6, "Stop when the gradients' norm is above it.")
+
+flags.DEFINE_integer("iterations", _R["iterations"], "Batches in all.")
+flags.DEFINE_integer("batch_size", _R["batch_size"], "Images a batch.")
+flags.DEFINE_enum("optimizer", _R["optimizer"], ["sgd", "adam"], "Optimizer.")
+flags.DEFINE_float("learning_rate", _R["learning_rate"], "Rate after the warm-up.")
+flags.DEFINE_list("boundaries", [str(b) for b in _R["boundaries"]], "Iterations at which the rate is divided by 10.")
+flags.DEFINE_bool("cosine", _R["cosine"], "Let the rate fall as half a cosine instead.")
+flags.DEFINE_integer("warmup", _R["warmup"], "Iterations of linear warm-up.")
+flags.DEFINE_float("momentum", _R["momentum"], "Momentum of SGD.")
+flags.DEFINE_float("weight_decay", _R["weight_decay"], "Coupled L2 on all but biases, with SGD.")
+flags.DEFINE_float("clip_norm", _R["clip_norm"], "Largest norm of the gradients; 0: no limit.")
+flags.DEFINE_string("augmentation", _R["augmentation"], "Augmentation variant.")
+flags.DEFINE_list("freeze", [], "Layers that do not learn, such as conv1_,conv2_.")
+flags.DEFINE_integer("eval_every", _R["eval_every"], "Iterations between two checkpoints.")
+flags.DEFINE_integer("seed", _R["seed"], "Of initial weights, order of images and augmentation.")
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Builds the model and trains it."""
+    values = {name: flags.FLAGS[name].value for name in _R}
+    values["boundaries"] = tuple(int(b) for b in values["boundaries"] or ())
+    values["freeze"] = tuple(values["freeze"] or ())
+    recipe = Recipe(**values)
+    labels = read_card(_RECORDS.value[0]).labels
+    keras.utils.set_random_seed(recipe.seed)
+    if _MIXED.value:
+        keras.mixed_precision.set_global_policy("mixed_float16")
+    strategy = tf.distribute.MirroredStrategy() if _MIRRORED.value else tf.distribute.get_strategy()
+    with strategy.scope():
+        model = ssd_vgg16(
+            configs.CONFIGS[_CONFIG.value],
+            len(labels),
+            weights=_WEIGHTS.value,
+            width=_WIDTH.value,
+            labels=labels,
+        )
+        train(
+            model,
+            recipe,
+            _RUN_DIR.value,
+            _RECORDS.value,
+            val_records=_VAL.value,
+            gradient_limit=_LIMIT.value,
+        )
+    history = os.path.join(_RUN_DIR.value, HISTORY)
+    plot_history(history, os.path.join(_RUN_DIR.value, "history.png"))
+    print(f"trained {recipe.iterations} iterations: {os.path.join(_RUN_DIR.value, BEST)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

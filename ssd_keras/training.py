@@ -1,0 +1,199 @@
+"""Training as a run in a folder: the recipe, and a start that is also a resumption.
+
+The k-th batch of a run is a function of (records, seed, k) and the k-th learning rate one of k, so
+a run that is killed and started again ends with the same weights as one that was not.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from ssd_keras import pipeline
+from ssd_keras.callbacks import CHECKPOINT, Checkpoint, Guard, VOCEvaluation
+from ssd_keras.files import atomic
+from ssd_keras.losses import MultiBoxLoss
+from ssd_keras.optimizer import Adam, CaffeSGD, Schedule
+from ssd_keras.records import read_card
+
+RUN = "run.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train. The defaults are the original's for VOC07+12 (`ssd_pascal.py`).
+
+    Attributes:
+        iterations: Batches in all.
+        batch_size: Images a batch.
+        optimizer: "sgd" (`CaffeSGD`) or "adam".
+        learning_rate: Rate after the warm-up.
+        boundaries: Iterations at which the rate is divided by ten.
+        cosine: Let the rate fall as half a cosine instead; then `boundaries` must be empty.
+        warmup: Iterations of linear warm-up from a tenth of the rate.
+        momentum: Of SGD.
+        weight_decay: Coupled L2 on all but biases, with SGD.
+        clip_norm: Largest global norm of the gradients, 0 for no limit.
+        augmentation: Name of the augmentation variant.
+        freeze: Layers (by the paper's names, or their beginnings) that do not learn.
+        eval_every: Iterations between two checkpoints and evaluations; divides `iterations`.
+        seed: Of the initial weights, the order of images and the augmentation.
+    """
+
+    iterations: int = 120_000
+    batch_size: int = 32
+    optimizer: str = "sgd"
+    learning_rate: float = 1e-3
+    boundaries: tuple[int, ...] = (80_000, 100_000)
+    cosine: bool = False
+    warmup: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip_norm: float = 0.0
+    augmentation: str = "ssd"
+    freeze: tuple[str, ...] = ()
+    eval_every: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} (={getattr(self, name)}) must be at least 1")
+        if self.iterations % self.eval_every:
+            raise ValueError(
+                f"iterations (={self.iterations}) must be a multiple of eval_every "
+                f"(={self.eval_every})"
+            )
+        if self.optimizer not in ("sgd", "adam"):
+            raise ValueError(f"optimizer (={self.optimizer!r}) must be 'sgd' or 'adam'")
+
+    def make_optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer with its schedule."""
+        schedule = Schedule(
+            self.learning_rate,
+            () if self.cosine else self.boundaries,
+            warmup=self.warmup,
+            cosine_iterations=self.iterations if self.cosine else 0,
+        )
+        clip = self.clip_norm or None
+        if self.optimizer == "adam":
+            return Adam(learning_rate=schedule, global_clipnorm=clip)
+        return CaffeSGD(schedule, self.momentum, self.weight_decay, global_clipnorm=clip)
+
+
+def train(
+    model: keras.Model,
+    recipe: Recipe,
+    run_dir: str | os.PathLike[str],
+    records: Sequence[str | os.PathLike[str]],
+    *,
+    val_records: str | os.PathLike[str] | None = None,
+    gradient_limit: float = 1e6,
+    jit_compile: bool | str = "auto",
+) -> keras.Model:
+    """Trains a model of `ssd_vgg16`, or goes on with the run that `run_dir` holds.
+
+    Every `recipe.eval_every` iterations it writes the checkpoint, a row of `history.csv`,
+    TensorBoard's scalars and, with `val_records`, the VOC AP on them.
+
+    Args:
+        model: A fresh model. If the run is resumed, only its configuration is looked at.
+        recipe: How to train.
+        run_dir: Folder of the run; made if need be.
+        records: Record sets to train on.
+        val_records: Record set to measure VOC AP on, or None.
+        gradient_limit: Stop when the norm of the gradients, before clipping, is above it.
+        jit_compile: As in `keras.Model.compile`.
+
+    Returns:
+        The trained model, as saved in `last.keras`.
+
+    Raises:
+        ValueError: If `run_dir` holds something else than this run, or the labels of records and
+            model differ.
+        FloatingPointError: If the loss or the gradients run away; the message names the images.
+    """
+    run_dir = Path(run_dir)
+    config = model.get_layer("predictions").ssd_config
+    _check_labels(model, [*records, *([val_records] if val_records else [])])
+    _claim(run_dir, model, recipe, records)
+    if (run_dir / CHECKPOINT).exists():
+        model = keras.saving.load_model(run_dir / CHECKPOINT)
+    else:
+        for layer in model.layers:
+            layer.trainable = not layer.name.startswith(recipe.freeze or ("\0",))
+        loss = MultiBoxLoss(config)
+        model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
+    step = int(model.optimizer.iterations)
+
+    dataset = pipeline.train_dataset(
+        records,
+        config,
+        recipe.batch_size,
+        augmentation=recipe.augmentation,
+        seed=recipe.seed,
+        start_step=step,
+        repeat=True,
+    )
+    callbacks: list[keras.callbacks.Callback] = [
+        Guard(gradient_limit, records, recipe.batch_size, recipe.seed),
+        # Before those that write: they find its value in the logs.
+        *([VOCEvaluation(val_records, recipe.batch_size)] if val_records else []),
+        Checkpoint(run_dir),
+        keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
+    ]
+    # In Keras's words an epoch is the span between two checkpoints.
+    model.fit(
+        dataset,
+        steps_per_epoch=recipe.eval_every,
+        initial_epoch=step // recipe.eval_every,
+        epochs=recipe.iterations // recipe.eval_every,
+        callbacks=callbacks,
+    )
+    return model
+
+
+def _check_labels(model: keras.Model, records: Sequence[str | os.PathLike[str]]) -> None:
+    head = model.get_layer("predictions")
+    for directory in records:
+        labels = tuple(read_card(directory).labels)
+        if labels != (head.labels or labels) or len(labels) != head.num_classes:
+            raise ValueError(
+                f"records {directory} have the {len(labels)} labels {labels}, but the model was "
+                f"built for num_classes (={head.num_classes}), labels {head.labels}: they must be "
+                "the same, in the same order"
+            )
+
+
+def _claim(
+    run_dir: Path, model: keras.Model, recipe: Recipe, records: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Makes the folder this run's, or sees that it is."""
+    head = model.get_layer("predictions")
+    run = {
+        "recipe": dataclasses.asdict(recipe),
+        "records": [os.fspath(directory) for directory in records],
+        "labels": head.labels,
+        "config": head.ssd_config.to_dict(),
+        "parameters": model.count_params(),
+    }
+    run = json.loads(json.dumps(run))  # tuples become the lists that a file holds
+    path = run_dir / RUN
+    if path.exists():
+        held = json.loads(path.read_text())
+        differing = sorted(k for k in run if held.get(k) != run[k])
+        if differing:
+            raise ValueError(
+                f"run_dir (={run_dir}) holds a run with another {', '.join(differing)} "
+                f"(see {path}): choose another folder, or repeat that run's arguments to resume it"
+            )
+        return
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise ValueError(
+            f"run_dir (={run_dir}) holds files but no {RUN}: choose an empty or a new folder"
+        )
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(run, indent=2))

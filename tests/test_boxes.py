@@ -1,0 +1,68 @@
+import numpy as np
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssd_keras.boxes import cyxhw_to_yxyx, decode, encode, pairwise_iou, yxyx_to_cyxhw
+from ssd_keras.config import SSD300_VOC
+from ssd_keras.default_boxes import default_boxes
+from tests import reference
+
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
+
+
+def test_formats():
+    np.testing.assert_allclose(yxyx_to_cyxhw([[0.0, 0.2, 0.4, 1.0]]), [[0.2, 0.6, 0.4, 0.8]])
+    np.testing.assert_allclose(cyxhw_to_yxyx([[0.2, 0.6, 0.4, 0.8]]), [[0.0, 0.2, 0.4, 1.0]], atol=1e-7)
+
+
+def test_iou_by_hand():
+    # Halves of a unit square that share a quarter of it: 1/4 over 3/4.
+    a = tf.constant([[0, 0, 1, 0.5]])
+    b = tf.constant([[0, 0.25, 1, 0.75], [0, 0, 1, 0.5], [0, 0.5, 1, 1], [0.5, 0.5, 0.5, 0.5]])
+    np.testing.assert_allclose(pairwise_iou(a, b), [[1 / 3, 1, 0, 0]], rtol=1e-6)
+
+
+def test_iou_of_boxes_without_area_is_zero():
+    empty = tf.constant([[0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1]])
+    assert np.all(pairwise_iou(empty[:1], empty[:1]).numpy() == 0)
+    assert np.all(np.isfinite(pairwise_iou(empty, empty)))
+
+
+def test_encode_by_hand():
+    # Default box at (.5, .5) of .4 x .2; the object at (.6, .5), .4 x .4.
+    # dy = .1 / .4 / .1 = 2.5; dx = 0; dh = ln 1 = 0; dw = ln 2 / .2 = 3.4657.
+    default = tf.constant([[0.5, 0.5, 0.4, 0.2]])
+    offsets = encode(tf.constant([[0.4, 0.3, 0.8, 0.7]]), default, VARIANCES)
+    np.testing.assert_allclose(offsets, [[2.5, 0, 0, 3.465736]], atol=1e-5)
+
+
+# Corners and sides in thousandths: TensorFlow flushes subnormal floats, which hypothesis minds.
+boxes_strategy = st.lists(
+    st.tuples(*[st.integers(0, 900)] * 2, *[st.integers(10, 1000)] * 2), min_size=1, max_size=8
+)
+
+
+def to_boxes(values):
+    return np.array([(y, x, y + h, x + w) for y, x, h, w in values], np.float32) / 1000
+
+
+@settings(max_examples=25, deadline=None)
+@given(boxes_strategy, boxes_strategy)
+def test_iou_equals_the_reference_and_is_symmetric(first, second):
+    a, b = to_boxes(first), to_boxes(second)
+    got = pairwise_iou(a, b).numpy()
+    want = [[reference.iou(p, q) for q in b.astype(float)] for p in a.astype(float)]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(got, pairwise_iou(b, a).numpy().T, atol=1e-6)
+    assert got.min() >= 0
+    assert got.max() <= 1 + 1e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 8731), boxes_strategy)
+def test_decode_undoes_encode(index, values):
+    boxes = to_boxes(values)
+    default = np.repeat(default_boxes(SSD300_VOC)[index : index + 1], len(boxes), axis=0)
+    again = decode(encode(boxes, default, VARIANCES), default, VARIANCES)
+    np.testing.assert_allclose(again, boxes, atol=2e-5)

@@ -1,0 +1,98 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_keras.boxes import encode
+from ssd_keras.config import SSD300_VOC
+from ssd_keras.default_boxes import default_boxes
+from ssd_keras.detections import DetectionDecoder
+
+BOXES = default_boxes(SSD300_VOC)
+
+
+def predictions(*wanted, classes=3):
+    """Predictions in which default box i has a box and a class of the given score."""
+    out = np.zeros((1, 8732, 5 + classes), np.float32)
+    out[..., 4] = 20  # background
+    for i, box, label, score in wanted:
+        out[0, i, :4] = encode(np.array([box], np.float32), BOXES[i : i + 1], (0.1, 0.1, 0.2, 0.2))
+        out[0, i, 4:] = -30
+        out[0, i, 4] = np.log(1 - score)
+        out[0, i, 4 + label] = np.log(score)
+    return tf.constant(out)
+
+
+A, NEAR_A, FAR = (0.1, 0.1, 0.5, 0.5), (0.1, 0.12, 0.5, 0.52), (0.6, 0.6, 0.9, 0.9)
+
+
+def test_detections_by_hand():
+    # NEAR_A overlaps A by .36 / .44 = .82: suppressed in A's class, kept in another.
+    decoder = DetectionDecoder(SSD300_VOC, max_detections=5)
+    found = decoder(predictions((7, A, 2, 0.9), (9, NEAR_A, 2, 0.8), (11, NEAR_A, 1, 0.7), (13, FAR, 2, 0.6)))
+    assert found["num_detections"].numpy().tolist() == [3]
+    assert found["classes"].numpy().tolist() == [[2, 1, 2, 0, 0]]
+    np.testing.assert_allclose(found["scores"], [[0.9, 0.7, 0.6, 0, 0]], rtol=1e-5)
+    np.testing.assert_allclose(found["boxes"][0], [A, NEAR_A, FAR, [0] * 4, [0] * 4], atol=1e-5)
+    assert found["classes"].dtype == tf.int32
+
+
+def test_thresholds_are_strict():
+    decoder = DetectionDecoder(SSD300_VOC, score_threshold=0.5)
+    found = decoder(predictions((7, A, 1, 0.5001), (9, FAR, 1, 0.4999)))
+    assert found["num_detections"].numpy().tolist() == [1]
+
+
+def test_clips_only_on_output():
+    # Unclipped, the two boxes share .4 of .8; clipped to the image they would be the same.
+    wide, wider = (0.4, -0.2, 0.8, 0.2), (0.4, -0.7, 0.8, 0.2)
+    found = DetectionDecoder(SSD300_VOC, iou_threshold=0.7)(predictions((7, wide, 1, 0.9), (9, wider, 1, 0.8)))
+    assert found["num_detections"].numpy().tolist() == [2]
+    np.testing.assert_allclose(found["boxes"][0, :2], [[0.4, 0, 0.8, 0.2]] * 2, atol=1e-5)
+
+
+def test_a_crowd_on_one_object_does_not_hide_another():
+    # 500 better boxes on one place, one box elsewhere: a cap of 400 before suppression loses it.
+    crowd = [(i, A, 1, 0.9) for i in range(500)]
+    found = DetectionDecoder(SSD300_VOC)(predictions(*crowd, (600, FAR, 1, 0.5)))
+    assert found["num_detections"].numpy().tolist() == [2]
+
+
+def test_caps_at_max_detections_the_best_over_all_classes():
+    rng = np.random.default_rng(0)
+    wanted = []
+    for i in range(30):
+        y, x = divmod(i, 6)
+        box = (y / 6, x / 6, y / 6 + 0.1, x / 6 + 0.1)
+        wanted.append((i, box, 1 + i % 3, float(rng.uniform(0.1, 0.9))))
+    found = DetectionDecoder(SSD300_VOC, max_detections=8)(predictions(*wanted))
+    best = sorted((w[3] for w in wanted), reverse=True)[:8]
+    np.testing.assert_allclose(found["scores"][0], best, rtol=1e-4)
+
+
+def test_same_in_a_graph_and_for_each_image_of_a_batch():
+    rng = np.random.default_rng(1)
+    values = tf.constant(rng.normal(size=(3, 8732, 8)).astype(np.float32))
+    decoder = DetectionDecoder(SSD300_VOC, score_threshold=0.6)
+    batch = tf.function(decoder.call)(values)
+    for i in range(3):
+        alone = decoder(values[i : i + 1])
+        for name, value in alone.items():
+            np.testing.assert_allclose(batch[name][i], value[0], atol=1e-6)
+
+
+def test_nothing_found_is_all_zero():
+    for value in DetectionDecoder(SSD300_VOC)(predictions()).values():
+        assert not value.numpy().any()
+
+
+def test_round_trips_and_says_what_is_wrong():
+    decoder = DetectionDecoder(SSD300_VOC, score_threshold=0.2)
+    again = DetectionDecoder.from_config(decoder.get_config())
+    assert again.get_config() == decoder.get_config()
+    assert isinstance(keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(decoder)), DetectionDecoder)
+    for argument in ({"score_threshold": 1.0}, {"iou_threshold": 0.0}, {"max_detections": 0}):
+        with pytest.raises(ValueError, match=next(iter(argument))):
+            DetectionDecoder(SSD300_VOC, **argument)
+    with pytest.raises(ValueError, match="8732 default boxes"):
+        decoder(np.zeros((1, 5, 8), np.float32))

@@ -1,0 +1,146 @@
+import csv
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_keras import callbacks
+from ssd_keras.model import ssd_vgg16
+from ssd_keras.records import Sample, write_records
+from ssd_keras.training import Recipe, train
+from tests.tiny import TINY
+
+LABELS = ("red", "blue")
+RECIPE = Recipe(
+    iterations=4, batch_size=2, eval_every=2, optimizer="adam", boundaries=(), augmentation="flip_only"
+)
+
+
+def samples(count):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        image = rng.integers(0, 255, (60, 80, 3)).astype(np.uint8)
+        image[10:40, 20:60] = (255, 0, 0) if i % 2 else (0, 0, 255)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        yield Sample(
+            image=file.getvalue(),
+            image_id=f"image {i}",
+            height=60,
+            width=80,
+            boxes=np.array([[10 / 60, 20 / 80, 40 / 60, 60 / 80]], np.float32),
+            labels=np.array([2 - i % 2]),
+            difficult=np.array([False]),
+        )
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("records") / "train"
+    write_records(samples(5), directory, LABELS, shards=2)
+    return directory
+
+
+def narrow(config=TINY, labels=LABELS):
+    keras.utils.set_random_seed(0)
+    return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
+
+
+def rows(run_dir):
+    with (run_dir / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAt(callbacks.Guard):
+    """A guard that ends the run in the middle of its second span."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == 3:
+            raise Killed
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(records, tmp_path, monkeypatch):
+    whole = train(narrow(), RECIPE, tmp_path / "whole", [records], val_records=records)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("ssd_keras.training.Guard", KillAt)
+        train(narrow(), RECIPE, tmp_path / "killed", [records], val_records=records)
+    assert [row["iteration"] for row in rows(tmp_path / "killed")] == ["2"]
+    again = train(narrow(), RECIPE, tmp_path / "killed", [records], val_records=records)
+    for a, b in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    one, other = rows(tmp_path / "whole"), rows(tmp_path / "killed")
+    assert [row["iteration"] for row in other] == ["2", "4"]
+    for name in ("loss", "learning_rate", "positives", "val_mean_ap"):
+        assert float(one[1][name]) == pytest.approx(float(other[1][name]), rel=1e-4)
+    best = keras.saving.load_model(tmp_path / "whole" / "best.keras")
+    assert best.optimizer is None
+    assert best.get_layer("predictions").labels == LABELS
+
+
+def test_a_finished_run_is_left_as_it_is(records, tmp_path):
+    first = train(narrow(), RECIPE, tmp_path / "run", [records])
+    before = (tmp_path / "run" / "last.keras").stat().st_mtime_ns
+    again = train(narrow(), RECIPE, tmp_path / "run", [records])
+    assert (tmp_path / "run" / "last.keras").stat().st_mtime_ns == before
+    np.testing.assert_array_equal(first.get_weights()[0], again.get_weights()[0])
+
+
+def test_frozen_layers_do_not_learn(records, tmp_path):
+    model = narrow()
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    recipe = dataclasses.replace(RECIPE, freeze=("conv1_", "conv2_1"), iterations=2)
+    train(model, recipe, tmp_path / "run", [records])
+    changed = {v.path for v in model.variables if not np.array_equal(before[v.path], v.numpy())}
+    assert "conv2_2/kernel" in changed
+    assert not {p for p in changed if p.startswith(("conv1_", "conv2_1"))}
+
+
+def test_guard_names_the_images(records, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"iteration 0: .*limit 1e-09.*image \d, image \d"):
+        train(narrow(), RECIPE, tmp_path / "run", [records], gradient_limit=1e-9)
+
+
+def test_says_what_is_wrong(records, tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds files but no run.json"):
+        train(narrow(), RECIPE, run_dir, [records])
+    with pytest.raises(ValueError, match=r"labels \('red', 'blue'\).*num_classes \(=3\)"):
+        train(narrow(labels=("a", "b", "c")), RECIPE, tmp_path / "x", [records])
+    (run_dir / "thesis.txt").unlink()
+    train(narrow(), RECIPE, run_dir, [records])
+    with pytest.raises(ValueError, match="holds a run with another config"):
+        train(narrow(dataclasses.replace(TINY, clip=True)), RECIPE, run_dir, [records])
+    with pytest.raises(ValueError, match=r"iterations \(=5\) must be a multiple of eval_every"):
+        Recipe(iterations=5, eval_every=2)
+    with pytest.raises(ValueError, match="optimizer"):
+        Recipe(optimizer="lion")
+
+
+def test_the_command_reports_errors_in_one_line(records, tmp_path):
+    command = [sys.executable, "-m", "ssd_keras.train", "--run_dir", str(tmp_path / "r")]
+    got = subprocess.run(
+        [*command, "--records", str(tmp_path / "none")], capture_output=True, text=True, check=False
+    )
+    assert got.returncode == 1
+    assert "Traceback" not in got.stderr
+    assert got.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "none" in got.stderr
+
+
+def test_run_json_says_what_was_run(records, tmp_path):
+    train(narrow(), RECIPE, tmp_path / "run", [records])
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["recipe"]["iterations"] == 4
+    assert run["labels"] == list(LABELS)
