@@ -1,0 +1,163 @@
+"""COCO, and any data set in its JSON form."""
+
+import collections
+import itertools
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from ssd_keras import images
+from ssd_keras.records import Notes, Sample
+from ssd_keras.sources import (
+    Object,
+    Source,
+    label_id,
+    make_sample,
+    path_inside,
+    read_lines,
+    require_files,
+    warn_of_other_size,
+)
+
+_PUBLISHED_SIZES = {
+    "train2014": 82783,
+    "val2014": 40504,
+    "valminusminival2014": 35504,
+    "minival2014": 5000,
+    "train2017": 118287,
+    "val2017": 5000,
+}
+_UNIONS = {"trainval35k": "train2014+valminusminival2014"}
+_PARTS_OF_VAL2014 = ("minival2014", "valminusminival2014")
+
+
+def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = None) -> Source:
+    """Opens COCO, or a data set of one's own in COCO's JSON form.
+
+    Category ids (1 to 90 with gaps in COCO) become label ids without gaps, in the order of the
+    ids; the card's `category_ids` are the way back. Crowd regions are dropped and noted.
+
+    Args:
+        path: The folder. For "train2017" it holds annotations/instances_train2017.json and
+            train2017. For "minival2014" and "valminusminival2014" it holds val2014 and either
+            annotations/instances_minival2014.json or a list of image ids or names,
+            annotations/minival2014.txt.
+        splits: Joined by "+"; "trainval35k" stands for "train2014+valminusminival2014". For other
+            names "train.json:images": a JSON file and an image folder, both inside `path`.
+        labels: Category name -> class name, giving the order; by default those of the JSON file.
+
+    Raises:
+        FileNotFoundError: If a JSON file or an image is missing.
+        ValueError: If a JSON file is not COCO's, the splits' categories differ, a file name leads
+            out of the folder, or an annotation's category is not declared.
+    """
+    root = pathlib.Path(path)
+    notes = Notes()
+    parts: list[Iterator[Sample]] = []
+    categories: dict[int, str] = {}
+    num_images = 0
+    for split in _UNIONS.get(splits, splits).split("+"):
+        json_path, folder, kept_ids = _locate(root, split)
+        content = _read(json_path)
+        declared = {c["id"]: c["name"] for c in content["categories"]}
+        if categories and declared != categories:
+            raise ValueError(f"{json_path} declares other categories than the splits before it")
+        categories = dict(sorted(declared.items()))
+        listed = [i for i in content["images"] if kept_ids is None or i["id"] in kept_ids]
+        require_files(path_inside(folder, image["file_name"]) for image in listed)
+        warn_of_other_size(split, len(listed), _PUBLISHED_SIZES)
+        num_images += len(listed)
+        labels = {name: name for name in categories.values()} if labels is None else labels
+        annotations = _by_image(content["annotations"], categories, labels, json_path, notes)
+        parts.append(_samples(folder, listed, annotations, notes))
+    category_ids = {name: category for category, name in categories.items()}
+    labels = labels or {}
+    undeclared = [name for name in labels if name not in category_ids]
+    if undeclared:
+        raise ValueError(f"class {undeclared[0]!r} is not among the categories of {path}")
+    return Source(
+        description=f"COCO {root.name} {splits}",
+        labels=tuple(labels.values()),
+        num_images=num_images,
+        samples=itertools.chain.from_iterable(parts),
+        notes=notes,
+        category_ids=tuple(category_ids[name] for name in labels),
+    )
+
+
+def _locate(root: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path, set[int] | None]:
+    """The JSON file and the image folder of a split, and the ids to keep of them (None: all)."""
+    if ":" in split:
+        json_name, _, folder = split.partition(":")
+        return path_inside(root, json_name), path_inside(root, folder), None
+    json_path = root / "annotations" / f"instances_{split}.json"
+    if split not in _PARTS_OF_VAL2014:
+        return json_path, root / split, None
+    id_list = root / "annotations" / f"{split}.txt"
+    if json_path.is_file() or not id_list.is_file():
+        return json_path, root / "val2014", None
+    # A line is "42" or, in the original's lists, "COCO_val2014_000000000042".
+    ids = {int(line.rpartition("_")[2]) for line in read_lines(id_list)}
+    return json_path.with_name("instances_val2014.json"), root / "val2014", ids
+
+
+def _read(json_path: pathlib.Path) -> dict[str, Any]:
+    if not json_path.is_file():
+        raise FileNotFoundError(f"{json_path} is missing")
+    try:
+        content = json.loads(json_path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{json_path} is not JSON: {error}") from error
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            raise ValueError(f"{json_path} has no {key!r}: it is not COCO's ground truth")
+    return content
+
+
+def _by_image(
+    annotations: list[dict[str, Any]],
+    categories: dict[int, str],
+    labels: dict[str, str],
+    json_path: pathlib.Path,
+    notes: Notes,
+) -> dict[int, list[Object]]:
+    """Image id -> its objects, without crowd regions."""
+    ids = {name: k for k, name in enumerate(labels, start=1)}
+    objects: dict[int, list[Object]] = collections.defaultdict(list)
+    for annotation in annotations:
+        where = f"annotation {annotation.get('id')} in {json_path}"
+        category = annotation["category_id"]
+        if category not in categories:
+            raise ValueError(f"{where} has the category id {category}, which is not declared there")
+        if annotation.get("iscrowd"):
+            notes.skipped["crowd region"].append(f"annotation {annotation.get('id')}")
+        else:
+            label = label_id(categories[category], ids, where)
+            objects[annotation["image_id"]].append(Object(_yxyx(annotation), label))
+    return objects
+
+
+def _yxyx(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
+    """COCO's (x, y, width, height) as corners; NaN if it is anything else."""
+    try:
+        x, y, width, height = map(float, annotation["bbox"])
+    except (KeyError, TypeError, ValueError):
+        return (float("nan"),) * 4
+    return y, x, y + height, x + width
+
+
+def _samples(
+    folder: pathlib.Path,
+    listed: list[dict[str, Any]],
+    objects: dict[int, list[Object]],
+    notes: Notes,
+) -> Iterator[Sample]:
+    for item in listed:
+        image_id = str(item["id"])
+        size = (item["height"], item["width"]) if "height" in item and "width" in item else None
+        data = (folder / item["file_name"]).read_bytes()
+        image = images.load_image(data, image_id, notes, annotated_size=size)
+        if image is None:
+            continue
+        yield make_sample(image, image_id, objects.get(item["id"], []), notes, size=size)

@@ -1,0 +1,116 @@
+"""Folders in YOLO's form: images, and a text file an image with `class x y width height`."""
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+from ssd_keras import images
+from ssd_keras.records import Notes, Sample
+from ssd_keras.sources import Object, Source, make_sample, read_labels, read_lines
+
+
+def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None) -> Source:
+    """Opens a YOLO folder.
+
+    An image without a text file has no objects. Images are turned by their EXIF orientation, as
+    YOLO's own loaders do.
+
+    Args:
+        path: The folder.
+        split: Such as "train": the folders images/train and labels/train, or train/images and
+            train/labels. Empty: images and labels.
+        labels: Class names in the order of the class numbers; by default those of classes.txt
+            or of data.yaml.
+
+    Raises:
+        FileNotFoundError: If the image or label folder or the class names are missing.
+        ValueError: If data.yaml has no list of names. While samples are read: if a line of a text
+            file is not five numbers or its class number is not below the number of names.
+    """
+    root = pathlib.Path(path)
+    layouts = [
+        (root / "images" / split, root / "labels" / split),
+        (root / split / "images", root / split / "labels"),
+    ]
+    for image_folder, label_folder in layouts:
+        if image_folder.is_dir() and label_folder.is_dir():
+            break
+    else:
+        raise FileNotFoundError(
+            f"{layouts[0][0]} or {layouts[0][1]} is missing: {root} is not a YOLO folder"
+        )
+    paths = sorted(p for p in image_folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+    names = tuple((labels or _class_names(root, label_folder)).values())
+    notes = Notes()
+    return Source(
+        description=f"YOLO {root.name} {split}".strip(),
+        labels=names,
+        num_images=len(paths),
+        samples=_samples(image_folder, label_folder, paths, len(names), notes),
+        notes=notes,
+    )
+
+
+def _samples(
+    image_folder: pathlib.Path,
+    label_folder: pathlib.Path,
+    paths: list[pathlib.Path],
+    num_classes: int,
+    notes: Notes,
+) -> Iterator[Sample]:
+    for path in paths:
+        image_id = path.relative_to(image_folder).with_suffix("").as_posix()
+        image = images.load_image(path.read_bytes(), image_id, notes, upright=True)
+        if image is None:
+            continue
+        text = label_folder / f"{image_id}.txt"
+        objects = [
+            _object(line, num_classes, f"line {k} of {text}")
+            for k, line in enumerate(read_lines(text) if text.is_file() else [], start=1)
+        ]
+        yield make_sample(image, image_id, objects, notes, size=(1, 1))
+
+
+def _object(line: str, num_classes: int, where: str) -> Object:
+    """Parses `class x y width height`: numbers from 0, centre and size normalised."""
+    try:
+        number, x, y, width, height = map(float, line.split())
+    except ValueError:
+        raise ValueError(f"{where} is {line!r}, not `class x y width height`") from None
+    if number not in range(num_classes):
+        raise ValueError(
+            f"{where} has class number {number:g}, but there are {num_classes} class names: "
+            "add it to classes.txt or data.yaml, or correct the annotation"
+        )
+    box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+    return Object(box, int(number) + 1)
+
+
+def _class_names(root: pathlib.Path, label_folder: pathlib.Path) -> dict[str, str]:
+    for path in (root / "classes.txt", label_folder / "classes.txt"):
+        if path.is_file():
+            return read_labels(path)
+    if not (root / "data.yaml").is_file():
+        raise FileNotFoundError(
+            f"{root / 'classes.txt'} is missing, and so is data.yaml: write one class name a line"
+        )
+    return {name: name for name in _yaml_names(root / "data.yaml")}
+
+
+def _yaml_names(path: pathlib.Path) -> list[str]:
+    """The `names` of a data.yaml in the forms that YOLO's tools write; no YAML reader is needed.
+
+    names: [a, b]    names: ['a', 'b']    or, one a line, indented: "- a" or "0: a".
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    inline = re.search(r"^names:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    block = re.search(
+        r"^names:[^\S\n]*\n((?:[^\S\n]*(?:-|\d+:)[^\n]*(?:\n|$))+)", text, re.MULTILINE
+    )
+    if inline:
+        names = inline[1].split(",")
+    elif block:
+        names = [re.sub(r"^\s*(?:-|\d+:)", "", line) for line in block[1].splitlines()]
+    else:
+        raise ValueError(f"{path} has no list `names`: write one class name a line to classes.txt")
+    return [name.strip().strip("'\"") for name in names if name.strip()]

@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+
+from ssd_keras.coco_source import coco
+from tests.data_sets import coco_json, encoded, write
+
+
+def write_coco(
+    root, split="train2017", images=((9, "9.jpg"),), annotations=(), folder=None, **more
+):
+    write(root / f"annotations/instances_{split}.json", coco_json(images, annotations, **more))
+    for _, name in images:
+        write(root / (folder or split) / name, encoded())
+
+
+def test_boxes_labels_and_the_way_back(tmp_path):
+    write_coco(tmp_path, annotations=[(9, 90, [4, 5, 20, 10]), (9, 7, [0.5, 0, 1, 1])])
+    source = coco(tmp_path, "train2017")
+    (sample,) = source.samples
+    assert (sample.image_id, sample.height, sample.width) == ("9", 20, 40)
+    np.testing.assert_allclose(
+        sample.boxes, [[0.25, 0.1, 0.75, 0.6], [0, 0.0125, 0.05, 0.0375]], rtol=1e-6
+    )
+    assert sample.labels.tolist() == [2, 1]
+    assert source.labels == ("cat", "hair drier")
+    assert source.category_ids == (7, 90)
+
+
+def test_crowds_and_bad_boxes_are_dropped_and_named(tmp_path):
+    annotations = [
+        (9, 7, [0, 0, 9, 9], True),
+        (9, 7, [0, 0, 0, 9]),
+        (9, 7, [5, 5, -3, 2]),
+        (9, 7, [0, 0, float("nan"), 9]),
+        (9, 7, [1, 2, 3]),
+        (9, 7, None),
+        (9, 7, [50, 0, 9, 9]),
+        (9, 7, [30, 0, 20, 20]),
+    ]
+    write_coco(tmp_path, annotations=annotations)
+    source = coco(tmp_path, "train2017")
+    (sample,) = source.samples
+    np.testing.assert_allclose(sample.boxes, [[0, 0.75, 1, 1]])
+    assert source.notes.skipped == {
+        "crowd region": ["annotation 1"],
+        "box without area": ["9 object 1", "9 object 2"],
+        "box without four numbers": ["9 object 3", "9 object 4", "9 object 5"],
+        "box outside the image": ["9 object 6"],
+    }
+    assert source.notes.adjusted == {"box clipped to the image": ["9 object 7"]}
+
+
+def test_images_without_objects_are_kept(tmp_path):
+    write_coco(tmp_path)
+    assert next(coco(tmp_path, "train2017").samples).boxes.shape == (0, 4)
+
+
+def test_trainval35k_from_json_files_and_minival2014_from_a_list(tmp_path):
+    write_coco(tmp_path, "train2014", [(1, "COCO_train2014_1.jpg")])
+    val = [(2, "COCO_val2014_2.jpg"), (3, "COCO_val2014_3.jpg")]
+    write_coco(tmp_path, "val2014", val, [(3, 7, [0, 0, 9, 9])])
+    write_coco(tmp_path, "valminusminival2014", val[:1], folder="val2014")
+    write(tmp_path / "annotations/minival2014.txt", "COCO_val2014_000000000003\n")
+    assert [s.image_id for s in coco(tmp_path, "trainval35k").samples] == ["1", "2"]
+    minival = list(coco(tmp_path, "minival2014").samples)
+    assert [(s.image_id, s.labels.tolist()) for s in minival] == [("3", [1])]
+
+
+def test_own_json_file_and_labels(tmp_path):
+    write(tmp_path / "my train.json", coco_json([(1, "sub/ä 1.jpg")], [(1, 7, [0, 0, 9, 9])]))
+    write(tmp_path / "pictures/sub/ä 1.jpg", encoded())
+    labels = {"hair drier": "Föhn", "cat": "Katze"}
+    source = coco(tmp_path, "my train.json:pictures", labels)
+    assert next(source.samples).labels.tolist() == [2]
+    assert source.labels == ("Föhn", "Katze")
+    assert source.category_ids == (90, 7)
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"instances_train2017\.json is missing"):
+        coco(tmp_path, "train2017")
+    write_coco(tmp_path, annotations=[(9, 8, [0, 0, 9, 9])])
+    with pytest.raises(
+        ValueError, match=r"annotation 1 in .* category id 8, which is not declared"
+    ):
+        coco(tmp_path, "train2017")
+    write_coco(tmp_path, annotations=[(9, 7, [0, 0, 9, 9])])
+    with pytest.raises(ValueError, match=r"annotation 1 in .* class 'cat', which is not among"):
+        coco(tmp_path, "train2017", {"hair drier": "hair drier"})
+    with pytest.raises(ValueError, match="class 'dog' is not among the categories"):
+        coco(tmp_path, "train2017", {"cat": "cat", "dog": "dog"})
+    (tmp_path / "train2017/9.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"9\.jpg is missing \(1 of 1 files"):
+        coco(tmp_path, "train2017")
+    write_coco(tmp_path, images=[(9, "../9.jpg")])
+    with pytest.raises(ValueError, match=r"'\.\./9\.jpg' points outside"):
+        coco(tmp_path, "train2017")
+    write(tmp_path / "annotations/instances_train2017.json", json.dumps({"images": []}))
+    with pytest.raises(ValueError, match="has no 'annotations': it is not COCO's"):
+        coco(tmp_path, "train2017")
+    write(tmp_path / "annotations/instances_train2017.json", "{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        coco(tmp_path, "train2017")
+
+
+def test_splits_with_other_categories_are_refused(tmp_path):
+    write_coco(tmp_path, "train2017")
+    write_coco(tmp_path, "val2017", [(2, "2.jpg")], categories=[(1, "person")])
+    with pytest.raises(ValueError, match="other categories"):
+        coco(tmp_path, "train2017+val2017")

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_keras.yolo_source import yolo
+from tests.data_sets import encoded, write
+
+
+def write_yolo(root, lines="1 0.5 0.25 0.2 0.5\n", images="images", labels="labels"):
+    write(root / images / "a b.jpg", encoded())
+    write(root / labels / "a b.txt", lines)
+    write(root / "classes.txt", "cat\ndog\n")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "split"),
+    [
+        ("images", "labels", ""),
+        ("images/train", "labels/train", "train"),
+        ("train/images", "train/labels", "train"),
+    ],
+)
+def test_layouts(tmp_path, images, labels, split):
+    write_yolo(tmp_path, images=images, labels=labels)
+    write(tmp_path / images / "empty.png", encoded(image_format="PNG"))
+    source = yolo(tmp_path, split)
+    first, second = source.samples
+    np.testing.assert_allclose(first.boxes, [[0, 0.4, 0.5, 0.6]], atol=1e-6)
+    assert (first.image_id, first.labels.tolist()) == ("a b", [2])
+    assert (second.image_id, second.labels.tolist()) == ("empty", [])
+    assert (source.labels, source.num_images) == (("cat", "dog"), 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nc: 2\nnames: [cat, 'guinea pig']\n",
+        'names: ["cat",\n  "guinea pig"]\nnc: 2',
+        "train: ../train\nnames:\n  0: cat\n  1: guinea pig\nnc: 2\n",
+        "names:\n- cat\n- 'guinea pig'\n",
+    ],
+)
+def test_names_of_data_yaml(tmp_path, text):
+    write_yolo(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    write(tmp_path / "data.yaml", text)
+    assert yolo(tmp_path).labels == ("cat", "guinea pig")
+
+
+def test_names_that_cannot_be_found(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"classes\.txt is missing, and so is data\.yaml"):
+        yolo(tmp_path)
+    write(tmp_path / "data.yaml", "names: many\n")
+    with pytest.raises(ValueError, match="has no list `names`"):
+        yolo(tmp_path)
+    assert yolo(tmp_path, labels={"x": "x", "y": "y"}).labels == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2 .5 .5 .1 .1", r"line 1 of .*a b\.txt has class number 2, but there are 2 class names"),
+        ("-1 .5 .5 .1 .1", "has class number -1"),
+        ("0.5 .5 .5 .1 .1", "has class number 0.5"),
+        ("1 .5 .5 .1", r"'1 \.5 \.5 \.1', not `class x y width height`"),
+        ("cat .5 .5 .1 .1", "not `class x y width height`"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, line, message):
+    write_yolo(tmp_path, line)
+    with pytest.raises(ValueError, match=message):
+        next(yolo(tmp_path).samples)
+
+
+def test_images_are_upright(tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    write_yolo(tmp_path)
+    write(tmp_path / "images/a b.jpg", encoded(exif=tags))
+    sample = next(yolo(tmp_path).samples)
+    assert (sample.height, sample.width) == (40, 20)
+    np.testing.assert_allclose(sample.boxes, [[0, 0.4, 0.5, 0.6]], atol=1e-6)
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a YOLO folder"):
+        yolo(tmp_path)
