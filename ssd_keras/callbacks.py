@@ -9,13 +9,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ssd_keras import pipeline
-from ssd_keras.detections import DetectionDecoder
 from ssd_keras.files import atomic
 from ssd_keras.metrics import voc_average_precision
-from ssd_keras.records import read_card, read_samples
+from ssd_keras.predictor import detect_records, keras_detector
 
 CHECKPOINT = "last.keras"  # weights, optimizer and iteration: what a run resumes from
 BEST = "best.keras"  # weights only: those of the highest validation AP, or the last ones
@@ -77,25 +75,25 @@ class VOCEvaluation(keras.callbacks.Callback):
     """Adds `val_mean_ap`, the 11-point VOC AP on a record set, to the logs of every span.
 
     Args:
+        model: The model that is trained.
         records: The record set.
         batch_size: Images at once.
     """
 
-    def __init__(self, records: str | os.PathLike[str], batch_size: int) -> None:
+    def __init__(
+        self, model: keras.Model, records: str | os.PathLike[str], batch_size: int
+    ) -> None:
         super().__init__()
+        self.detector = keras_detector(model)
         self.records = records
         self.batch_size = batch_size
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures."""
-        result = voc_average_precision(
-            detect_records(self.model, self.records, self.batch_size),
-            list(read_samples(self.records)),
-            read_card(self.records).labels,
-        )
+        detections, samples, _ = detect_records(self.detector, self.records, self.batch_size)
+        result = voc_average_precision(detections, samples, self.detector.labels)
         if logs is not None:
             logs["val_mean_ap"] = result.mean_ap_11_point
-        print(f" - val_mean_ap: {result.mean_ap_11_point:.4f}")
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -117,9 +115,10 @@ class Checkpoint(keras.callbacks.Callback):
         path = self.run_dir / HISTORY
         if path.exists():
             with path.open(newline="") as file:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-            self._rows = [row for row in rows if row["iteration"] <= step]
-        self._started = time.monotonic() - (self._rows[-1]["seconds"] if self._rows else 0.0)
+                rows = list(csv.DictReader(file))
+            self._rows = [row for row in rows if int(row["iteration"]) <= step]
+        past = float(self._rows[-1]["seconds"]) if self._rows else 0.0
+        self._started = time.monotonic() - past
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes all three."""
@@ -130,7 +129,7 @@ class Checkpoint(keras.callbacks.Callback):
             "learning_rate": float(optimizer.learning_rate),
             **{name: float(value) for name, value in (logs or {}).items()},
         }
-        previous = [r.get("val_mean_ap", 0.0) for r in self._rows]
+        previous = [float(r.get("val_mean_ap", 0)) for r in self._rows]
         self._rows.append(row)
         with atomic(self.run_dir / HISTORY) as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(row))
@@ -148,32 +147,3 @@ def without_optimizer(model: keras.Model) -> keras.Model:
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy
-
-
-def detect_records(
-    model: keras.Model, records: str | os.PathLike[str], batch_size: int = 8
-) -> list[dict[str, np.ndarray]]:
-    """The detections of a model on a record set, in stored order.
-
-    Args:
-        model: A model of `ssd_vgg16`.
-        records: Folder of the record set.
-        batch_size: Images at once.
-
-    Returns:
-        For each image `boxes` float32 [N, 4] (`yxyx`, normalised), `scores` float32 [N] and
-        `classes` int32 [N].
-    """
-    config = model.get_layer("predictions").ssd_config
-    decoder = DetectionDecoder(config)
-
-    @tf.function
-    def detect(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return decoder(model(images, training=False))
-
-    found = []
-    for images, _ in pipeline.eval_dataset(records, config, batch_size):
-        batch = {name: value.numpy() for name, value in detect(images).items()}
-        for i, count in enumerate(batch.pop("num_detections")):
-            found.append({name: value[i, :count] for name, value in batch.items()})
-    return found

@@ -118,7 +118,7 @@ def train(
     """
     run_dir = Path(run_dir)
     config = model.get_layer("predictions").ssd_config
-    _check_labels(model, [*records, *([val_records] if val_records else [])])
+    _check_labels(model, [*records, val_records] if val_records else records)
     _claim(run_dir, model, recipe, records)
     if (run_dir / CHECKPOINT).exists():
         model = keras.saving.load_model(run_dir / CHECKPOINT)
@@ -141,7 +141,7 @@ def train(
     callbacks: list[keras.callbacks.Callback] = [
         Guard(gradient_limit, records, recipe.batch_size, recipe.seed),
         # Before those that write: they find its value in the logs.
-        *([VOCEvaluation(val_records, recipe.batch_size)] if val_records else []),
+        *([VOCEvaluation(model, val_records, recipe.batch_size)] if val_records else []),
         Checkpoint(run_dir),
         keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
     ]
@@ -151,6 +151,7 @@ def train(
         steps_per_epoch=recipe.eval_every,
         initial_epoch=step // recipe.eval_every,
         epochs=recipe.iterations // recipe.eval_every,
+        shuffle=False,  # the dataset does it
         callbacks=callbacks,
     )
     return model

@@ -52,6 +52,13 @@ def narrow(config=TINY, labels=LABELS):
     return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
 
 
+@pytest.fixture(scope="module")
+def finished(records, tmp_path_factory):
+    """A whole run: its model and its folder."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    return train(narrow(), RECIPE, run_dir, [records], val_records=records), run_dir
+
+
 def rows(run_dir):
     with (run_dir / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -69,30 +76,37 @@ class KillAt(callbacks.Guard):
             raise Killed
 
 
-def test_a_killed_run_ends_as_an_uninterrupted_one(records, tmp_path, monkeypatch):
-    whole = train(narrow(), RECIPE, tmp_path / "whole", [records], val_records=records)
+def test_a_killed_run_ends_as_an_uninterrupted_one(finished, records, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr("ssd_keras.training.Guard", KillAt)
-        train(narrow(), RECIPE, tmp_path / "killed", [records], val_records=records)
-    assert [row["iteration"] for row in rows(tmp_path / "killed")] == ["2"]
-    again = train(narrow(), RECIPE, tmp_path / "killed", [records], val_records=records)
+        train(narrow(), RECIPE, tmp_path, [records], val_records=records)
+    assert [row["iteration"] for row in rows(tmp_path)] == ["2"]
+    again = train(narrow(), RECIPE, tmp_path, [records], val_records=records)
+    whole, run_dir = finished
     for a, b in zip(whole.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    one, other = rows(tmp_path / "whole"), rows(tmp_path / "killed")
-    assert [row["iteration"] for row in other] == ["2", "4"]
+    ours, theirs = rows(run_dir), rows(tmp_path)
+    assert [row["iteration"] for row in theirs] == ["2", "4"]
     for name in ("loss", "learning_rate", "positives", "val_mean_ap"):
-        assert float(one[1][name]) == pytest.approx(float(other[1][name]), rel=1e-4)
-    best = keras.saving.load_model(tmp_path / "whole" / "best.keras")
-    assert best.optimizer is None
+        np.testing.assert_allclose(float(ours[1][name]), float(theirs[1][name]), rtol=1e-4)
+
+
+def test_a_finished_run_is_left_as_it_is(finished, records):
+    model, run_dir = finished
+    before = (run_dir / "last.keras").stat().st_mtime_ns
+    again = train(narrow(), RECIPE, run_dir, [records], val_records=records)
+    assert (run_dir / "last.keras").stat().st_mtime_ns == before
+    np.testing.assert_array_equal(model.get_weights()[0], again.get_weights()[0])
+
+
+def test_a_run_says_what_it_is(finished):
+    _, run_dir = finished
+    run = json.loads((run_dir / "run.json").read_text())
+    assert run["recipe"]["iterations"] == 4
+    assert run["labels"] == list(LABELS)
+    best = keras.saving.load_model(run_dir / "best.keras")
+    assert not best.compiled
     assert best.get_layer("predictions").labels == LABELS
-
-
-def test_a_finished_run_is_left_as_it_is(records, tmp_path):
-    first = train(narrow(), RECIPE, tmp_path / "run", [records])
-    before = (tmp_path / "run" / "last.keras").stat().st_mtime_ns
-    again = train(narrow(), RECIPE, tmp_path / "run", [records])
-    assert (tmp_path / "run" / "last.keras").stat().st_mtime_ns == before
-    np.testing.assert_array_equal(first.get_weights()[0], again.get_weights()[0])
 
 
 def test_frozen_layers_do_not_learn(records, tmp_path):
@@ -110,18 +124,15 @@ def test_guard_names_the_images(records, tmp_path):
         train(narrow(), RECIPE, tmp_path / "run", [records], gradient_limit=1e-9)
 
 
-def test_says_what_is_wrong(records, tmp_path):
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    (run_dir / "thesis.txt").write_text("mine")
+def test_says_what_is_wrong(finished, records, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds files but no run.json"):
-        train(narrow(), RECIPE, run_dir, [records])
+        train(narrow(), RECIPE, tmp_path, [records])
     with pytest.raises(ValueError, match=r"labels \('red', 'blue'\).*num_classes \(=3\)"):
         train(narrow(labels=("a", "b", "c")), RECIPE, tmp_path / "x", [records])
-    (run_dir / "thesis.txt").unlink()
-    train(narrow(), RECIPE, run_dir, [records])
+    other = narrow(dataclasses.replace(TINY, clip=True))
     with pytest.raises(ValueError, match="holds a run with another config"):
-        train(narrow(dataclasses.replace(TINY, clip=True)), RECIPE, run_dir, [records])
+        train(other, RECIPE, finished[1], [records])
     with pytest.raises(ValueError, match=r"iterations \(=5\) must be a multiple of eval_every"):
         Recipe(iterations=5, eval_every=2)
     with pytest.raises(ValueError, match="optimizer"):
@@ -137,10 +148,3 @@ def test_the_command_reports_errors_in_one_line(records, tmp_path):
     assert "Traceback" not in got.stderr
     assert got.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "none" in got.stderr
-
-
-def test_run_json_says_what_was_run(records, tmp_path):
-    train(narrow(), RECIPE, tmp_path / "run", [records])
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert run["recipe"]["iterations"] == 4
-    assert run["labels"] == list(LABELS)

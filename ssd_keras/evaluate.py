@@ -1,0 +1,65 @@
+"""Command: average precision of a detector on a record set.
+
+    python -m ssd_keras.evaluate --model runs/voc/best.keras --records records/voc07test
+
+Prints AP of each class and the mean, and images per second from encoded images to detections.
+--out writes the same as JSON. With --metric coco the numbers are those of COCO's own code; give
+--annotations to have crowd regions and mask areas honoured.
+"""
+
+import json
+
+from absl import app, flags
+
+from ssd_keras.coco_metrics import COCOResult, coco_average_precision
+from ssd_keras.commands import command
+from ssd_keras.files import atomic
+from ssd_keras.metrics import VOCResult, voc_average_precision
+from ssd_keras.predictor import detect_records, load_detector
+from ssd_keras.records import read_card
+from ssd_keras.visualize import plot_precision_recall
+
+_MODEL = flags.DEFINE_string("model", None, "A .keras file or a SavedModel.", required=True)
+_RECORDS = flags.DEFINE_string("records", None, "Folder of the record set.", required=True)
+_METRIC = flags.DEFINE_enum("metric", "voc", ["voc", "coco"], "Which average precision.")
+_IOU = flags.DEFINE_float("iou_threshold", 0.5, "Least IoU of a true positive (voc).")
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances_*.json (coco).")
+_OUT = flags.DEFINE_string("out", None, "JSON file to write the numbers to.")
+_PLOT = flags.DEFINE_string("plot", None, "Picture to draw precision over recall in (voc).")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at once.")
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Detects, measures and reports."""
+    for flag in (_PLOT, _ANNOTATIONS):
+        wanted = "voc" if flag is _PLOT else "coco"
+        if flag.value and _METRIC.value != wanted:
+            raise ValueError(f"--{flag.name} (={flag.value}) needs --metric {wanted}")
+    detector = load_detector(_MODEL.value)
+    detections, samples, seconds = detect_records(detector, _RECORDS.value, _BATCH_SIZE.value)
+    result: VOCResult | COCOResult
+    if _METRIC.value == "coco":
+        result = coco_average_precision(
+            detections,
+            samples,
+            detector.labels,
+            annotations=_ANNOTATIONS.value,
+            category_ids=read_card(_RECORDS.value).category_ids,
+        )
+    else:
+        result = voc_average_precision(
+            detections, samples, detector.labels, iou_threshold=_IOU.value
+        )
+        if _PLOT.value:
+            plot_precision_recall(result, _PLOT.value)
+    speed = len(samples) / seconds
+    print(f"{result}\n{len(samples)} images, {speed:.1f} images/s")
+    if _OUT.value:
+        report = {"model": _MODEL.value, "records": _RECORDS.value, "images_per_second": speed}
+        with atomic(_OUT.value) as path:
+            path.write_text(json.dumps(report | result.to_dict(), indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,176 @@
+"""One face for both kinds of trained detector: a `.keras` file and an exported SavedModel."""
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ssd_keras.agreement import unpad
+from ssd_keras.detections import DetectionDecoder
+from ssd_keras.model import SSD
+from ssd_keras.pipeline import warp
+from ssd_keras.records import Sample, read_card, read_samples
+from ssd_keras.serving import saved_model_labels
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Detector:
+    """A trained detector of either kind.
+
+    Attributes:
+        labels: Class names; `labels[0]` is class 1.
+        run: From encoded images, string `[B]`, to padded detections: `boxes` `[B, K, 4]`, `scores`
+            and `classes` `[B, K]`, `num_detections` `[B]`; names may begin with `detection_`.
+    """
+
+    labels: tuple[str, ...]
+    run: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+    def detect(self, images: Sequence[bytes]) -> list[dict[str, np.ndarray]]:
+        """Detects on a batch of images.
+
+        Args:
+            images: Encoded (JPEG, PNG, BMP or GIF), of any size.
+
+        Returns:
+            For each image `boxes` float32 `[N, 4]` (normalised yxyx), `scores` float32 `[N]`,
+            falling, and `classes` int32 `[N]`, from 1.
+
+        Raises:
+            ValueError: If an image does not decode.
+        """
+        try:
+            outputs = self.run(tf.constant(images, tf.string))
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(f"one of {len(images)} images does not decode") from error
+        if not np.all(outputs.get("image_decoded", True)):
+            raise ValueError(f"one of {len(images)} images does not decode")
+        return unpad(outputs)
+
+
+def load_detector(path: str | os.PathLike[str]) -> Detector:
+    """Loads a `.keras` file of `ssd_vgg16`, or a SavedModel of `export_saved_model`.
+
+    Raises:
+        FileNotFoundError: If there is nothing at `path`.
+        ValueError: If it is neither.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"model {path} does not exist: train or export one first")
+    if path.is_dir():
+        return _saved_model_detector(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"model {path} must be a .keras file or the folder of a SavedModel")
+    return keras_detector(keras.saving.load_model(path, compile=False))
+
+
+def keras_detector(model: keras.Model) -> Detector:
+    """Makes a detector of a model of `ssd_vgg16`.
+
+    Raises:
+        ValueError: If `model` is another kind of model.
+    """
+    if not isinstance(model, SSD):
+        raise ValueError(f"model {model.name!r} is no SSD: it must be made by ssd_vgg16")
+    predictions = model.get_layer("predictions")
+    numbered = tuple(f"class {k}" for k in range(1, predictions.num_classes + 1))
+    size = predictions.ssd_config.image_size
+    decoder = DetectionDecoder(predictions.ssd_config)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def run(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = tf.TensorSpec([size, size, 3], tf.float32)
+        images = tf.map_fn(lambda image: warp(image, size), encoded, fn_output_signature=spec)
+        return decoder(model(images, training=False))
+
+    return Detector(predictions.labels or numbered, run)
+
+
+def _saved_model_detector(path: Path) -> Detector:
+    if not (path / "saved_model.pb").is_file():
+        raise ValueError(f"model {path} is a folder without saved_model.pb, not a SavedModel")
+    labels = saved_model_labels(path)
+    loaded = tf.saved_model.load(str(path))
+    if "encoded" not in loaded.signatures:
+        raise ValueError(
+            f"model {path} has the signatures {sorted(loaded.signatures)}, but must have "
+            "'encoded': export it with export_saved_model"
+        )
+
+    def run(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        # `loaded` must stay alive as long as its signature: it owns the variables.
+        return loaded.signatures["encoded"](image_bytes=encoded)
+
+    return Detector(labels, run)
+
+
+def detect_records(
+    detector: Detector, records: str | os.PathLike[str], batch_size: int = 8
+) -> tuple[list[dict[str, np.ndarray]], list[Sample], float]:
+    """Detects on a record set, with a progress bar.
+
+    Args:
+        detector: Must know the same classes as the records.
+        records: Folder of the record set.
+        batch_size: Images at once.
+
+    Returns:
+        The detections and the samples without their images, both in stored order, and the seconds
+        that detection took, from encoded images on.
+
+    Raises:
+        ValueError: If the detector's labels are not those of the records.
+    """
+    card = read_card(records)
+    if card.labels != detector.labels:
+        raise ValueError(
+            f"records {records} have the labels {card.labels}, but the model detects "
+            f"{detector.labels}: both must have the same, in the same order"
+        )
+    detections: list[dict[str, np.ndarray]] = []
+    samples: list[Sample] = []
+    seconds = 0.0
+    bar = progress_bar(card.num_images)
+    for batch in batched(read_samples(records), batch_size):
+        images = [sample.image for sample in batch]
+        if not detections:
+            detector.detect(images)  # builds the graph, before the clock runs
+        start = time.perf_counter()
+        detections += detector.detect(images)
+        seconds += time.perf_counter() - start
+        samples += [dataclasses.replace(sample, image=b"") for sample in batch]
+        bar.add(len(batch))
+    return detections, samples, seconds
+
+
+def progress_bar(total: int) -> Any:
+    """A Keras progress bar; one line at the end where the output is no terminal."""
+    return keras.utils.Progbar(total, verbose=1 if sys.stdout.isatty() else 2, unit_name="image")
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items in turn; the last may be shorter.
+
+    Raises:
+        ValueError: If `size` is not above 0.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size (={size}) must be at least 1")
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
