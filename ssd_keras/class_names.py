@@ -1,0 +1,47 @@
+"""The classes that released weights were trained on, and which of them are the same."""
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+
+COCO_CLASSES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
+    *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat"),
+    *("dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack"),
+    *("umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball"),
+    *("kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket"),
+    *("bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair"),
+    *("couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse"),
+    *("remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink"),
+    *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier"),
+    "toothbrush",
+)
+
+# COCO's own ids run from 1 to 90; these were dropped before its first release.
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED_IDS)
+
+# One name for each of the 90 ids, as networks with 91 outputs have them.
+COCO_ID_NAMES = tuple(
+    dict(zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)).get(i, "N/A") for i in range(1, 91)
+)
+
+_SYNONYMS = {  # COCO's names of classes that VOC has under another name
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "couch": "sofa",
+    "tv": "tvmonitor",
+}
+
+
+def class_key(name: str) -> str:
+    """What the names of one class have in common.
+
+    Case, spaces, `_` and `-` do not count, and VOC's and COCO's words for a thing are the same:
+    "Potted plant" and "pottedplant", "tv" and "tvmonitor".
+    """
+    key = "".join(c for c in name.casefold() if c not in " _-")
+    return _SYNONYMS.get(key, key)

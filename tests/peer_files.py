@@ -1,0 +1,68 @@
+"""Weights files as the projects would have written them, for a narrow model."""
+
+import numpy as np
+import reference_peer as peer
+
+from ssd_keras.model import ssd_vgg16
+from ssd_keras.vgg16 import CONVOLUTIONS
+
+WIDTH = 1 / 8
+
+
+def narrow(config, num_classes, labels=None):
+    return ssd_vgg16(config, num_classes, width=WIDTH, labels=labels)
+
+
+def random_layers(model, size, outputs, seed=0):
+    """(kernel OIHW, bias) of every layer in the order of `layer_names`, and the scale."""
+    rng = np.random.default_rng(seed)
+    maps = [m.name for m in model.get_layer("predictions").ssd_config.feature_maps]
+    extras = [f"{name[:-1]}{i}" for name in maps[2:] for i in (1, 2)]
+    groups = []
+    for names, outs in (
+        ([*CONVOLUTIONS, "fc6", "fc7"], None),
+        (extras, None),
+        ([f"{m}_offsets" for m in maps], 4),
+        ([f"{m}_logits" for m in maps], outputs),
+    ):
+        group = []
+        for i, name in enumerate(names):
+            height, width, channels, filters = model.get_layer(name).kernel.shape
+            if outs:
+                filters = (2 + 2 * len(peer.RATIOS[size][i])) * outs
+            std = (2 / (height * width * channels)) ** 0.5 / (50 if name == "conv1_1" else 1)
+            kernel = rng.normal(0, std, (filters, channels, height, width))
+            bias = rng.normal(0, 0.3, filters)
+            group.append((kernel.astype(np.float32), bias.astype(np.float32)))
+        groups.append(group)
+    return groups, rng.uniform(5, 30, model.get_layer("conv4_3_norm").scale.shape[0]).astype("f")
+
+
+def write_file(tmp_path, source, size, tiling, groups, scale, old=False):
+    """The file that the source's own code would have written."""
+    *names, scale_name = peer.layer_names(source, size)
+    layers = [
+        pair
+        for ns, group in zip(names, groups, strict=True)
+        for pair in zip(ns, group, strict=True)
+    ]
+    if source == "caffe":
+        path = tmp_path / "net.caffemodel"
+        sizes = peer.SIZES[size, tiling]
+        heads = [name.replace("_loc", "_priorbox") for name in names[2]]
+        priors = [] if old else list(zip(heads, sizes, sizes[1:], strict=False))
+        blobs = [(name, list(pair)) for name, pair in layers] + [(scale_name, [scale])]
+        path.write_bytes(peer.caffemodel(blobs, priors, old))
+    elif source == "pierluigi":
+        path = tmp_path / "net.h5"
+        peer.keras2_h5(path, layers, scale)
+    elif source == "chainercv":
+        path = tmp_path / "net.npz"
+        tensors = {f"{n}/{v}": a for n, pair in layers for v, a in zip("Wb", pair, strict=True)}
+        np.savez(path, **{scale_name: scale}, **tensors)
+    else:
+        path = tmp_path / "net.safetensors"
+        suffixes = ("weight", "bias")
+        tensors = {f"{n}.{v}": a for n, pair in layers for v, a in zip(suffixes, pair, strict=True)}
+        path.write_bytes(peer.safetensors({**tensors, scale_name: scale}))
+    return path
