@@ -12,9 +12,7 @@ import tensorflow as tf
 def yxyx_to_cyxhw(boxes: tf.Tensor) -> tf.Tensor:
     """Corner form to centre form, float [..., 4]."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
-    return tf.stack(
-        [(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=-1
-    )
+    return tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=-1)
 
 
 def cyxhw_to_yxyx(boxes: tf.Tensor) -> tf.Tensor:
@@ -71,9 +69,7 @@ def decode(offsets: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[flo
     Returns:
         float32 [..., P, 4], `yxyx`; may lie outside [0, 1].
     """
-    tcy, tcx, th, tw = (
-        t * v for t, v in zip(tf.unstack(offsets, axis=-1), variances, strict=True)
-    )
+    tcy, tcx, th, tw = (t * v for t, v in zip(tf.unstack(offsets, axis=-1), variances, strict=True))
     dcy, dcx, dh, dw = tf.unstack(default_boxes, axis=-1)
     centred = tf.stack([dcy + tcy * dh, dcx + tcx * dw, dh * tf.exp(th), dw * tf.exp(tw)], axis=-1)
     return cyxhw_to_yxyx(centred)

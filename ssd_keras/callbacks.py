@@ -143,7 +143,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def without_optimizer(model: keras.Model) -> keras.Model:
-    """A copy of a model that is not compiled: a third of the size on disk with Adam, half with SGD."""
+    """A copy of a model that is not compiled: a third of the size with Adam, half with SGD."""
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy

@@ -171,9 +171,7 @@ _SSD512_LAYERS = (
 
 def _ssd300(box_sizes: tuple[float, ...]) -> SSDConfig:
     ratios = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
-    maps = _tiling(
-        _NAMES[:6], (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300), box_sizes, ratios
-    )
+    maps = _tiling(_NAMES[:6], (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300), box_sizes, ratios)
     return SSDConfig(300, maps, _SSD300_LAYERS)
 
 

@@ -34,9 +34,7 @@ def _tile(feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
     """The default boxes of one feature map, float64 [size * size * boxes_per_location, 4]."""
     centres = (np.arange(feature_map.size) + 0.5) * feature_map.step
     shapes = _shapes(feature_map, config.integer_sizes)
-    boxes = [
-        (cy, cx, h, w) for cy, cx, (h, w) in itertools.product(centres, centres, shapes)
-    ]
+    boxes = [(cy, cx, h, w) for cy, cx, (h, w) in itertools.product(centres, centres, shapes)]
     return np.array(boxes) / config.image_size
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from ssd_keras.config import SSDConfig
+from ssd_keras.initialization import balance_backbone, balance_heads
 from ssd_keras.layers import L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.predictions import Predictions
@@ -94,8 +95,11 @@ def ssd_vgg16(
 
     predictions = Predictions(config, num_classes, labels)(offsets + logits)
     model = SSD(inputs=image, outputs=predictions, name=name)
-    if weights is not None:
-        load_weights(model, weights)
+    if weights is None:
+        balance_heads(model)
+    elif "fc6" in load_weights(model, weights).fresh:
+        balance_backbone(model)
+        balance_heads(model)
     return model
 
 
@@ -116,7 +120,9 @@ def _backbone(x: Any, config: SSDConfig, width: float) -> dict[str, Any]:
         if extra.padding:  # "same" would pad strided layers on one side only
             x = keras.layers.ZeroPadding2D(extra.padding, name=f"{extra.name}_2_padding")(x)
         name = f"{extra.name}_2"
-        x = _conv(x, name, extra.filters * width, extra.kernel, strides=extra.stride, padding="valid")
+        x = _conv(
+            x, name, extra.filters * width, extra.kernel, strides=extra.stride, padding="valid"
+        )
         maps[name] = x
     return maps
 

@@ -10,6 +10,7 @@ into the run's folder.
 
 import dataclasses
 import os
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,7 +24,7 @@ from ssd_keras.records import read_card
 from ssd_keras.training import Recipe, train
 from ssd_keras.visualize import plot_history
 
-_R = {field.name: field.default for field in dataclasses.fields(Recipe)}
+_R: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
 _RECORDS = flags.DEFINE_list("records", None, "Record sets to train on.", required=True)
@@ -41,7 +42,11 @@ flags.DEFINE_integer("iterations", _R["iterations"], "Batches in all.")
 flags.DEFINE_integer("batch_size", _R["batch_size"], "Images a batch.")
 flags.DEFINE_enum("optimizer", _R["optimizer"], ["sgd", "adam"], "Optimizer.")
 flags.DEFINE_float("learning_rate", _R["learning_rate"], "Rate after the warm-up.")
-flags.DEFINE_list("boundaries", [str(b) for b in _R["boundaries"]], "Iterations at which the rate is divided by 10.")
+flags.DEFINE_list(
+    "boundaries",
+    [str(b) for b in _R["boundaries"]],
+    "Iterations at which the rate is divided by 10.",
+)
 flags.DEFINE_bool("cosine", _R["cosine"], "Let the rate fall as half a cosine instead.")
 flags.DEFINE_integer("warmup", _R["warmup"], "Iterations of linear warm-up.")
 flags.DEFINE_float("momentum", _R["momentum"], "Momentum of SGD.")

@@ -13,7 +13,9 @@ VARIANCES = (0.1, 0.1, 0.2, 0.2)
 
 def test_formats():
     np.testing.assert_allclose(yxyx_to_cyxhw([[0.0, 0.2, 0.4, 1.0]]), [[0.2, 0.6, 0.4, 0.8]])
-    np.testing.assert_allclose(cyxhw_to_yxyx([[0.2, 0.6, 0.4, 0.8]]), [[0.0, 0.2, 0.4, 1.0]], atol=1e-7)
+    np.testing.assert_allclose(
+        cyxhw_to_yxyx([[0.2, 0.6, 0.4, 0.8]]), [[0.0, 0.2, 0.4, 1.0]], atol=1e-7
+    )
 
 
 def test_iou_by_hand():

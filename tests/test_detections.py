@@ -29,7 +29,9 @@ A, NEAR_A, FAR = (0.1, 0.1, 0.5, 0.5), (0.1, 0.12, 0.5, 0.52), (0.6, 0.6, 0.9, 0
 def test_detections_by_hand():
     # NEAR_A overlaps A by .36 / .44 = .82: suppressed in A's class, kept in another.
     decoder = DetectionDecoder(SSD300_VOC, max_detections=5)
-    found = decoder(predictions((7, A, 2, 0.9), (9, NEAR_A, 2, 0.8), (11, NEAR_A, 1, 0.7), (13, FAR, 2, 0.6)))
+    found = decoder(
+        predictions((7, A, 2, 0.9), (9, NEAR_A, 2, 0.8), (11, NEAR_A, 1, 0.7), (13, FAR, 2, 0.6))
+    )
     assert found["num_detections"].numpy().tolist() == [3]
     assert found["classes"].numpy().tolist() == [[2, 1, 2, 0, 0]]
     np.testing.assert_allclose(found["scores"], [[0.9, 0.7, 0.6, 0, 0]], rtol=1e-5)
@@ -46,7 +48,9 @@ def test_thresholds_are_strict():
 def test_clips_only_on_output():
     # Unclipped, the two boxes share .4 of .8; clipped to the image they would be the same.
     wide, wider = (0.4, -0.2, 0.8, 0.2), (0.4, -0.7, 0.8, 0.2)
-    found = DetectionDecoder(SSD300_VOC, iou_threshold=0.7)(predictions((7, wide, 1, 0.9), (9, wider, 1, 0.8)))
+    found = DetectionDecoder(SSD300_VOC, iou_threshold=0.7)(
+        predictions((7, wide, 1, 0.9), (9, wider, 1, 0.8))
+    )
     assert found["num_detections"].numpy().tolist() == [2]
     np.testing.assert_allclose(found["boxes"][0, :2], [[0.4, 0, 0.8, 0.2]] * 2, atol=1e-5)
 
@@ -90,7 +94,10 @@ def test_round_trips_and_says_what_is_wrong():
     decoder = DetectionDecoder(SSD300_VOC, score_threshold=0.2)
     again = DetectionDecoder.from_config(decoder.get_config())
     assert again.get_config() == decoder.get_config()
-    assert isinstance(keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(decoder)), DetectionDecoder)
+    assert isinstance(
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(decoder)),
+        DetectionDecoder,
+    )
     for argument in ({"score_threshold": 1.0}, {"iou_threshold": 0.0}, {"max_detections": 0}):
         with pytest.raises(ValueError, match=next(iter(argument))):
             DetectionDecoder(SSD300_VOC, **argument)

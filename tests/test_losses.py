@@ -38,8 +38,8 @@ def test_smooth_l1_by_hand():
 
 
 def test_loss_by_hand():
-    # One object that is exactly the first default box, all logits 0 and all offsets 0: one positive,
-    # three negatives, each ln 4 with three classes and the background; no localisation error.
+    # One object that is exactly the first default box, all logits and offsets 0: one positive, three
+    # negatives, each ln 4 with three classes and the background; no localisation error.
     small = np.array([[0.4, 0.4, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]] * 5, np.float32)
     ground_truth = np.array([[[0.35, 0.35, 0.45, 0.45, 2]]], np.float32)
     small[2:] = [0.9, 0.1, 0.1, 0.1]
@@ -103,10 +103,14 @@ def test_mean_is_the_sum_over_the_positives_of_the_whole_batch():
     prediction = predictions(np.random.default_rng(5), 3, 8732)
     loss = MultiBoxLoss(SSD300_VOC)
     got = float(loss(ground_truth, prediction))
-    localization, confidence, positives = (float(tf.reduce_sum(t)) for t in terms(ground_truth, prediction))
+    localization, confidence, positives = (
+        float(tf.reduce_sum(t)) for t in terms(ground_truth, prediction)
+    )
     np.testing.assert_allclose(got, (localization + confidence) / positives, rtol=1e-6)
     shown = [float(m.result()) for m in loss.components]
-    np.testing.assert_allclose(shown, [localization / positives, confidence / positives, positives], rtol=1e-6)
+    np.testing.assert_allclose(
+        shown, [localization / positives, confidence / positives, positives], rtol=1e-6
+    )
 
 
 def test_images_and_batches_without_objects_add_nothing():
@@ -121,7 +125,9 @@ def test_images_and_batches_without_objects_add_nothing():
 
 
 def test_gradients_are_finite_beside_padding_and_degenerate_boxes():
-    ground_truth = np.array([[[0.1, 0.1, 0.5, 0.5, 1], [0.3, 0.3, 0.3, 0.3, 2], [0] * 5]], np.float32)
+    ground_truth = np.array(
+        [[[0.1, 0.1, 0.5, 0.5, 1], [0.3, 0.3, 0.3, 0.3, 2], [0] * 5]], np.float32
+    )
     prediction = tf.Variable(predictions(np.random.default_rng(8), 1, 8732))
     with tf.GradientTape() as tape:
         loss = MultiBoxLoss(SSD300_VOC)(ground_truth, prediction)

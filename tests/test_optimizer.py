@@ -37,7 +37,9 @@ def test_momentum_keeps_the_old_rate_as_caffe_does():
     np.testing.assert_allclose(step(optimizer, dense, 1.0)[0], -2.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", [CaffeSGD(0.1, l2=0.0, momentum=0.0, global_clipnorm=1.0), Adam(0.1)])
+@pytest.mark.parametrize(
+    "optimizer", [CaffeSGD(0.1, l2=0.0, momentum=0.0, global_clipnorm=1.0), Adam(0.1)]
+)
 def test_gradient_norm_is_the_one_before_clipping(optimizer):
     dense = layer(0.0)
     step(optimizer, dense, 3.0)

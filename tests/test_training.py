@@ -18,7 +18,12 @@ from tests.tiny import TINY
 
 LABELS = ("red", "blue")
 RECIPE = Recipe(
-    iterations=4, batch_size=2, eval_every=2, optimizer="adam", boundaries=(), augmentation="flip_only"
+    iterations=4,
+    batch_size=2,
+    eval_every=2,
+    optimizer="adam",
+    boundaries=(),
+    augmentation="flip_only",
 )
 
 
@@ -77,9 +82,10 @@ class KillAt(callbacks.Guard):
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(finished, records, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr("ssd_keras.training.Guard", KillAt)
-        train(narrow(), RECIPE, tmp_path, [records], val_records=records)
+        with pytest.raises(Killed):
+            train(narrow(), RECIPE, tmp_path, [records], val_records=records)
     assert [row["iteration"] for row in rows(tmp_path)] == ["2"]
     again = train(narrow(), RECIPE, tmp_path, [records], val_records=records)
     whole, run_dir = finished

@@ -1,0 +1,298 @@
+import gc
+import io
+import os
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ssd_keras import pipeline
+from ssd_keras.records import Sample, read_samples, write_records
+from tests.tiny import TINY
+
+NUM_IMAGES = 23
+FLIP = {"augmentation": "flip_only"}  # random, and soon traced
+
+
+def noise(seed, image_format):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def make_samples(count, prefix="image"):
+    """Noise, another in each image, with 0 to 3 objects, the last of them difficult."""
+    for k in range(count):
+        corners = np.array([[0.1, 0.1, 0.9, 0.9], [0.2, 0.3, 0.6, 0.7], [0.5, 0.1, 0.8, 0.4]])
+        boxes = corners[: k % 4].astype(np.float32)
+        yield Sample(
+            image=noise(k, "JPEG" if k % 2 else "PNG"),
+            image_id=f"{prefix}{k}",
+            height=20,
+            width=30,
+            boxes=boxes,
+            labels=np.arange(1, len(boxes) + 1),
+            difficult=np.arange(1, len(boxes) + 1) == len(boxes),
+        )
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("records")
+    write_records(make_samples(NUM_IMAGES), directory, ["a", "b", "c"], shards=3)
+    return directory
+
+
+def take(dataset, count=-1):
+    return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
+
+
+def assert_same(batches, expected):
+    assert len(batches) == len(expected)
+    for (images, truth), (expected_images, expected_truth) in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(truth, expected_truth)
+
+
+# --- elements ---
+
+
+def test_elements_are_batches_of_images_and_padded_ground_truth(records):
+    dataset = pipeline.train_dataset(records, TINY, 4)
+    images, truth = dataset.element_spec
+    assert images.shape == (4, 64, 64, 3)
+    assert truth.shape == (4, 3, 5)  # 3 is max_objects of the card
+    assert dataset.cardinality() == NUM_IMAGES // 4
+    for images, truth in take(dataset):
+        assert images.dtype == truth.dtype == np.float32
+        padding = truth[..., 4] == 0
+        assert (truth[padding] == 0).all()
+        assert (truth[~padding][:, 2:4] > truth[~padding][:, :2]).all()
+
+
+def test_evaluation_keeps_order_and_every_image(records):
+    dataset = pipeline.eval_dataset(records, TINY, 4)
+    batches = take(dataset)
+    images, truth = (np.concatenate(part) for part in zip(*batches, strict=True))
+    samples = list(read_samples(records))
+    assert len(batches) == 6
+    assert len(images) == len(samples) == NUM_IMAGES
+    for image, rows, sample in zip(images, truth, samples, strict=True):
+        pixels = tf.io.decode_image(sample.image, channels=3)
+        expected = tf.image.resize(pixels, [64, 64], "bilinear", antialias=False)
+        np.testing.assert_array_equal(image, expected)
+        np.testing.assert_array_equal(rows[: len(sample.labels), :4], sample.boxes)
+        np.testing.assert_array_equal(rows[: len(sample.labels), 4], sample.labels)
+        assert (rows[len(sample.labels) :] == 0).all()
+
+
+def test_difficult_objects_can_be_left_out(records):
+    options = {"augmentation": "none", "repeat": True}
+    for use, expected in ((True, [0, 1, 2, 3]), (False, [0, 0, 1, 2])):
+        dataset = pipeline.train_dataset(records, TINY, NUM_IMAGES, use_difficult=use, **options)
+        ((_, truth),) = take(dataset, 1)
+        counts = np.sort((truth[..., 4] > 0).sum(axis=1))
+        np.testing.assert_array_equal(counts, np.sort(np.resize(expected, NUM_IMAGES)))
+
+
+def test_record_sets_are_joined(records, tmp_path):
+    write_records(make_samples(5, "other"), tmp_path, ["a", "b", "c"], shards=1)
+    both = pipeline.eval_dataset([records, tmp_path], TINY, 50)
+    ((images, _),) = take(both)
+    assert len(images) == NUM_IMAGES + 5
+    names = pipeline.batch_image_ids([records, tmp_path], NUM_IMAGES + 5, 0, 0)
+    assert sorted(names) == sorted(
+        [f"image{k}" for k in range(NUM_IMAGES)] + [f"other{k}" for k in range(5)]
+    )
+
+
+# --- the sequence ---
+
+
+def test_an_epoch_holds_every_image_once_and_epochs_differ(records):
+    orders = []
+    for epoch in range(3):
+        paths = [os.fspath(p) for p in sorted(records.glob("*.tfrecord"))]
+        dataset = pipeline.epoch_records(paths, 0, tf.constant(epoch, tf.int64), 8)
+        elements = list(dataset.as_numpy_iterator())
+        np.testing.assert_array_equal(
+            [position for _, position in elements], [[epoch, k] for k in range(NUM_IMAGES)]
+        )
+        orders.append([record for record, _ in elements])
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_iterations_are_epochs_of_the_endless_stream(tmp_path):
+    write_records(make_samples(20), tmp_path, ["a", "b", "c"], shards=2)
+    endless = take(pipeline.train_dataset(tmp_path, TINY, 4, **FLIP, seed=3, repeat=True), 15)
+    dataset = pipeline.train_dataset(tmp_path, TINY, 4, **FLIP, seed=3)
+    assert_same(take(dataset) + take(dataset) + take(dataset), endless)
+    other = take(pipeline.train_dataset(tmp_path, TINY, 4, **FLIP, seed=4))
+    assert any((a[0] != b[0]).any() for a, b in zip(other, endless, strict=False))
+
+
+@pytest.mark.parametrize("step", [0, 3, 5, 6, 13])
+def test_a_resumed_run_sees_what_the_uninterrupted_one_saw(records, step):
+    options = {"seed": 1, "repeat": True, "augmentation": "flip_only"}
+    whole = take(pipeline.train_dataset(records, TINY, 4, **options), 15)
+    resumed = pipeline.train_dataset(records, TINY, 4, start_step=step, **options)
+    assert_same(take(resumed, 15 - step), whole[step:])
+
+
+def test_same_pixels_whatever_the_number_of_threads(records):
+    def batches(threads):
+        dataset = pipeline.train_dataset(records, TINY, 4, seed=2, repeat=True)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        return take(dataset.with_options(options), 12)
+
+    expected = batches(1)
+    assert_same(batches(2), expected)
+    assert_same(batches(5), expected)
+
+
+def test_image_ids_of_a_batch(records):
+    sizes = {sample.image_id: len(sample.labels) for sample in read_samples(records)}
+    dataset = pipeline.train_dataset(records, TINY, 4, seed=5, repeat=True, augmentation="none")
+    for step, (_, truth) in enumerate(take(dataset, 8)):
+        names = pipeline.batch_image_ids(records, 4, 5, step)
+        assert [sizes[name] for name in names] == (truth[..., 4] > 0).sum(axis=1).tolist()
+    stream = [name for k in range(8) for name in pipeline.batch_image_ids(records, 4, 5, k)]
+    assert sorted(stream[:NUM_IMAGES]) == sorted(sizes)  # batches run on across the epoch's end
+
+
+def test_fit_takes_the_dataset_as_it_is(records):
+    seen = []
+
+    class Mean(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.scale = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, images):
+            return tf.reduce_mean(images, axis=[1, 2, 3])[:, None] * self.scale
+
+    class Loss(keras.losses.Loss):
+        def call(self, truth, means):
+            tf.py_function(lambda m: seen.append(m.numpy().tobytes()), [means], [])
+            return tf.reduce_mean(means, axis=-1)
+
+    model = Mean()
+    model.compile(keras.optimizers.SGD(0.0), Loss())
+    history = model.fit(
+        pipeline.train_dataset(records, TINY, 4, **FLIP), epochs=3, shuffle=False, verbose=0
+    )
+    assert len(history.history["loss"]) == 3
+    assert len(seen) >= 15
+    assert len(set(seen)) == len(seen)  # no epoch repeats another one
+
+
+def test_it_works_under_a_distribution_strategy(records):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        dataset = pipeline.train_dataset(records, TINY, 4, **FLIP)
+        first, second = take(dataset), take(dataset)
+    assert (first[0][0] != second[0][0]).any()
+
+
+# --- memory ---
+
+
+def resident_megabytes():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
+def test_memory_stays_flat_over_twenty_epochs(tmp_path):
+    write_records(make_samples(32), tmp_path, ["a", "b", "c"], shards=2)
+    dataset = pipeline.train_dataset(tmp_path, TINY, 16, augmentation="ssd_fast")
+
+    def run(epochs):
+        return [images for _ in range(epochs) for images, _ in dataset]
+
+    run(2)  # graphs, buffers, threads
+    gc.collect()
+    before = resident_megabytes()
+    for _ in range(20):  # an epoch's pictures are 1.6 MB: kept, 31 MB
+        run(1)
+    assert resident_megabytes() - before < 15
+    before = resident_megabytes()
+    kept = run(20)
+    assert resident_megabytes() - before > 15  # a leak would be seen
+    del kept
+
+
+# --- arguments ---
+
+
+def test_padding_is_never_cut_silently(records):
+    with pytest.warns(UserWarning, match=r"max_boxes \(=1\).*\(3\): up to 16 objects in 11 images"):
+        dataset = pipeline.train_dataset(records, TINY, 4, max_boxes=1)
+    assert dataset.element_spec[1].shape == (4, 1, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = pipeline.train_dataset(records, TINY, 4, max_boxes=50)
+    assert dataset.element_spec[1].shape == (4, 50, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"augmentation": "sdd"}, r"augmentation \(='sdd'\) must be one of ssd, ssd_no_expand"),
+        ({"batch_size": 0}, r"batch_size \(=0\) must be at least 1"),
+        ({"batch_size": 24}, r"batch_size \(=24\) must not exceed .* \(23\)"),
+        ({"shuffle_buffer": 0}, r"shuffle_buffer \(=0\) must be at least 1"),
+        ({"start_step": 5}, r"start_step \(=5\).*repeat=True"),
+        ({"start_step": -5, "repeat": True}, r"start_step \(=-5\) must not be negative"),
+        ({"max_boxes": 0}, r"max_boxes \(=0\) must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(records, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.train_dataset(records, TINY, **{"batch_size": 4, **arguments})
+
+
+def test_a_small_set_repeats_within_a_batch(records):
+    ((images, _),) = take(pipeline.train_dataset(records, TINY, 30, repeat=True), 1)
+    assert len(images) == 30
+
+
+def test_incomplete_and_unlike_record_sets_are_refused(records, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"card\.json"):
+        pipeline.train_dataset(tmp_path / "nothing", TINY, 4)
+    write_records(make_samples(3), tmp_path / "other", ["a", "c", "b"], shards=1)
+    with pytest.raises(ValueError, match=r"other have the labels .*'c', 'b'.* must have the same"):
+        pipeline.eval_dataset([records, tmp_path / "other"], TINY, 4)
+    with pytest.raises(ValueError, match="at least one"):
+        pipeline.eval_dataset([], TINY, 4)
+
+
+def test_a_shuffle_buffer_beyond_memory_is_refused(records, monkeypatch):
+    bytes_a_record = sum(p.stat().st_size for p in records.glob("*.tfrecord")) / NUM_IMAGES
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": int(bytes_a_record * 20)}
+    monkeypatch.setattr(os, "sysconf", pages.get)
+    pipeline.train_dataset(records, TINY, 4, shuffle_buffer=9)
+    with pytest.raises(ValueError, match=r"shuffle_buffer \(=4096\) needs about .* at most 9 rec"):
+        pipeline.train_dataset(records, TINY, 4)
+
+
+# --- the tf.data service ---
+
+
+def test_workers_of_the_service_share_the_work(records):
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.split("://")[1]
+    workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
+    dataset = pipeline.train_dataset(
+        records, TINY, 4, augmentation="ssd_fast", repeat=True, service=dispatcher.target
+    )
+    batches = take(dataset, 30)
+    # No batch comes twice: each epoch is made by one worker.
+    assert len({images.tobytes() for images, _ in batches}) == 30
+    del dataset, workers

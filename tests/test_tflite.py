@@ -1,0 +1,270 @@
+import dataclasses
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_keras import tflite
+from ssd_keras.config import SSD300_VOC, SSD512_VOC, FeatureMap, SSDConfig
+from ssd_keras.detections import DetectionDecoder
+from ssd_keras.exporting import sample_pictures
+from ssd_keras.model import ssd_vgg16
+from ssd_keras.pipeline import warp
+from ssd_keras.tflite_checks import check_structure
+from ssd_keras.tflite_graphs import graph, suppress
+from ssd_keras.tflite_metadata import tflite_description
+from ssd_keras.tflite_runtime import TFLiteDetector
+
+LABELS = ("disk", "ring", "square")
+SSD64 = SSDConfig(
+    64,
+    (
+        FeatureMap("conv4_3", 8, 8, 10, 20, (2.0,)),
+        FeatureMap("fc7", 4, 16, 20, 40, (2.0, 3.0)),
+        FeatureMap("conv8_2", 2, 32, 40, 60, (2.0,)),
+    ),
+    SSD300_VOC.extra_layers[:1],
+)
+
+
+def small_model(config=SSD64, labels=LABELS):
+    keras.utils.set_random_seed(0)
+    return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
+
+
+def sample_images():
+    return np.stack([warp(picture, 64) for picture in sample_pictures()])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def export(model, tmp_path_factory):
+    """Exports each kind and precision once."""
+    folder = tmp_path_factory.mktemp("tflite")
+    calibration = tf.data.Dataset.from_tensor_slices((sample_images(), [0, 0, 0])).batch(2)
+
+    def cached(kind, precision):
+        path = folder / f"{kind}_{precision}.tflite"
+        if not path.exists():
+            given = calibration if precision == "int8" else None
+            tflite.export_tflite(
+                model, SSD64, path, kind=kind, precision=precision, calibration=given
+            )
+        return path
+
+    return cached
+
+
+# --- suppression with the operators of TensorFlow Lite ---
+
+
+@pytest.mark.parametrize("score_threshold", [0.01, 0.6])
+def test_suppression_equals_the_combined_one(score_threshold):
+    rng = np.random.default_rng(0)
+    predictions = rng.normal(0, 2, (1, 8732, 9)).astype(np.float32)
+    decoder = DetectionDecoder(SSD300_VOC, score_threshold=score_threshold, max_detections=50)
+    found = suppress(decoder, *decoder.decode(tf.constant(predictions)))
+    expected = decoder(predictions)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
+
+
+def test_suppression_of_nothing_and_of_less_than_k():
+    decoder = DetectionDecoder(SSD300_VOC, max_detections=5)
+    boxes = np.zeros((1, 7, 4), np.float32)
+    boxes[0, :, 2:] = np.arange(1, 8)[:, None] / 10
+    scores = np.zeros((1, 7, 2), np.float32)
+    assert suppress(decoder, boxes, scores)["num_detections"].numpy().tolist() == [0]
+    scores[0, 2] = 0.5, 0.7
+    scores[0, 3, 1] = 0.6  # IoU 9 / 16 with the better box of its class: goes
+    found = suppress(decoder, boxes, scores)
+    assert found["num_detections"].numpy().tolist() == [2]
+    assert found["classes"].numpy().tolist() == [[2, 1, 0, 0, 0]]
+    np.testing.assert_allclose(found["scores"], [[0.7, 0.5, 0, 0, 0]])
+    np.testing.assert_allclose(found["boxes"][0, 1:3], [[0, 0, 0.3, 0.3], [0, 0, 0, 0]])
+
+
+# --- the files ---
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_raw_files_give_every_box_and_score(model, export, precision):
+    path = export("raw", precision)
+    image = sample_images()[0]
+    outputs = TFLiteDetector(path).run(image)
+    boxes, scores = DetectionDecoder(SSD64).decode(model(image[None]))
+    most = {"float32": 1e-6, "float16": 1e-3, "int8": 0.03}[precision]
+    assert np.mean(np.abs(outputs["boxes"] - boxes)) < most
+    assert np.mean(np.abs(outputs["scores"] - scores)) < most
+
+
+def test_detections_are_those_of_the_decoder(model, export):
+    outputs = TFLiteDetector(export("detections", "float32")).run(sample_images()[1])
+    assert {name: (v.dtype, v.shape) for name, v in outputs.items()} == {
+        "detection_boxes": (np.float32, (1, 200, 4)),
+        "detection_scores": (np.float32, (1, 200)),
+        "detection_classes": (np.int32, (1, 200)),
+        "num_detections": (np.int32, (1,)),
+    }
+    expected = DetectionDecoder(SSD64)(model(sample_images()[1:2]))
+    np.testing.assert_allclose(outputs["detection_scores"], expected["scores"], atol=1e-5)
+
+
+def test_int8_takes_uint8_and_keeps_classes_whole_and_scores_fine(export):
+    detector = TFLiteDetector(export("detections", "int8"))
+    outputs = detector.run(sample_images()[0])
+    assert outputs["detection_classes"].dtype == np.int32
+    raw = TFLiteDetector(export("raw", "int8")).run(sample_images()[0])
+    levels = raw["scores"] * 256  # a softmax in 8 bits would give whole ones
+    assert np.mean(np.abs(levels - np.rint(levels)) > 0.01) > 0.5
+
+
+def test_sizes(model, export):
+    sizes = {p: export("raw", p).stat().st_size for p in ("float32", "float16", "int8")}
+    assert sizes["float32"] - sizes["float16"] == pytest.approx(2 * model.count_params(), rel=0.05)
+    assert sizes["float32"] - sizes["int8"] == pytest.approx(3 * model.count_params(), rel=0.2)
+
+
+@pytest.mark.parametrize("value", [0.0, 255.0, np.nan])
+def test_constant_and_nan_images(export, value):
+    (found,) = TFLiteDetector(export("detections", "float32"))([np.full((64, 64, 3), value)])
+    assert np.all(np.isfinite(found["boxes"]))
+    assert np.isfinite(value) or len(found["scores"]) == 0
+
+
+def test_runs_in_compiled_model(model, export):
+    from ai_edge_litert.compiled_model import CompiledModel
+
+    compiled = CompiledModel.from_file(str(export("raw", "float32")))
+    inputs, outputs = compiled.create_input_buffers(0), compiled.create_output_buffers(0)
+    image = sample_images()[:1]
+    inputs[0].write(image)
+    compiled.run_by_index(0, inputs, outputs)
+    _, scores = DetectionDecoder(SSD64).decode(model(image))
+    names = compiled.get_signature_list()["serving_default"]["outputs"]
+    found = outputs[names.index("scores")].read(368 * 3, np.float32)
+    np.testing.assert_allclose(found, np.ravel(scores), atol=1e-5)
+
+
+def test_runs_without_tensorflow_keras_and_this_package(export, tmp_path):
+    script = """
+import sys
+for name in ("tensorflow", "keras", "ssd_keras"):
+    sys.modules[name] = None
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+run = Interpreter(model_path=sys.argv[1]).get_signature_runner()
+print(run(image=np.zeros((1, 64, 64, 3), np.float32))["num_detections"].shape)
+"""
+    arguments = [sys.executable, "-c", script, export("detections", "float32")]
+    done = subprocess.run(arguments, check=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "(1,)"
+
+
+def test_labels_and_thresholds_travel_along(export):
+    path = export("raw", "float32")
+    assert zipfile.ZipFile(path).read("labels.txt") == b"disk\nring\nsquare\n"
+    description = tflite_description(path)
+    assert (description["kind"], description["precision"]) == ("raw", "float32")
+
+
+def test_ssd512_with_dynamic_range(tmp_path):
+    model = small_model(SSD512_VOC)
+    path = tmp_path / "ssd512.tflite"
+    found = tflite.export_tflite(model, SSD512_VOC, path, kind="raw", precision="dynamic")
+    assert found.detections > 0
+
+
+def test_mediapipe_loads_and_runs_its_kind(export, tmp_path):
+    mediapipe = pytest.importorskip("mediapipe")
+    from mediapipe.tasks.python import vision
+
+    path = export("mediapipe", "float32")
+    options = vision.ObjectDetectorOptions(
+        base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(path)), max_results=5
+    )
+    image = sample_images()[0].astype(np.uint8)
+    with vision.ObjectDetector.create_from_options(options) as detector:
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
+        found = detector.detect(picture).detections
+    (expected,) = TFLiteDetector(path)([image])
+    for detection, box, score, label in zip(
+        found, *(expected[k][:5] for k in expected), strict=True
+    ):
+        assert detection.categories[0].category_name == LABELS[int(label) - 1]
+        assert detection.categories[0].score == pytest.approx(score, abs=1e-3)
+        corner = detection.bounding_box
+        np.testing.assert_allclose([corner.origin_y, corner.origin_x], box[:2] * 64, atol=1)
+
+
+# --- failures that the converter does not report ---
+
+
+def convert(model, batch=1, track=True, kind="raw", size=64):
+    spec = tf.TensorSpec([batch, size, size, 3], tf.float32, "image")
+    function = graph(model, DetectionDecoder(SSD64), kind)
+    concrete = tf.function(function, input_signature=[spec]).get_concrete_function()
+    tracked = tf.Module()
+    if track:
+        tracked.variables_ = [variable.value for variable in model.variables]
+    else:
+        tracked.model = model
+    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], tracked)
+
+
+def test_a_file_of_uninitialised_variables_is_refused(model):
+    content = convert(model, track=False).convert()
+    with pytest.raises(RuntimeError, match=r"must not: .*VAR_HANDLE"):
+        check_structure(content, model, "raw", "float32")
+
+
+def test_a_dilated_convolution_taken_apart_is_refused(model):
+    content = convert(model, batch=None).convert()
+    with pytest.raises(RuntimeError, match=r"must not: .*SPACE_TO_BATCH_ND"):
+        check_structure(content, model, "raw", "float32")
+
+
+def test_suppression_in_a_raw_file_and_another_precision_are_refused(export, model):
+    content = export("detections", "float32").read_bytes()
+    with pytest.raises(RuntimeError, match=r"kind 'raw' must not: .*NON_MAX_SUPPRESSION_V4"):
+        check_structure(content, model, "raw", "float32")
+    wide = ssd_vgg16(SSD64, 3, width=1 / 4, labels=LABELS)
+    with pytest.raises(RuntimeError, match="weights are missing or stored otherwise"):
+        check_structure(content, wide, "detections", "float32")
+
+
+def test_a_file_that_detects_otherwise_is_not_left_behind(model, export, tmp_path, monkeypatch):
+    other = keras.models.clone_model(model)
+    other.set_weights([w * 1.01 for w in model.get_weights()])
+    content = export("raw", "float32").read_bytes()
+    monkeypatch.setattr(tflite, "_convert", lambda *_: content)
+    monkeypatch.setattr(tflite, "add_metadata", lambda content, *_: content)
+    with pytest.raises(RuntimeError, match="does not agree with the Keras model"):
+        tflite.export_tflite(other, SSD64, tmp_path / "a.tflite", kind="raw", labels=LABELS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments(model, export, tmp_path):
+    path = tmp_path / "a.tflite"
+    with pytest.raises(ValueError, match=r"kind \(='nms'\) must be one of raw, detections"):
+        tflite.export_tflite(model, SSD64, path, kind="nms")
+    with pytest.raises(ValueError, match="calibration must be given with precision 'int8'"):
+        tflite.export_tflite(model, SSD64, path, precision="int8")
+    other = dataclasses.replace(SSD64, clip=True)
+    with pytest.raises(ValueError, match=r"config .*is not the one of the model"):
+        tflite.export_tflite(model, other, path)
+    path.write_bytes(b"no model")
+    with pytest.raises(ValueError, match="must be made by export_tflite"):
+        TFLiteDetector(path)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        TFLiteDetector(tmp_path / "nothing.tflite")
+    with pytest.raises(ValueError, match=r"shape \(32, 64, 3\), but .* \(64, 64, 3\)"):
+        TFLiteDetector(export("raw", "float32")).run(np.zeros((32, 64, 3)))

@@ -1,0 +1,155 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_keras import agreement, serving, tflite, verification
+from ssd_keras.config import SSD300_VOC, FeatureMap, SSDConfig
+from ssd_keras.detections import DetectionDecoder
+from ssd_keras.model import ssd_vgg16
+from ssd_keras.records import write_records
+from ssd_keras.shapes import SHAPE_LABELS, shapes
+
+SSD64 = SSDConfig(
+    64,
+    (
+        FeatureMap("conv4_3", 8, 8, 10, 20, (2.0,)),
+        FeatureMap("fc7", 4, 16, 20, 40, (2.0, 3.0)),
+        FeatureMap("conv8_2", 2, 32, 40, 60, (2.0,)),
+    ),
+    SSD300_VOC.extra_layers[:1],
+)
+COMMAND = Path(__file__).parents[1] / "export" / "verify.py"
+
+
+# --- agreement ---
+
+
+def decoder(**options):
+    return DetectionDecoder(SSD64, **options)
+
+
+def detections(*rows):
+    """From rows of ymin, xmin, ymax, xmax, score, class."""
+    table = np.array(rows, np.float32).reshape(-1, 6)
+    return {"boxes": table[:, :4], "scores": table[:, 4], "classes": table[:, 5].astype(int)}
+
+
+def one_reference(*rows, classes=2):
+    """A reference whose candidates are its detections."""
+    found = detections(*rows)
+    scores = np.zeros((len(rows), classes), np.float32)
+    scores[np.arange(len(rows)), found["classes"] - 1] = found["scores"]
+    return agreement.Reference(found["boxes"], scores, found)
+
+
+TOLERANCE = agreement.Tolerance(0.01, 0.01, 0.0)
+A = (0.1, 0.1, 0.5, 0.5, 0.9, 1)
+B = (0.6, 0.6, 0.9, 0.9, 0.8, 2)
+
+
+def compare(reference, found, **options):
+    return agreement.compare([reference], [detections(*found)], decoder(**options), TOLERANCE)
+
+
+def test_equal_detections_in_another_order_agree():
+    assert compare(one_reference(A, B), [B, A]) == agreement.Agreement(1, 2, 0, 0.0, 0.0)
+
+
+def test_differences_are_those_of_the_nearest_candidate():
+    found = compare(one_reference(A, B), [(0.1, 0.1, 0.5, 0.52, 0.87, 1), B])
+    assert (found.unmatched, found.detections) == (0, 2)
+    assert found.box_difference == pytest.approx(0.02)
+    assert found.score_difference == pytest.approx(0.03)
+    assert not TOLERANCE.covers(found)
+
+
+def test_missing_surplus_and_wrong_class_are_unmatched():
+    assert compare(one_reference(A, B), [A]).unmatched == 1
+    assert compare(one_reference(A), [A, B]).unmatched == 1
+    assert compare(one_reference(A, B), [A, (*B[:5], 1)]).unmatched == 2
+    assert compare(one_reference(), []) == agreement.Agreement(1, 0, 0, 0.0, 0.0)
+
+
+def test_the_other_of_two_overlapping_boxes_may_be_kept():
+    other = (0.1, 0.1, 0.5, 0.45, 0.9, 1)
+    both = one_reference(A, other)
+    reference = dataclasses.replace(both, detections=detections(A))
+    assert compare(reference, [other]) == agreement.Agreement(1, 1, 0, 0.0, 0.0)
+
+
+def test_scores_at_the_threshold_and_behind_a_full_image_are_excused():
+    faint = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
+    assert compare(one_reference(A, faint), [A]).unmatched == 0
+    assert compare(one_reference(A, faint), [A], score_threshold=0.001).unmatched == 1
+    near = (0.6, 0.6, 0.9, 0.9, 0.895, 2)
+    assert compare(one_reference(A), [A, near], max_detections=1).unmatched == 0
+
+
+def test_nan_never_agrees():
+    found = compare(one_reference(A), [(np.nan, 0.1, 0.5, 0.5, 0.9, 1)])
+    assert not TOLERANCE.covers(found)
+
+
+# --- the whole command ---
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model of shapes, its SavedModel, a TFLite file and two pictures as records."""
+    folder = tmp_path_factory.mktemp("verify")
+    keras.utils.set_random_seed(0)
+    model = ssd_vgg16(SSD64, len(SHAPE_LABELS), width=1 / 16, labels=SHAPE_LABELS)
+    model.save(folder / "model.keras")
+    serving.export_saved_model(model, SSD64, folder / "detector")
+    tflite.export_tflite(model, SSD64, folder / "detector.tflite")
+    write_records(shapes(2, seed=1), folder / "records", SHAPE_LABELS, shards=1)
+    return folder
+
+
+def run(folder, *arguments):
+    command = [sys.executable, COMMAND, "--model", folder / "model.keras", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=COMMAND.parents[1])
+
+
+def test_command_verifies_and_reports(exported, tmp_path):
+    paths = [exported / "detector", exported / "detector.tflite"]
+    done = run(exported, "--records", exported / "records", "--out", tmp_path, *paths)
+    assert done.returncode == 0, done.stderr
+    names = [line.split()[0] for line in done.stdout.strip().splitlines()[-3:]]
+    assert names == ["model.keras", "detector", "detector.tflite"]
+    values = json.loads((tmp_path / "verification.json").read_text())
+    assert [value["agrees"] for value in values] == [True, True, True]
+    assert values[0]["mean_ap"] == pytest.approx(values[2]["mean_ap"], abs=0.01)
+    with Image.open(tmp_path / "verification.png") as sheet:
+        assert sheet.width > sheet.height
+
+
+def test_a_file_of_other_weights_differs(exported, tmp_path):
+    other = keras.models.clone_model(keras.saving.load_model(exported / "model.keras"))
+    other.save(tmp_path / "other.keras")
+    samples = list(shapes(2, seed=1))
+    report = verification.verify(
+        tmp_path / "other.keras", [exported / "detector.tflite"], samples, labelled=False
+    )
+    assert [verdict.agrees for verdict in report.verdicts] == [True, False]
+    assert not report.agrees
+    assert "DIFFERS" in verification.table(report)
+
+
+def test_labels_of_another_model_and_missing_files(exported, tmp_path):
+    labels = [f"other {label}" for label in SHAPE_LABELS]
+    model = ssd_vgg16(SSD64, len(labels), width=1 / 16, labels=labels)
+    model.save(tmp_path / "other.keras")
+    path = exported / "detector.tflite"
+    samples = list(shapes(1, seed=1))
+    with pytest.raises(ValueError, match="it is exported from another model"):
+        verification.verify(tmp_path / "other.keras", [path], samples, labelled=False)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        verification.load_exported(tmp_path / "nothing.tflite")
