@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_keras import pipeline
+from ssd_keras.config import SSD300_VOC
 from ssd_keras.records import Sample, read_samples, write_records
 from tests.tiny import TINY
 
@@ -209,22 +210,21 @@ def resident_megabytes():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
 def test_memory_stays_flat_over_twenty_epochs(tmp_path):
-    write_records(make_samples(32), tmp_path, ["a", "b", "c"], shards=2)
-    dataset = pipeline.train_dataset(tmp_path, TINY, 16, augmentation="ssd_fast")
+    write_records(make_samples(8), tmp_path, ["a", "b", "c"], shards=2)
+    batches = iter(pipeline.train_dataset(tmp_path, SSD300_VOC, 4, repeat=True))
 
-    def run(epochs):
-        return [images for _ in range(epochs) for images, _ in dataset]
+    def growth(count):
+        gc.collect()
+        before = resident_megabytes()
+        kept = [next(batches)[0] for _ in range(count)]
+        return resident_megabytes() - before, kept
 
-    run(2)  # graphs, buffers, threads
-    gc.collect()
-    before = resident_megabytes()
-    for _ in range(20):  # an epoch's pictures are 1.6 MB: kept, 31 MB
-        run(1)
-    assert resident_megabytes() - before < 15
-    before = resident_megabytes()
-    kept = run(20)
-    assert resident_megabytes() - before > 15  # a leak would be seen
-    del kept
+    for _ in range(20):  # graphs, buffers, threads
+        next(batches)
+    # 20 epochs are 173 MB of pictures.
+    assert sum(growth(1)[0] for _ in range(40)) < 60
+    leaked, _ = growth(40)
+    assert leaked > 60  # had they been kept, it would be seen
 
 
 # --- arguments ---

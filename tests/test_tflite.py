@@ -11,7 +11,7 @@ import tensorflow as tf
 from ssd_keras import tflite
 from ssd_keras.config import SSD300_VOC, SSD512_VOC, FeatureMap, SSDConfig
 from ssd_keras.detections import DetectionDecoder
-from ssd_keras.exporting import sample_pictures
+from ssd_keras.exporting import in_float32, sample_pictures
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.pipeline import warp
 from ssd_keras.tflite_checks import check_structure
@@ -205,6 +205,20 @@ def test_mediapipe_loads_and_runs_its_kind(export, tmp_path):
         np.testing.assert_allclose([corner.origin_y, corner.origin_x], box[:2] * 64, atol=1)
 
 
+def test_a_model_of_mixed_precision_is_exported_in_float32():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        mixed = small_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert mixed.get_layer("conv1_1").compute_dtype == "float16"
+    copy = in_float32(mixed)
+    assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
+    image = sample_images()[:1]
+    np.testing.assert_allclose(copy(image), mixed(image), atol=0.05)
+    assert copy.get_layer("predictions").labels == LABELS
+
+
 # --- failures that the converter does not report ---
 
 
@@ -230,6 +244,20 @@ def test_a_dilated_convolution_taken_apart_is_refused(model):
     content = convert(model, batch=None).convert()
     with pytest.raises(RuntimeError, match=r"must not: .*SPACE_TO_BATCH_ND"):
         check_structure(content, model, "raw", "float32")
+
+
+def test_scores_in_8_bits_are_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite, "_FLOAT_OPERATORS", ())
+    calibration = tf.data.Dataset.from_tensors((sample_images(), 0))
+    with pytest.raises(RuntimeError, match="softmax in 8 bits"):
+        tflite.export_tflite(
+            model,
+            SSD64,
+            tmp_path / "a.tflite",
+            kind="raw",
+            precision="int8",
+            calibration=calibration,
+        )
 
 
 def test_suppression_in_a_raw_file_and_another_precision_are_refused(export, model):

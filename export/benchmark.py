@@ -1,0 +1,153 @@
+"""Command: how fast is an exported SavedModel, and what does suppression cost?
+
+    python export/benchmark.py [--torch_python .../python] [--openvino_python .../python]
+
+Times SSD300 of full width with 20 classes, random weights, from uint8 images to detections. The
+peers run in environments of their own, in turns with ours: torchvision's ssd300_vgg16 (backbone
+and heads, channels last) and OpenVINO on our network (without suppression). The least of several
+times is given: on a machine with other work, what is above it is that work.
+"""
+
+import pathlib
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+
+from ssd_keras.commands import command
+from ssd_keras.config import SSD300_VOC
+from ssd_keras.detections import DetectionDecoder
+from ssd_keras.model import ssd_vgg16
+from ssd_keras.serving import export_saved_model
+
+_TORCH = flags.DEFINE_string("torch_python", None, "A Python that has torch and torchvision.")
+_OPENVINO = flags.DEFINE_string("openvino_python", None, "A Python that has openvino.")
+_BATCHES = flags.DEFINE_list("batches", ["1", "8"], "Batch sizes.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Runs a round.")
+_ROUNDS = flags.DEFINE_integer("rounds", 2, "Rounds over all candidates.")
+
+_PEERS = {
+    "torchvision": """
+import torch
+from torchvision.models.detection import ssd300_vgg16
+model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21).eval()
+model = model.to(memory_format=torch.channels_last)
+images = torch.rand(batch, 3, 300, 300).to(memory_format=torch.channels_last)
+def run():
+    with torch.inference_mode():
+        model.head(list(model.backbone(images).values()))
+""",
+    "OpenVINO": """
+import numpy, openvino
+model = openvino.Core().compile_model(openvino.convert_model(network), "CPU")
+images = numpy.random.rand(batch, 300, 300, 3).astype("float32")
+def run():
+    model(images)
+""",
+}
+_PEER_MAIN = """
+import sys, time
+batch, repeats, network = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+{peer}
+run()
+times = []
+for _ in range(repeats):
+    start = time.perf_counter()
+    run()
+    times.append(time.perf_counter() - start)
+print(min(times))
+"""
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Measures and prints a table."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes
+    model = ssd_vgg16(SSD300_VOC, 20, labels=[f"class {i}" for i in range(20)])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        candidates: dict[str, Callable[[int], float]] = {}
+        for name, freeze in (("SavedModel", False), ("SavedModel, frozen", True)):
+            export_saved_model(model, SSD300_VOC, folder / name, freeze=freeze)
+            candidates[name] = _saved_model(folder / name)
+        network = _save_network(model, folder / "network")
+        for name, python in (("torchvision", _TORCH.value), ("OpenVINO", _OPENVINO.value)):
+            if python:
+                candidates[name] = _peer(python, _PEERS[name], folder / "network")
+        for batch in map(int, _BATCHES.value):
+            least = dict.fromkeys(candidates, float("inf"))
+            for _ in range(_ROUNDS.value):
+                for name, seconds in candidates.items():
+                    least[name] = min(least[name], seconds(batch))
+            for name, seconds in least.items():
+                print(f"batch {batch}  {name:20} {seconds / batch * 1e3:7.1f} ms/image", flush=True)
+    _report_suppression(network)
+
+
+def _saved_model(path: pathlib.Path) -> Callable[[int], float]:
+    loaded = tf.saved_model.load(str(path))
+    return lambda batch: _least(
+        lambda images: loaded.signatures["serving_default"](images=images),
+        tf.constant(np.random.default_rng(0).integers(0, 256, (batch, 300, 300, 3)), tf.uint8),
+    )
+
+
+def _save_network(model: tf.Module, path: pathlib.Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The bare network as a SavedModel, for peers that cannot run suppression."""
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    spec = tf.TensorSpec([None, 300, 300, 3], tf.float32)
+    module.run = tf.function(lambda images: model(images, training=False), input_signature=[spec])
+    tf.saved_model.save(module, str(path), signatures=module.run)
+    return module.run
+
+
+def _peer(python: str, peer: str, network: pathlib.Path) -> Callable[[int], float]:
+    script = _PEER_MAIN.format(peer=peer)
+
+    def seconds(batch: int) -> float:
+        arguments = [python, "-c", script, str(batch), str(_REPEATS.value), str(network)]
+        done = subprocess.run(arguments, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"{python}: {done.stderr.strip().splitlines()[-1]}")
+        return float(done.stdout.split()[-1])
+
+    return seconds
+
+
+def _report_suppression(network: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Prints what decoding and suppression cost beside the forward pass, and at worst."""
+    forward = _least(network, tf.random.uniform([1, 300, 300, 3], 0, 255))
+    decode = tf.function(DetectionDecoder(SSD300_VOC))
+    rng = np.random.default_rng(0)
+    for name, classes, background in (("trained-like", 20, 9.0), ("every box passes", 80, 0.0)):
+        predictions = rng.normal(0, 1, (1, 8732, 5 + classes)).astype(np.float32)
+        predictions[..., 4] += background
+        if background:  # a few objects, found by neighbouring boxes
+            boxes = rng.integers(0, 8732 - 8, 12)[:, None] + np.arange(8)
+            predictions[0, boxes, 5 + rng.integers(0, classes, 12)[:, None]] += 11
+        else:  # each class close to the threshold of 0.01, or the sum of scores could not be 1
+            predictions[..., 4:] *= 0.1
+        seconds = _least(decode, tf.constant(predictions))
+        share = seconds / forward
+        print(
+            f"decode and suppress, {name:16} {seconds * 1e3:7.1f} ms, {share:.1%} of a forward pass"
+        )
+
+
+def _least(run: Callable[[tf.Tensor], object], images: tf.Tensor) -> float:
+    run(images)
+    times = []
+    for _ in range(_REPEATS.value):
+        start = time.perf_counter()
+        run(images)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    app.run(main)

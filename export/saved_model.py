@@ -1,0 +1,40 @@
+"""Command: a Keras model file -> a SavedModel for servers; see export/README.md.
+
+python export/saved_model.py --model runs/voc/best.keras --out detector
+"""
+
+from absl import app, flags, logging
+
+from ssd_keras.commands import command
+from ssd_keras.exporting import load_model
+from ssd_keras.serving import export_saved_model
+
+_MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder to make.", required=True)
+_SCORE = flags.DEFINE_float("score_threshold", 0.01, "Scores must be above it.")
+_IOU = flags.DEFINE_float("iou_threshold", 0.45, "Overlap above which the worse box goes.")
+_MAX = flags.DEFINE_integer("max_detections", 200, "Detections kept of an image.")
+_FREEZE = flags.DEFINE_bool("freeze", False, "Store the weights as constants of the graph.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export.")
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Exports one model."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes
+    model = load_model(_MODEL.value)
+    agreement = export_saved_model(
+        model,
+        model.get_layer("predictions").ssd_config,
+        _OUT.value,
+        score_threshold=_SCORE.value,
+        iou_threshold=_IOU.value,
+        max_detections=_MAX.value,
+        freeze=_FREEZE.value,
+        overwrite=_OVERWRITE.value,
+    )
+    print(f"{_OUT.value} agrees with {_MODEL.value}: {agreement}")
+
+
+if __name__ == "__main__":
+    app.run(main)

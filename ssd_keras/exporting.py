@@ -1,0 +1,123 @@
+"""What the exporters share: checks before anything is written, and the sample they verify on."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from ssd_keras.agreement import Agreement, Tolerance
+from ssd_keras.config import SSDConfig
+from ssd_keras.model import SSD
+from ssd_keras.shapes import shapes
+
+_SAMPLE_SEED = 4
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a `.keras` file of a model of `ssd_vgg16`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds another kind of model.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"model {path} does not exist: train one first")
+    model = keras.saving.load_model(path, compile=False)
+    if not isinstance(model, SSD):  # naming SSD here also makes the class known to Keras
+        raise ValueError(f"model {path} is no SSD: it must be made by ssd_vgg16")
+    return model
+
+
+def class_labels(
+    model: keras.Model, config: SSDConfig, labels: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Checks that model, config and labels belong together; gives the labels.
+
+    Args:
+        model: A model of `ssd_vgg16`.
+        config: Must be the model's own.
+        labels: Class names, or None for those that the model carries.
+
+    Raises:
+        ValueError: If they do not fit, or neither the model nor the caller names the classes.
+    """
+    names = [layer.name for layer in model.layers]
+    if "predictions" not in names:
+        raise ValueError(
+            f"model {model.name!r} has no layer 'predictions', but must be made by ssd_vgg16"
+        )
+    predictions = model.get_layer("predictions")
+    if predictions.ssd_config != config:
+        raise ValueError(
+            f"config (image_size={config.image_size}, {config.num_default_boxes} default boxes) is "
+            f"not the one of the model (image_size={predictions.ssd_config.image_size}, "
+            f"{predictions.ssd_config.num_default_boxes} default boxes) or differs in its box "
+            "sizes: pass model.get_layer('predictions').ssd_config"
+        )
+    labels = predictions.labels if labels is None else tuple(labels)
+    if labels is None:
+        raise ValueError(
+            f"labels is None and the model carries no class names: pass {predictions.num_classes}"
+        )
+    if len(labels) != predictions.num_classes:
+        raise ValueError(
+            f"labels has {len(labels)} names, but the model detects {predictions.num_classes} "
+            "classes: give one name for each, without the background"
+        )
+    for label in labels:
+        if not label or label != label.strip() or len(label.splitlines()) != 1:
+            raise ValueError(f"label {label!r} must be one line without blanks around it")
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"labels (={labels}) must all differ")
+    return labels
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The model itself, or a copy that computes in float32 if it was made for mixed precision."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=copied)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def sample_pictures() -> list[bytes]:
+    """Three pictures of the built-in shapes data set, JPEG; the same ones every time."""
+    return [sample.image for sample in shapes(3, seed=_SAMPLE_SEED)]
+
+
+def check_agreement(agreement: Agreement, tolerance: Tolerance) -> None:
+    """Refuses what does not detect as the Keras model does.
+
+    Raises:
+        RuntimeError: If a difference is beyond `tolerance`.
+    """
+    if not tolerance.covers(agreement):
+        raise RuntimeError(f"the export does not agree with the Keras model: {agreement}")
+
+
+def check_free(path: str | os.PathLike[str], overwrite: bool, marker: str) -> Path:
+    """Checks that a folder may be written.
+
+    Args:
+        path: The folder.
+        overwrite: Whether an earlier export there may go.
+        marker: A file by which an earlier export is known.
+
+    Raises:
+        ValueError: If `path` is a file or holds something else than an earlier export, or an
+            earlier export is not to be overwritten.
+    """
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return path
+    if not (path / marker).is_file():
+        raise ValueError(f"{path} holds something that is no export: give another folder")
+    if not overwrite:
+        raise ValueError(f"{path} holds an export already: give another folder, or overwrite it")
+    return path

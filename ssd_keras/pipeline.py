@@ -1,0 +1,283 @@
+"""Record sets -> batches for `model.fit`.
+
+Images travel encoded until they are augmented. Every random choice is a function of the run's seed,
+the epoch and the position in the epoch, so the same arguments give the same pixels whatever the
+number of threads, and a resumed run sees what the uninterrupted one would have seen.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ssd_keras.augment import AUGMENTATIONS, augment
+from ssd_keras.config import SSDConfig
+from ssd_keras.records import DataCard, parse_example, read_card, shard_paths
+
+Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+SHUFFLE_BUFFER = 4096  # records, encoded: some 400 MB of VOC
+_READERS = 16  # shards read in turns
+
+
+def train_dataset(
+    records: Records,
+    config: SSDConfig,
+    batch_size: int,
+    *,
+    augmentation: str = "ssd",
+    seed: int = 0,
+    repeat: bool = False,
+    start_step: int = 0,
+    max_boxes: int | None = None,
+    use_difficult: bool = True,
+    shuffle_buffer: int = SHUFFLE_BUFFER,
+    service: str | None = None,
+) -> tf.data.Dataset:
+    """Makes augmented training batches.
+
+    Without `repeat` an iteration is one epoch (the incomplete last batch is dropped) and the next
+    iteration is the next epoch: `model.fit(dataset, epochs=n)` trains on n different ones. With
+    `repeat` it is one endless stream of epochs cut into batches, of which batch k is a function of
+    (records, seed, batch_size, shuffle_buffer, k) only.
+
+    Args:
+        records: A record set's directory, or several to be joined; their labels must agree.
+        config: The detector's configuration.
+        batch_size: B.
+        augmentation: A name in `augment.AUGMENTATIONS`.
+        seed: Of the order and the augmentation.
+        repeat: Go on after the last record.
+        start_step: With `repeat`, begin at this batch; those before are skipped undecoded.
+        max_boxes: G, the padded number of objects; None takes the largest in the data cards.
+            A smaller one warns and says how many objects it can cut.
+        use_difficult: Whether difficult objects are ground truth: the original says yes for VOC, no
+            for COCO, whose crowd regions are flagged so. The crop samplers look at all objects.
+        shuffle_buffer: Encoded records held for shuffling.
+        service: Address of a `tf.data` service dispatcher ("grpc://host:port") whose workers, which
+            must see the files under the same paths, do this work. Needs `repeat`. Workers share the
+            epochs out, so the order of batches is no longer fixed. If a worker dies, the epoch it
+            was at is lost from its last batch on, and batches keep coming from the others; if none
+            is left the training waits until one is started again.
+
+    Returns:
+        Dataset of (image float32 [B, S, S, 3] RGB 0..255, ground truth float32 [B, G, 5] of yxyx
+        and label; rows of padding are 0).
+
+    Raises:
+        FileNotFoundError: If a record set is missing or incomplete.
+        ValueError: If an argument, or the labels of the record sets, break a rule.
+    """
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(
+            f"augmentation (={augmentation!r}) must be one of {', '.join(AUGMENTATIONS)}"
+        )
+    if not repeat and (start_step or service):
+        raise ValueError(
+            f"start_step (={start_step}) and service (={service}) need repeat=True: "
+            "without it an iteration is one whole epoch"
+        )
+    if start_step < 0:
+        raise ValueError(f"start_step (={start_step}) must not be negative")
+    directories = _directories(records)
+    cards = _read_cards(directories)
+    num_images = sum(card.num_images for card in cards)
+    _check_sizes(directories, num_images, batch_size, shuffle_buffer, repeat)
+    length = _padded_length(cards, max_boxes)
+    ops = AUGMENTATIONS[augmentation]
+
+    def make_sample(serialized: Any, position: Any) -> tuple[Any, Any]:
+        # (seed, epoch, index) -> the two integers of a stateless seed
+        drawn = tf.random.experimental.stateless_fold_in([seed, position[0]], position[1])
+        sample = augment(parse_example(serialized), config, drawn, ops)
+        if not use_difficult:
+            for name in ("boxes", "labels"):
+                sample[name] = tf.boolean_mask(sample[name], ~sample["difficult"])
+        return sample["image"], _ground_truth(sample, length)
+
+    paths = _paths(directories)
+    if repeat:
+        dataset = _endless(paths, seed, shuffle_buffer, num_images, start_step * batch_size)
+        batches = tf.data.INFINITE_CARDINALITY
+    else:
+        dataset = _next_epoch().flat_map(lambda e: epoch_records(paths, seed, e, shuffle_buffer))
+        batches = num_images // batch_size
+    dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    if service:
+        policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        dataset = dataset.apply(tf.data.experimental.service.distribute(policy, service))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def eval_dataset(records: Records, config: SSDConfig, batch_size: int) -> tf.data.Dataset:
+    """Makes evaluation batches: every image once, in stored order, warped without augmentation.
+
+    Args:
+        records: A record set's directory, or several to be joined; their labels must agree.
+        config: The detector's configuration.
+        batch_size: B; the last batch may be smaller.
+
+    Returns:
+        Dataset of the same elements as `train_dataset`.
+
+    Raises:
+        FileNotFoundError: If a record set is missing or incomplete.
+        ValueError: If the labels of the record sets differ.
+    """
+    directories = _directories(records)
+    length = _padded_length(_read_cards(directories), None)
+
+    def make_sample(serialized: Any) -> tuple[Any, Any]:
+        sample = parse_example(serialized)
+        return warp(sample["image"], config.image_size), _ground_truth(sample, length)
+
+    dataset = tf.data.TFRecordDataset(_paths(directories))
+    dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def warp(encoded: Any, size: int) -> Any:
+    """Decodes a JPEG or PNG and resizes it to float32 [S, S, 3], as detection does (bilinear)."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.image.resize(image, [size, size], "bilinear", antialias=False)
+    return tf.ensure_shape(image, [size, size, 3])
+
+
+def batch_image_ids(
+    records: Records,
+    batch_size: int,
+    seed: int,
+    step: int,
+    *,
+    shuffle_buffer: int = SHUFFLE_BUFFER,
+) -> list[str]:
+    """Names the images in batch `step` of `train_dataset(..., repeat=True)`, decoding none."""
+    directories = _directories(records)
+    num_images = sum(card.num_images for card in _read_cards(directories))
+    dataset = _endless(_paths(directories), seed, shuffle_buffer, num_images, step * batch_size)
+    dataset = dataset.take(batch_size).map(lambda record, _: parse_example(record)["image_id"])
+    return [image_id.decode() for image_id in dataset.as_numpy_iterator()]
+
+
+def epoch_records(paths: list[str], seed: int, epoch: Any, shuffle_buffer: int) -> tf.data.Dataset:
+    """The records of one epoch, still serialized, in an order given by (seed, epoch).
+
+    Args:
+        paths: Of the shards.
+        seed: The run's.
+        epoch: int64 scalar.
+        shuffle_buffer: Records held for shuffling.
+
+    Returns:
+        Dataset of (string scalar, int64 [2] of epoch and index in the epoch).
+    """
+    shuffled = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
+    dataset = tf.data.Dataset.from_tensor_slices(shuffled)
+    dataset = dataset.interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=min(_READERS, len(paths)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    order = tf.random.stateless_uniform([], [seed, epoch], None, None, tf.int64)
+    # `shuffle` mixes in the program's global seed, which must neither decide the order nor be 0
+    # beside a seed that is a tensor; inside this function it can be set without touching others.
+    tf.random.set_seed(1)
+    dataset = dataset.shuffle(shuffle_buffer, seed=order, reshuffle_each_iteration=False)
+    return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
+
+
+def _endless(
+    paths: list[str], seed: int, shuffle_buffer: int, num_images: int, skipped: int
+) -> tf.data.Dataset:
+    """Epoch after epoch, without the first `skipped` records."""
+    epochs = tf.data.Dataset.range(skipped // num_images, tf.int64.max)
+    dataset = epochs.flat_map(lambda epoch: epoch_records(paths, seed, epoch, shuffle_buffer))
+    return dataset.skip(skipped % num_images)
+
+
+def _next_epoch() -> tf.data.Dataset:
+    """One element, the number of times the dataset was iterated over before."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        epoch = tf.Variable(-1, trainable=False, dtype=tf.int64)
+    return tf.data.Dataset.from_tensors(0).map(lambda _: epoch.assign_add(1))
+
+
+def _ground_truth(sample: dict[str, Any], length: int) -> Any:
+    """Boxes and labels as float32 [G, 5], padded with zeros or cut to `length`."""
+    labels = tf.cast(sample["labels"], tf.float32)
+    truth = tf.concat([sample["boxes"], labels[:, None]], axis=1)[:length]
+    truth = tf.pad(truth, [[0, length - tf.shape(truth)[0]], [0, 0]])
+    return tf.ensure_shape(truth, [length, 5])
+
+
+def _directories(records: Records) -> list[str]:
+    many = [records] if isinstance(records, (str, os.PathLike)) else records
+    directories = [os.fspath(directory) for directory in many]
+    if not directories:
+        raise ValueError("records (=[]) must name at least one record set")
+    return directories
+
+
+def _paths(directories: list[str]) -> list[str]:
+    return [path for directory in directories for path in shard_paths(directory)]
+
+
+def _read_cards(directories: list[str]) -> list[DataCard]:
+    cards = [read_card(directory) for directory in directories]
+    for directory, card in zip(directories, cards, strict=True):
+        if card.labels != cards[0].labels:
+            raise ValueError(
+                f"records {directory} have the labels {card.labels}, but {directories[0]} has "
+                f"{cards[0].labels}: record sets that are joined must have the same, in one order"
+            )
+    return cards
+
+
+def _padded_length(cards: list[DataCard], max_boxes: int | None) -> int:
+    """G; neither expansion nor cropping adds objects, so the cards' largest number is enough."""
+    largest = max(card.max_objects for card in cards)
+    if max_boxes is None:
+        return max(largest, 1)
+    if max_boxes < 1:
+        raise ValueError(f"max_boxes (={max_boxes}) must be at least 1, or None for {largest}")
+    if max_boxes < largest:
+        surplus = [
+            (images, count - max_boxes)
+            for card in cards
+            for count, images in enumerate(card.objects_per_image)
+            if count > max_boxes
+        ]
+        warnings.warn(
+            f"max_boxes (={max_boxes}) is below the largest number of objects in an image "
+            f"({largest}): up to {sum(n * cut for n, cut in surplus)} objects in "
+            f"{sum(n for n, _ in surplus)} images will be cut off",
+            stacklevel=3,
+        )
+    return max_boxes
+
+
+def _check_sizes(
+    directories: list[str], num_images: int, batch_size: int, shuffle_buffer: int, repeat: bool
+) -> None:
+    for name, value in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
+        if value < 1:
+            raise ValueError(f"{name} (={value}) must be at least 1")
+    if batch_size > num_images and not repeat:
+        raise ValueError(
+            f"batch_size (={batch_size}) must not exceed the number of images ({num_images}): "
+            "take a smaller one, or repeat=True"
+        )
+    per_record = sum(os.path.getsize(path) for path in _paths(directories)) / num_images
+    needed = per_record * min(shuffle_buffer, num_images)
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    if needed > limit:
+        raise ValueError(
+            f"shuffle_buffer (={shuffle_buffer}) needs about {needed / 1e9:.1f} GB, but may take "
+            f"half of this machine's memory, {limit / 1e9:.1f} GB: at most "
+            f"{int(limit / per_record)} records of this size"
+        )

@@ -1,0 +1,153 @@
+"""TFLite files for phones, edge devices and browsers.
+
+The kinds, their inputs and outputs are described in export/README.md. Needs `ai-edge-litert`
+(`pip install ssd-keras[tflite]`) to look at and to run what it writes.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorflow.lite.python.convert import mlir_quantize
+
+from ssd_keras.agreement import Agreement, Tolerance, compare, reference
+from ssd_keras.config import SSDConfig
+from ssd_keras.detections import DetectionDecoder
+from ssd_keras.exporting import check_agreement, class_labels, in_float32, sample_pictures
+from ssd_keras.files import atomic
+from ssd_keras.pipeline import warp
+from ssd_keras.tflite_checks import check_structure
+from ssd_keras.tflite_graphs import KINDS, graph
+from ssd_keras.tflite_metadata import add_metadata
+from ssd_keras.tflite_runtime import TFLiteDetector
+
+# How far a file may be from the Keras model. In whole numbers of 8 bits this only tells a working
+# file from a broken one; what it costs in AP is for export/verify.py to say.
+TOLERANCES = {
+    "float32": Tolerance(box_difference=1e-4, score_difference=1e-4, unmatched_share=0.01),
+    "float16": Tolerance(box_difference=0.01, score_difference=0.03, unmatched_share=0.1),
+    "dynamic": Tolerance(box_difference=0.2, score_difference=0.4, unmatched_share=0.5),
+    "int8": Tolerance(box_difference=0.2, score_difference=0.4, unmatched_share=0.5),
+}
+PRECISIONS = tuple(TOLERANCES)
+
+# Everything but the convolutions stays in float: with the heads in one tensor all offsets and
+# logits would share one scale, and a softmax in 8 bits has no scores below 1/256.
+_FLOAT_OPERATORS = (
+    "ADD", "CONCATENATION", "EXP", "GATHER", "GREATER", "L2_NORMALIZATION", "LESS", "MAXIMUM",
+    "MINIMUM", "MUL", "PACK", "RELU", "REVERSE_V2", "SELECT_V2", "SOFTMAX", "STRIDED_SLICE", "SUB",
+    "TOPK_V2", "UNPACK",
+)  # fmt: skip
+_CALIBRATION_IMAGES = 100
+
+
+def export_tflite(
+    model: keras.Model,
+    config: SSDConfig,
+    path: str | os.PathLike[str],
+    *,
+    kind: str = "detections",
+    precision: str = "float32",
+    calibration: tf.data.Dataset | None = None,
+    labels: Sequence[str] | None = None,
+    score_threshold: float = 0.01,
+    iou_threshold: float = 0.45,
+    max_detections: int = 200,
+) -> Agreement:
+    """Writes a detector as a TFLite file, once it has been seen to work.
+
+    Args:
+        model: A model of `ssd_vgg16`; one of mixed precision is exported in float32.
+        config: The model's config.
+        path: The file; one that is there is replaced.
+        kind: "raw" (all boxes and scores, for GPU and NPU delegates), "detections" (the outputs
+            of the SavedModel) or "mediapipe" (for MediaPipe Tasks' ObjectDetector).
+        precision: "float32", "float16" (weights), "dynamic" (8-bit weights) or "int8" (8-bit
+            weights and activations; `image` is uint8, the outputs are float as ever).
+        calibration: For "int8": batches whose first element is images float32 [B, S, S, 3], such
+            as `eval_dataset` gives of the training records; the first 100 images are used.
+        labels: Names of the C classes; by default the model's own.
+        score_threshold: See `DetectionDecoder`, as the next two.
+        iou_threshold: In (0, 1].
+        max_detections: K.
+
+    Returns:
+        How the file's detections on three built-in pictures agree with the Keras model's.
+
+    Raises:
+        ValueError: If the arguments do not fit together.
+        RuntimeError: If the file is not built as it should be or detects otherwise than the model
+            beyond `TOLERANCES`; nothing is written then.
+    """
+    labels = class_labels(model, config, labels)
+    model = in_float32(model)
+    for name, value, known in (("kind", kind, KINDS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise ValueError(f"{name} (={value!r}) must be one of {', '.join(known)}")
+    if (precision == "int8") != (calibration is not None):
+        raise ValueError(
+            f"calibration must be given with precision 'int8' and only then, not with {precision!r}"
+        )
+    decoder = DetectionDecoder(config, score_threshold, iou_threshold, max_detections)
+    content = _convert(model, graph(model, decoder, kind), config, precision, calibration)
+    check_structure(content, model, kind, precision)
+    description = {
+        "kind": kind,
+        "precision": precision,
+        "labels": labels,
+        "score_threshold": score_threshold,
+        "iou_threshold": iou_threshold,
+        "max_detections": max_detections,
+        "config": config.to_dict(),
+    }
+    with atomic(path) as temporary:
+        temporary.write_bytes(add_metadata(content, kind, description))
+        images = np.stack([warp(picture, config.image_size) for picture in sample_pictures()])
+        found = TFLiteDetector(temporary)(images)
+        tolerance = TOLERANCES[precision]
+        agreement = compare(reference(model, decoder, images), found, decoder, tolerance)
+        check_agreement(agreement, tolerance)
+    logging.info("%s agrees with the Keras model: %s", path, agreement)
+    return agreement
+
+
+def _convert(
+    model: keras.Model,
+    function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    config: SSDConfig,
+    precision: str,
+    calibration: tf.data.Dataset | None,
+) -> bytes:
+    """The bare TFLite file."""
+    size = config.image_size
+    spec = tf.TensorSpec([1, size, size, 3], tf.float32, "image")
+    concrete = tf.function(function, input_signature=[spec]).get_concrete_function()
+    # The converter finds the weights' values only through an object that tracks the variables
+    # themselves; the Keras model would give a file full of uninitialised ones.
+    weights = tf.Module()
+    weights.variables_ = [variable.value for variable in model.variables]
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], weights)
+    if precision == "float32":
+        return bytes(converter.convert())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if calibration is None:
+        return bytes(converter.convert())
+    converter.representative_dataset = lambda: _calibration_images(calibration)
+    # The converter's own last step, which has no public way to leave operators in float.
+    converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    # A list: in a tuple the names are passed over in silence.
+    denied = list(_FLOAT_OPERATORS)
+    return bytes(mlir_quantize(calibrated, input_data_type=tf.uint8, denylisted_ops=denied))
+
+
+def _calibration_images(calibration: tf.data.Dataset) -> Iterator[list[Any]]:
+    images = calibration.map(lambda images, *_: images).unbatch().batch(1)
+    for image in images.take(_CALIBRATION_IMAGES):
+        yield [image]

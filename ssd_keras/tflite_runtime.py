@@ -1,0 +1,76 @@
+"""Runs the TFLite files of all kinds, through LiteRT's interpreter, from pictures to detections."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from ssd_keras.agreement import Detections, unpad
+from ssd_keras.config import SSDConfig
+from ssd_keras.detections import DetectionDecoder
+from ssd_keras.tflite_graphs import MEDIAPIPE, RAW, suppress
+from ssd_keras.tflite_metadata import tflite_description
+
+
+class TFLiteDetector:
+    """A detector in a TFLite file.
+
+    Attributes:
+        description: What `tflite_description` gives.
+
+    Args:
+        path: The file, made by `export_tflite`.
+        threads: Of the interpreter.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no file of `export_tflite`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int = 2) -> None:
+        self.description = tflite_description(path)
+        self._decoder = DetectionDecoder(
+            SSDConfig.from_dict(self.description["config"]),
+            self.description["score_threshold"],
+            self.description["iou_threshold"],
+            self.description["max_detections"],
+        )
+        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        self._signature = self._interpreter.get_signature_runner()
+        details = self._signature.get_input_details()["image"]
+        self._shape = tuple(details["shape"][1:].tolist())
+        self._dtype = details["dtype"]
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The file's own outputs by name, for one image [S, S, 3], RGB 0..255.
+
+        Raises:
+            ValueError: If the image has another shape.
+        """
+        if image.shape != self._shape:
+            raise ValueError(f"image has shape {image.shape}, but the detector takes {self._shape}")
+        if self._dtype == np.uint8:
+            image = np.clip(np.rint(image), 0, 255)
+        outputs: dict[str, np.ndarray] = self._signature(image=image[None].astype(self._dtype))
+        return outputs
+
+    def __call__(self, images: Iterable[np.ndarray]) -> list[Detections]:
+        """Detections of images [S, S, 3], RGB 0..255; boxes `yxyx`, classes from 1."""
+        return [unpad(self._named(self.run(image)))[0] for image in images]
+
+    def _named(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        kind = self.description["kind"]
+        if kind == RAW:
+            tensors = {name: tf.constant(value) for name, value in outputs.items()}
+            return suppress(self._decoder, **tensors)
+        if kind == MEDIAPIPE:
+            return {
+                "boxes": outputs["location"],
+                "scores": outputs["score"],
+                "classes": outputs["category"] + 1,
+                "num_detections": outputs["count"],
+            }
+        return outputs
