@@ -12,7 +12,7 @@ def command(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], in
     def run(argv: list[str]) -> int | None:
         try:
             return main(argv)
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
 

@@ -18,7 +18,7 @@ class _GradientNorm:
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         grads = list(grads)
-        if not self.built:  # type: ignore[has-type]
+        if self.gradient_norm is None:
             with tf.init_scope():
                 self.build(trainable_variables)
         self.gradient_norm.assign(tf.linalg.global_norm(grads))

@@ -1,7 +1,6 @@
 """TFLite files for phones, edge devices and browsers.
 
-The kinds, their inputs and outputs are described in export/README.md. Needs `ai-edge-litert`
-(`pip install ssd-keras[tflite]`) to look at and to run what it writes.
+The kinds, their inputs and outputs are described in export/README.md.
 """
 
 import os

@@ -7,8 +7,23 @@ import reference_augment as reference
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras import augment as aug
 from ssd_keras import crop, distort, view
+from ssd_keras.augment import (
+    AUGMENTATIONS,
+    DRAWN,
+    FLIP_ONLY,
+    NONE,
+    SSD,
+    SSD_FAST,
+    SSD_NO_EXPAND,
+    augment,
+    fast_warp,
+    ground_truth,
+    random_crop,
+    random_expand,
+    random_interpolation,
+    random_mirror,
+)
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.resample import INTERPOLATIONS, axis_maps, resample
 from tests.tiny import TINY
@@ -49,7 +64,7 @@ def draws(ops, count=40, config=TINY):
     """`count` results of `augment` with different seeds, from a tf.data graph, as NumPy."""
     fixed = sample()
     dataset = tf.data.Dataset.range(count).map(
-        lambda k: aug.augment(fixed, config, tf.stack([tf.constant(7, tf.int64), k]), ops)
+        lambda k: augment(fixed, config, tf.stack([tf.constant(7, tf.int64), k]), ops)
     )
     return list(dataset.as_numpy_iterator())
 
@@ -63,8 +78,8 @@ def views(ops, count=2000, boxes=None):
         seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(7, tf.int64), k]), 5)
         for i, op in enumerate(ops):
             seen = op(seen, seeds[i])
-        drawn = {name: getattr(seen, name) for name in aug.DRAWN if name != "distortion"}
-        return drawn | aug.ground_truth(fixed, seen)
+        drawn = {name: getattr(seen, name) for name in DRAWN if name != "distortion"}
+        return drawn | ground_truth(fixed, seen)
 
     fixed = sample(boxes=BOXES if boxes is None else np.reshape(boxes, [-1, 4]))
     fixed |= {"height": tf.constant(HEIGHT), "width": tf.constant(WIDTH)}
@@ -90,7 +105,7 @@ def assert_uniform(values, low, high):
 # --- the pixels and boxes of the original, on the same draws ---
 
 
-@pytest.mark.parametrize("ops", [aug.SSD, aug.SSD_NO_EXPAND], ids=["ssd", "ssd_no_expand"])
+@pytest.mark.parametrize("ops", [SSD, SSD_NO_EXPAND], ids=["ssd", "ssd_no_expand"])
 def test_pixels_are_those_of_the_original_step_by_step(ops):
     image = picture()
     differences = []
@@ -104,7 +119,7 @@ def test_pixels_are_those_of_the_original_step_by_step(ops):
 
 def test_boxes_are_those_of_the_original_step_by_step():
     kept = 0
-    for result in views((aug.random_expand, aug.random_crop), 500):
+    for result in views((random_expand, random_crop), 500):
         canvas, offset, window = (result[k] for k in ("canvas", "offset", "window"))
         on_canvas = (BOXES * [HEIGHT, WIDTH, HEIGHT, WIDTH] + np.tile(offset, 2)) / np.tile(
             canvas, 2
@@ -136,14 +151,14 @@ def test_warp_is_opencv_resize(shape, interpolation):
 
 def test_linear_warp_is_tensorflows_resize():
     image = picture(150, 220)
-    result = aug.augment(sample(image), TINY, [0, 0], aug.NONE)["image"]
+    result = augment(sample(image), TINY, [0, 0], NONE)["image"]
     expected = tf.image.resize(image, [64, 64], "bilinear", antialias=False)
     np.testing.assert_allclose(result, expected, atol=0.501)
 
 
 def test_none_keeps_image_and_boxes():
     image = picture(64, 64)
-    result = aug.augment(sample(image), TINY, [0, 0], aug.NONE)
+    result = augment(sample(image), TINY, [0, 0], NONE)
     np.testing.assert_array_equal(result["image"], image)
     np.testing.assert_array_equal(result["boxes"], BOXES)
     np.testing.assert_array_equal(result["labels"], [1, 2, 3])
@@ -209,7 +224,7 @@ def test_an_op_not_applied_changes_nothing_and_grey_stays_grey():
 
 
 def test_expansion_draws():
-    results = views((aug.random_expand,))
+    results = views((random_expand,))
     ratio = np.array([r["canvas"][1] / WIDTH for r in results])
     expanded = ratio > 1
     assert_share(expanded, 0.5)
@@ -227,7 +242,7 @@ def test_expansion_draws():
 
 
 def test_fill_is_the_mean_and_is_not_distorted():
-    for ops in (aug.SSD, aug.SSD_FAST):
+    for ops in (SSD, SSD_FAST):
         seen = 0
         for result in draws(ops):
             params = result["params"]
@@ -291,15 +306,15 @@ def test_samplers_accept_what_the_original_accepts(boxes):
 
 def test_one_success_is_picked_uniformly():
     # One object that fills the image: every sampler succeeds, so that each is taken 1 in 7 times.
-    results = views((aug.random_crop,), boxes=(0, 0, 1, 1))
+    results = views((random_crop,), boxes=(0, 0, 1, 1))
     for sampler in range(7):
         assert_share([r["sampler"] == sampler for r in results], 1 / 7)
     # Without objects only the whole image is left.
-    assert all(r["sampler"] == 0 for r in views((aug.random_crop,), 100, ()))
+    assert all(r["sampler"] == 0 for r in views((random_crop,), 100, ()))
 
 
 def test_crops_meet_their_samplers_constraint():
-    results = views((aug.random_crop,))
+    results = views((random_crop,))
     least = [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0]
     overlaps = {k: [] for k in range(7)}
     for r in results:
@@ -334,9 +349,9 @@ def test_window_truncates_as_the_original_and_is_never_empty():
 # --- properties of the whole ---
 
 
-@pytest.mark.parametrize("name", aug.AUGMENTATIONS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_results_are_valid_and_no_object_is_invented(name):
-    for result in draws(aug.AUGMENTATIONS[name]):
+    for result in draws(AUGMENTATIONS[name]):
         image, kept = result["image"], result["boxes"]
         assert image.shape == (64, 64, 3)
         assert image.dtype == np.float32
@@ -353,14 +368,14 @@ def test_results_are_valid_and_no_object_is_invented(name):
 
 def test_boxes_without_area_go_and_those_beyond_the_image_are_clipped():
     boxes = np.array([[0.3, 0.3, 0.3, 0.6], [0.5, 0.8, 1.2, 1.4], [0.6, 0.1, 0.4, 0.2]])
-    result = aug.augment(sample(boxes=boxes), TINY, [0, 0], aug.NONE)
+    result = augment(sample(boxes=boxes), TINY, [0, 0], NONE)
     np.testing.assert_allclose(result["boxes"], [[0.5, 0.8, 1, 1]])
     np.testing.assert_array_equal(result["labels"], [2])
 
 
 def test_mirror_twice_is_the_identity():
     flipped, plain = [], []
-    for result in draws(aug.FLIP_ONLY):
+    for result in draws(FLIP_ONLY):
         (flipped if result["params"]["mirror"] else plain).append(result)
     assert min(len(flipped), len(plain)) > 5
     for result in flipped:
@@ -371,7 +386,7 @@ def test_mirror_twice_is_the_identity():
 
 
 def test_mirror_and_interpolation_draws():
-    results = views((aug.random_mirror, aug.random_interpolation))
+    results = views((random_mirror, random_interpolation))
     assert_share([r["mirror"] for r in results], 0.5)
     for k in range(5):
         assert_share([r["interpolation"] == k for r in results], 0.2)
@@ -379,10 +394,10 @@ def test_mirror_and_interpolation_draws():
 
 @pytest.mark.parametrize("name", ["ssd", "ssd_fast"])
 def test_eager_equals_graph_and_seeds_matter(name):
-    ops = aug.AUGMENTATIONS[name]
+    ops = AUGMENTATIONS[name]
     graph = draws(ops)
     for k in (0, 3, 5):
-        eager = aug.augment(sample(), TINY, tf.constant([7, k], tf.int64), ops)
+        eager = augment(sample(), TINY, tf.constant([7, k], tf.int64), ops)
         np.testing.assert_array_equal(eager["image"], graph[k]["image"])
         np.testing.assert_array_equal(eager["boxes"], graph[k]["boxes"])
     assert any((graph[0]["image"] != other["image"]).any() for other in graph[1:])
@@ -395,8 +410,8 @@ def keep_linear(seen, seed):
 
 
 def test_fast_warp_is_close_to_the_linear_one():
-    fast = (aug.random_expand, aug.random_crop, aug.fast_warp, aug.random_mirror)
-    exact = (aug.random_expand, aug.random_crop, keep_linear, aug.random_mirror)
+    fast = (random_expand, random_crop, fast_warp, random_mirror)
+    exact = (random_expand, random_crop, keep_linear, random_mirror)
     differences = []
     for one, other in zip(draws(fast), draws(exact), strict=True):
         np.testing.assert_array_equal(one["boxes"], other["boxes"])
@@ -424,6 +439,6 @@ def test_grey_images_and_single_pixels():
     one = {**sample(boxes=BOXES[:1]), "image": tf.constant(buffer.getvalue())}
     one |= {"height": tf.constant(1), "width": tf.constant(1)}
     for k in range(5):
-        result = aug.augment(one, SSD300_VOC, [0, k])
+        result = augment(one, SSD300_VOC, [0, k])
         assert result["image"].shape == (300, 300, 3)
         assert np.isfinite(result["image"]).all()

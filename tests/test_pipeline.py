@@ -137,7 +137,13 @@ def test_iterations_are_epochs_of_the_endless_stream(tmp_path):
     assert any((a[0] != b[0]).any() for a, b in zip(other, endless, strict=False))
 
 
-@pytest.mark.parametrize("step", [0, 3, 5, 6, 13])
+def test_an_image_looks_different_in_every_epoch(tmp_path):
+    write_records(make_samples(1), tmp_path, ["a", "b", "c"], shards=1)
+    dataset = pipeline.train_dataset(tmp_path, TINY, 1, augmentation="ssd_fast", repeat=True)
+    assert len({images.tobytes() for images, _ in take(dataset, 6)}) == 6
+
+
+@pytest.mark.parametrize("step", [0, 3, 6, 13])
 def test_a_resumed_run_sees_what_the_uninterrupted_one_saw(records, step):
     options = {"seed": 1, "repeat": True, "augmentation": "flip_only"}
     whole = take(pipeline.train_dataset(records, TINY, 4, **options), 15)
