@@ -124,15 +124,20 @@ def test_boxes_are_those_of_the_original_step_by_step():
         on_canvas = (BOXES * [HEIGHT, WIDTH, HEIGHT, WIDTH] + np.tile(offset, 2)) / np.tile(
             canvas, 2
         )
-        # The crop itself is not told, only its pixels: they agree within one pixel.
-        start, size = window[:2] / canvas, window[2:] / canvas
-        expected = reference.emit(on_canvas, [*start, *(start + size)])
+        # The crop itself is not told, only its pixels: it ends up to two pixels around them.
+        start, end = window[:2], window[:2] + window[2:]
+        inner, outer = (
+            reference.emit(
+                on_canvas, np.concatenate([start + lower, end + upper]) / np.tile(canvas, 2)
+            )
+            for lower, upper in ((1, 0), (0, 2))
+        )
+        labels = set(result["labels"] - 1)
+        assert inner.keys() <= labels <= outer.keys()
         for box, label in zip(result["boxes"], result["labels"], strict=True):
-            if label - 1 in expected:
-                pixel = 1 / window[2:].min()
-                np.testing.assert_allclose(box, expected[label - 1], atol=2 * pixel)
-                kept += 1
-    assert kept > 200
+            np.testing.assert_allclose(box, outer[label - 1], atol=3 / window[2:].min())
+            kept += 1
+    assert kept > 500
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
