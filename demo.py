@@ -5,6 +5,7 @@ Every step is a command that works on any other data set too; each is printed be
 
 import itertools
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 RECIPE = (
     "--width 0.09 --freeze conv1_ --optimizer adam --learning_rate 2e-3 --cosine --boundaries= "
     "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only --iterations 600 "
-    "--eval_every 300"
+    "--eval_every 50"
 )
 PICTURES = 12
 
@@ -26,7 +27,8 @@ def run(*command: str | Path) -> None:
     """Prints a command and runs it; stops the demo if it fails."""
     words = [str(word) for word in command]
     print(f"\n$ python {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, *words], check=True)
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ
+    subprocess.run([sys.executable, *words], check=True, env=quiet)
 
 
 def prepare(records: Path, images: int, seed: int) -> None:

@@ -26,7 +26,7 @@ _RECORDS = flags.DEFINE_string("records", None, "Record set with the images.", r
 _CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Gives the size.")
 _IMAGES = flags.DEFINE_integer("images", 100, "Images of a round.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
-_THREADS = flags.DEFINE_integer("threads", 1, "Images augmented at a time.", lower_bound=1)
+_THREADS = flags.DEFINE_integer("threads", 1, "Images of ours made at a time.", lower_bound=1)
 _TORCH = flags.DEFINE_string("torch_python", None, "A Python with torchvision to compare with.")
 
 Pass = Callable[[], float]
@@ -67,7 +67,7 @@ def torchvision_pass(records: list[bytes], folder: str) -> Pass:
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "benchmark_torchvision.py")
     size = CONFIGS[_CONFIG.value].image_size
     worker = subprocess.Popen(
-        [_TORCH.value, script, path, str(size), str(_THREADS.value)],
+        [_TORCH.value, script, path, str(size)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -38,6 +38,8 @@ class Recipe:
         weight_decay: Coupled L2 on all but biases, with SGD.
         clip_norm: Largest global norm of the gradients, 0 for no limit.
         augmentation: Name of the augmentation variant.
+        use_difficult: Whether objects marked difficult are ground truth: the original says yes for
+            VOC, no for COCO.
         freeze: Layers (by the paper's names, or their beginnings) that do not learn.
         eval_every: Iterations between two checkpoints and evaluations; divides `iterations`.
         seed: Of the initial weights, the order of images and the augmentation.
@@ -54,6 +56,7 @@ class Recipe:
     weight_decay: float = 5e-4
     clip_norm: float = 0.0
     augmentation: str = "ssd"
+    use_difficult: bool = True
     freeze: tuple[str, ...] = ()
     eval_every: int = 1000
     seed: int = 0
@@ -135,6 +138,7 @@ def train(
         recipe.batch_size,
         augmentation=recipe.augmentation,
         seed=recipe.seed,
+        use_difficult=recipe.use_difficult,
         start_step=step,
         repeat=True,
     )

@@ -134,17 +134,20 @@ def plot_history(
         rows = [dict(row) for row in history]
     if not rows:
         raise ValueError(f"history (={history}) has no rows to plot")
-    figure = Figure(figsize=(8, 9), layout="constrained")
-    losses, validation, rate = figure.subplots(3, sharex=True, height_ratios=(3, 2, 1))
+    measured = any("val_mean_ap" in row for row in rows)
+    heights = (3, 2, 1) if measured else (3, 1)
+    figure = Figure(figsize=(8, 1.5 * sum(heights)), layout="constrained")
+    losses, *middle, rate = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     for name in ("loss", "localization_loss", "confidence_loss"):
         _plot_column(losses, rows, name, "-")
         _plot_column(losses, rows, f"val_{name}", "--")
-    _plot_column(validation, rows, "val_mean_ap", "o-")
-    _plot_column(rate, rows, "learning_rate", "-")
     losses.set(ylabel="loss", ylim=(0, None))
-    validation.set(ylabel="VOC AP (11-point)", ylim=(0, 1))
+    for axes in middle:
+        _plot_column(axes, rows, "val_mean_ap", "o-")
+        axes.set(ylabel="VOC AP (11-point)", ylim=(0, 1))
+    _plot_column(rate, rows, "learning_rate", "-")
     rate.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
-    for axes in (losses, validation, rate):
+    for axes in (losses, *middle, rate):
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()

@@ -1,0 +1,94 @@
+"""A sample, many draws of its augmentation, and two-sided tests of distributions."""
+
+import functools
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from ssd_keras import view
+from ssd_keras.augment import (
+    DRAWN,
+    augment,
+    ground_truth,
+    random_distort,
+    random_expand,
+    random_interpolation,
+    random_mirror,
+)
+from tests.tiny import TINY
+
+BOXES = np.array([[0.1, 0.2, 0.5, 0.6], [0.4, 0.5, 0.9, 0.95], [0.0, 0.0, 0.1, 0.12]], np.float32)
+MEAN = (123.0, 117.0, 104.0)
+ALL_BUT_CROP = (random_distort, random_expand, random_interpolation, random_mirror)
+HEIGHT, WIDTH = 750, 1000  # where nothing is decoded
+
+
+def picture(height=75, width=100, seed=0, grey=False):
+    """Smooth noise, so that neighbouring pixels say where they come from."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
+    image = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return np.repeat(image[..., :1], 3, -1) if grey else image
+
+
+def encode(image, image_format="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def sample(image=None, boxes=BOXES, image_format="PNG"):
+    image = picture() if image is None else image
+    return {
+        "image": tf.constant(encode(image, image_format)),
+        "boxes": tf.constant(boxes, tf.float32, [len(boxes), 4]),
+        "labels": tf.range(1, len(boxes) + 1),
+        "difficult": tf.zeros([len(boxes)], tf.bool),
+        "height": tf.constant(image.shape[0]),
+        "width": tf.constant(image.shape[1]),
+    }
+
+
+@functools.cache
+def draws(ops, count=40, config=TINY):
+    """`count` results of `augment` with different seeds, from a tf.data graph, as NumPy."""
+    fixed = sample()
+    dataset = tf.data.Dataset.range(count).map(
+        lambda k: augment(fixed, config, tf.stack([tf.constant(7, tf.int64), k]), ops)
+    )
+    return list(dataset.as_numpy_iterator())
+
+
+@functools.cache
+def views(ops, count=1500, boxes=None):
+    """The same without pixels, hence quick: what was drawn, and the ground truth that is left."""
+
+    def plan(k):
+        seen = view.whole_image(fixed)
+        seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(7, tf.int64), k]), 5)
+        for i, op in enumerate(ops):
+            seen = op(seen, seeds[i])
+        drawn = {name: getattr(seen, name) for name in DRAWN if getattr(seen, name) is not None}
+        return drawn | ground_truth(fixed, seen)
+
+    fixed = sample(boxes=BOXES if boxes is None else np.reshape(boxes, [-1, 4]))
+    fixed |= {"height": tf.constant(HEIGHT), "width": tf.constant(WIDTH)}
+    return list(tf.data.Dataset.range(count).map(plan).as_numpy_iterator())
+
+
+def assert_share(hits, probability):
+    """Two-sided: the share of hits lies within 4 standard deviations of its expectation."""
+    deviation = np.sqrt(probability * (1 - probability) / len(hits))
+    assert abs(np.mean(hits) - probability) < 4 * deviation
+
+
+def assert_uniform(values, low, high):
+    """Two-sided Kolmogorov-Smirnov test at about 1 in 10,000, and the bounds."""
+    values = np.sort((np.asarray(values) - low) / (high - low))
+    assert values[0] >= -1e-5
+    assert values[-1] <= 1 + 1e-5
+    ranks = np.arange(len(values) + 1) / len(values)
+    distance = max(np.max(ranks[1:] - values), np.max(values - ranks[:-1]))
+    assert distance < 2.23 / np.sqrt(len(values))
