@@ -17,8 +17,8 @@ from pathlib import Path
 # a step's time would go into conv1_1 and conv1_2, on 300 x 300 cells: they stay as they are drawn.
 RECIPE = (
     "--width 0.09 --freeze conv1_ --optimizer adam --learning_rate 2e-3 --cosine --boundaries= "
-    "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only --iterations 600 "
-    "--eval_every 50"
+    "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only "
+    "--iterations 600 --eval_every 50"
 )
 PICTURES = 12
 

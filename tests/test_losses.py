@@ -38,8 +38,8 @@ def test_smooth_l1_by_hand():
 
 
 def test_loss_by_hand():
-    # One object that is exactly the first default box, all logits and offsets 0: one positive, three
-    # negatives, each ln 4 with three classes and the background; no localisation error.
+    # One object that is exactly the first default box, all logits and offsets 0: one positive and
+    # three negatives, each ln 4 with three classes and the background; no localisation error.
     small = np.array([[0.4, 0.4, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]] * 5, np.float32)
     ground_truth = np.array([[[0.35, 0.35, 0.45, 0.45, 2]]], np.float32)
     small[2:] = [0.9, 0.1, 0.1, 0.1]
