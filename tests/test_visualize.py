@@ -135,9 +135,9 @@ def test_plot_history(tmp_path):
     )
     plot_history(path, tmp_path / "a.png")
     plot_history([{"iteration": 1, "loss": 2.0}], tmp_path / "b.png")
-    for name in "ab":
+    for name, height in (("a", 900), ("b", 600)):  # without AP there is no panel for it
         with Image.open(tmp_path / f"{name}.png") as picture:
-            assert picture.size == (800, 900)
+            assert picture.size == (800, height)
     assert len(list(tmp_path.iterdir())) == 3  # no temporary file stays
 
 
