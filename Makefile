@@ -30,4 +30,4 @@ lint: .venv/.installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv runs/demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

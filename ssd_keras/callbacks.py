@@ -53,7 +53,9 @@ class Guard(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the batch's loss and gradient norm."""
         loss = float((logs or {}).get("loss", 0.0))
-        norm = float(self.model.optimizer.gradient_norm)
+        # Mixed precision puts an optimizer that scales the loss around ours.
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        norm = float(optimizer.gradient_norm.numpy())
         self._largest = max(self._largest, norm)
         if np.isfinite(loss) and norm <= self.gradient_limit:
             return
@@ -129,13 +131,15 @@ class Checkpoint(keras.callbacks.Callback):
             "learning_rate": float(optimizer.learning_rate),
             **{name: float(value) for name, value in (logs or {}).items()},
         }
-        previous = [float(r.get("val_mean_ap", 0)) for r in self._rows]
+        previous = [float(r.get("val_mean_ap") or 0) for r in self._rows]
         self._rows.append(row)
         with atomic(self.run_dir / HISTORY) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
+            names = dict.fromkeys(name for r in self._rows for name in r)
+            writer = csv.DictWriter(file, list(names))
             writer.writeheader()
             writer.writerows(self._rows)
-        if row.get("val_mean_ap", 0.0) >= max(previous, default=0.0):
+        # Not "at least": a validation set without objects has the AP NaN.
+        if not row.get("val_mean_ap", 0.0) < np.nanmax([0.0, *previous]):
             with atomic(self.run_dir / BEST) as path:
                 without_optimizer(self.model).save(path)
         with atomic(self.run_dir / CHECKPOINT) as path:

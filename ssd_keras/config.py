@@ -106,6 +106,12 @@ class SSDConfig:
                     "feature_maps: min_size must rise from map to map, but "
                     f"{smaller.name} has {smaller.min_size} and {larger.name} has {larger.min_size}"
                 )
+        smallest = self.feature_maps[0].min_size
+        if self.integer_sizes and smallest < 1:
+            raise ValueError(
+                f"min_size (={smallest}) of {self.feature_maps[0].name} is truncated to 0 by "
+                "integer_sizes: take at least 1, or integer_sizes=False"
+            )
         for field, length in (("variances", 4), ("mean", 3)):
             value = getattr(self, field)
             if len(value) != length:

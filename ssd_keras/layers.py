@@ -24,7 +24,8 @@ class Preprocessing(keras.layers.Layer):
         trainable: bool = True,
         dtype: Any = None,
     ) -> None:
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        # Half precision would round the pixels before the mean is taken off.
+        super().__init__(name=name, trainable=trainable, dtype=dtype, autocast=False)
         self.mean = tuple(mean)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:

@@ -203,6 +203,7 @@ def _num_replicas() -> int:
 
 
 def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    if _num_replicas() == 1:
+    context = tf.distribute.get_replica_context()
+    if context is None or _num_replicas() == 1:  # None: Keras traces the loss before it trains
         return value
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -14,7 +14,12 @@ class _GradientNorm:
 
     def build(self, variables: Any) -> None:
         super().build(variables)  # type: ignore[misc]
-        self.gradient_norm = tf.Variable(0.0, trainable=False, name="gradient_norm")
+        self.gradient_norm = tf.Variable(
+            0.0,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            name="gradient_norm",
+        )
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         grads = list(grads)
@@ -72,10 +77,15 @@ class CaffeSGD(_GradientNorm, keras.optimizers.SGD):
         self.l2 = l2
         self.bias_rate = bias_rate
 
+    def build(self, variables: Any) -> None:
+        """Makes the optimizer's state."""
+        super().build(variables)
+        self._is_bias = [variable.name == "bias" for variable in variables]
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One step of one variable."""
-        # Keras hands its TensorFlow variable over here, named "dense/bias:0".
-        if variable.name.split(":")[0].endswith("bias"):
+        # What comes here is TensorFlow's variable, or a replica's copy of it under another name.
+        if self._is_bias[self._get_variable_index(variable)]:
             super().update_step(gradient, variable, self.bias_rate * learning_rate)
         else:
             decay = keras.ops.cast(self.l2, gradient.dtype) * variable

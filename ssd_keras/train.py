@@ -54,7 +54,7 @@ flags.DEFINE_float("weight_decay", _R["weight_decay"], "Coupled L2 on all but bi
 flags.DEFINE_float("clip_norm", _R["clip_norm"], "Largest norm of the gradients; 0: no limit.")
 flags.DEFINE_string("augmentation", _R["augmentation"], "Augmentation variant.")
 flags.DEFINE_bool("use_difficult", _R["use_difficult"], "Learn difficult objects (COCO: no).")
-flags.DEFINE_list("freeze", [], "Layers that do not learn, such as conv1_,conv2_.")
+flags.DEFINE_list("freeze", [], "Layers that do not learn, such as conv1_*,conv2_*.")
 flags.DEFINE_integer("eval_every", _R["eval_every"], "Iterations between two checkpoints.")
 flags.DEFINE_integer("seed", _R["seed"], "Of initial weights, order of images and augmentation.")
 

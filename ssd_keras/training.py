@@ -5,6 +5,7 @@ a run that is killed and started again ends with the same weights as one that wa
 """
 
 import dataclasses
+import fnmatch
 import json
 import os
 from collections.abc import Sequence
@@ -32,15 +33,15 @@ class Recipe:
         optimizer: "sgd" (`CaffeSGD`) or "adam".
         learning_rate: Rate after the warm-up.
         boundaries: Iterations at which the rate is divided by ten.
-        cosine: Let the rate fall as half a cosine instead; then `boundaries` must be empty.
+        cosine: Let the rate fall as half a cosine instead; `boundaries` play no part then.
         warmup: Iterations of linear warm-up from a tenth of the rate.
         momentum: Of SGD.
         weight_decay: Coupled L2 on all but biases, with SGD.
-        clip_norm: Largest global norm of the gradients, 0 for no limit.
+        clip_norm: Largest global norm of the gradients (of each replica), 0 for no limit.
         augmentation: Name of the augmentation variant.
         use_difficult: Whether objects marked difficult are ground truth: the original says yes for
             VOC, no for COCO.
-        freeze: Layers (by the paper's names, or their beginnings) that do not learn.
+        freeze: Layers that do not learn: the paper's names or patterns, such as "conv1_*".
         eval_every: Iterations between two checkpoints and evaluations; divides `iterations`.
         seed: Of the initial weights, the order of images and the augmentation.
     """
@@ -122,12 +123,13 @@ def train(
     run_dir = Path(run_dir)
     config = model.get_layer("predictions").ssd_config
     _check_labels(model, [*records, val_records] if val_records else records)
+    if val_records and model.get_layer("predictions").labels is None:
+        raise ValueError("val_records need class names in the model: give ssd_vgg16 its labels")
     _claim(run_dir, model, recipe, records)
     if (run_dir / CHECKPOINT).exists():
         model = keras.saving.load_model(run_dir / CHECKPOINT)
     else:
-        for layer in model.layers:
-            layer.trainable = not layer.name.startswith(recipe.freeze or ("\0",))
+        _freeze(model, recipe.freeze)
         loss = MultiBoxLoss(config)
         model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
     step = int(model.optimizer.iterations)
@@ -173,10 +175,23 @@ def _check_labels(model: keras.Model, records: Sequence[str | os.PathLike[str]])
             )
 
 
+def _freeze(model: keras.Model, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        layers = [layer for layer in model.layers if fnmatch.fnmatch(layer.name, pattern)]
+        if not layers:
+            names = ", ".join(layer.name for layer in model.layers if layer.weights)
+            raise ValueError(f"freeze (={pattern!r}) matches no layer; there are {names}")
+        for layer in layers:
+            layer.trainable = False
+
+
 def _claim(
     run_dir: Path, model: keras.Model, recipe: Recipe, records: Sequence[str | os.PathLike[str]]
 ) -> None:
-    """Makes the folder this run's, or sees that it is."""
+    """Makes the folder this run's, or sees that it is.
+
+    Until there is a checkpoint nothing is lost: another recipe may take the folder over.
+    """
     head = model.get_layer("predictions")
     run = {
         "recipe": dataclasses.asdict(recipe),
@@ -190,13 +205,14 @@ def _claim(
     if path.exists():
         held = json.loads(path.read_text())
         differing = sorted(k for k in run if held.get(k) != run[k])
-        if differing:
+        if differing and (run_dir / CHECKPOINT).exists():
             raise ValueError(
                 f"run_dir (={run_dir}) holds a run with another {', '.join(differing)} "
                 f"(see {path}): choose another folder, or repeat that run's arguments to resume it"
             )
-        return
-    if run_dir.exists() and any(run_dir.iterdir()):
+        if not differing:
+            return
+    elif run_dir.exists() and any(run_dir.iterdir()):
         raise ValueError(
             f"run_dir (={run_dir}) holds files but no {RUN}: choose an empty or a new folder"
         )

@@ -40,9 +40,11 @@ def test_detections_by_hand():
 
 
 def test_thresholds_are_strict():
-    decoder = DetectionDecoder(SSD300_VOC, score_threshold=0.5)
-    found = decoder(predictions((7, A, 1, 0.5001), (9, FAR, 1, 0.4999)))
-    assert found["num_detections"].numpy().tolist() == [1]
+    even = np.zeros((1, 8732, 8), np.float32)  # logits all 0: every class has exactly 1/4
+    at = DetectionDecoder(SSD300_VOC, score_threshold=0.25)
+    assert at(even)["num_detections"].numpy().tolist() == [0]
+    below = DetectionDecoder(SSD300_VOC, score_threshold=0.2499)
+    assert below(even)["num_detections"].numpy().tolist() == [200]
 
 
 def test_clips_only_on_output():

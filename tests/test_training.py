@@ -118,7 +118,7 @@ def test_a_run_says_what_it_is(finished):
 def test_frozen_layers_do_not_learn(records, tmp_path):
     model = narrow()
     before = {v.path: v.numpy() for v in model.trainable_variables}
-    recipe = dataclasses.replace(RECIPE, freeze=("conv1_", "conv2_1"), iterations=2)
+    recipe = dataclasses.replace(RECIPE, freeze=("conv1_*", "conv2_1"), iterations=2)
     train(model, recipe, tmp_path / "run", [records])
     changed = {v.path for v in model.variables if not np.array_equal(before[v.path], v.numpy())}
     assert "conv2_2/kernel" in changed
@@ -143,6 +143,12 @@ def test_says_what_is_wrong(finished, records, tmp_path):
         Recipe(iterations=5, eval_every=2)
     with pytest.raises(ValueError, match="optimizer"):
         Recipe(optimizer="lion")
+    frozen = dataclasses.replace(RECIPE, freeze=("conv_1",))
+    with pytest.raises(ValueError, match=r"freeze \(='conv_1'\) matches no layer"):
+        train(narrow(), frozen, tmp_path / "y", [records])
+    unnamed = ssd_vgg16(TINY, 2, width=1 / 16)
+    with pytest.raises(ValueError, match="val_records need class names"):
+        train(unnamed, RECIPE, tmp_path / "z", [records], val_records=records)
 
 
 def test_the_command_reports_errors_in_one_line(records, tmp_path):
@@ -154,3 +160,13 @@ def test_the_command_reports_errors_in_one_line(records, tmp_path):
     assert "Traceback" not in got.stderr
     assert got.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "none" in got.stderr
+
+
+def test_mixed_precision_trains(records, tmp_path):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        recipe = dataclasses.replace(RECIPE, optimizer="sgd", iterations=2, clip_norm=1.0)
+        train(narrow(), recipe, tmp_path, [records])
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert np.isfinite(float(rows(tmp_path)[0]["loss"]))
