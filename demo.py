@@ -18,7 +18,7 @@ from pathlib import Path
 RECIPE = (
     "--width 0.09 --freeze conv1_* --optimizer adam --learning_rate 2e-3 --cosine "
     "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only "
-    "--iterations 500 --eval_every 50"
+    "--iterations 600 --eval_every 60"
 )
 PICTURES = 12
 
