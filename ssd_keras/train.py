@@ -34,7 +34,12 @@ _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Where to start: 'imagenet', or a local .npz, .h5 or .keras; else random."
 )
 _WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the filters of every layer but the heads.")
-_MIXED = flags.DEFINE_bool("mixed_precision", False, "Compute in float16 (for GPUs).")
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_float16", "mixed_bfloat16"],
+    "What to compute in: mixed_float16 for GPUs, mixed_bfloat16 for newer CPUs and TPUs.",
+)
 _MIRRORED = flags.DEFINE_bool("mirrored", False, "Train on all GPUs of this machine.")
 _LIMIT = flags.DEFINE_float("gradient_limit", 1e6, "Stop when the gradients' norm is above it.")
 
@@ -68,8 +73,7 @@ def main(argv: list[str]) -> None:
     recipe = Recipe(**values)
     labels = read_card(_RECORDS.value[0]).labels
     keras.utils.set_random_seed(recipe.seed)
-    if _MIXED.value:
-        keras.mixed_precision.set_global_policy("mixed_float16")
+    keras.config.set_dtype_policy(_PRECISION.value)
     strategy = tf.distribute.MirroredStrategy() if _MIRRORED.value else tf.distribute.get_strategy()
     with strategy.scope():
         model = ssd_vgg16(
