@@ -21,6 +21,7 @@ RECIPE = (
     "--iterations 600 --eval_every 60"
 )
 PICTURES = 12
+PRECISIONS = ("float32", "float16", "int8")
 
 
 def run(*command: str | Path) -> None:
@@ -63,9 +64,9 @@ def summarize(folder: Path, seconds: float) -> None:
     print(
         f"{'mean':16}{metrics['mean_ap_area']:8.3f}   {metrics['images_per_second']:.0f} images/s"
     )
-    print(f"\n{'file':16}{'MB':>8}{'boxes':>10}{'scores':>10}   largest differences")
+    print(f"\n{'file':24}{'MB':>8}{'AP':>8}{'boxes':>10}{'scores':>10}   largest differences")
     for file in files:
-        line = f"{file['name']:16}{file['megabytes']:8.1f}"
+        line = f"{file['name']:24}{file['megabytes']:8.1f}{file['mean_ap']:8.3f}"
         if file["agreement"]:
             boxes, scores = (file["agreement"][f"{n}_difference"] for n in ("box", "score"))
             line += f"{boxes:10.1e}{scores:10.1e}   {'agrees' if file['agrees'] else 'DIFFERS'}"
@@ -89,11 +90,14 @@ def main() -> None:
     evaluate = ["--records", heldout, "--out", folder / "metrics.json"]
     run("-m", "ssd_keras.evaluate", "--model", model, *evaluate)
     run("export/saved_model.py", "--model", model, "--out", exported)
-    verify = ["--records", heldout, "--limit", "32", "--out", folder]
-    run("export/verify.py", "--model", model, *verify, exported)
+    precisions = ["--precision", ",".join(PRECISIONS), "--calibration_records", train]
+    run("export/tflite.py", "--model", model, "--out", folder / "detector.tflite", *precisions)
     write_pictures(heldout, folder / "pictures")
     detect = ["--model", exported, "--out", folder / "found"]
     run("-m", "ssd_keras.detect", *detect, folder / "pictures")
+    files = [exported, *(folder / f"detector_{precision}.tflite" for precision in PRECISIONS)]
+    verify = ["--records", heldout, "--limit", "50", "--out", folder]
+    run("export/verify.py", "--model", model, *verify, *files)
     summarize(folder, time.monotonic() - start)
 
 

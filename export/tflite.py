@@ -1,10 +1,13 @@
-"""Command: a Keras model file -> a TFLite file for phones, edge devices or browsers.
+"""Command: a Keras model file -> TFLite files for phones, edge devices or browsers.
 
     python export/tflite.py --model runs/voc/best.keras --out detector.tflite \
         --kind detections --precision int8 --calibration_records records/voc0712
 
-See export/README.md for the kinds and precisions.
+See export/README.md for the kinds and precisions. With several precisions, each has a file with
+its name at the end: --precision float32,int8 writes detector_float32.tflite, detector_int8.tflite.
 """
+
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -16,7 +19,9 @@ from ssd_keras.tflite import KINDS, PRECISIONS, export_tflite
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The .tflite file to write.", required=True)
 _KIND = flags.DEFINE_enum("kind", "detections", KINDS, "What the file gives.")
-_PRECISION = flags.DEFINE_enum("precision", "float32", PRECISIONS, "How numbers are stored.")
+_PRECISIONS = flags.DEFINE_list(
+    "precision", ["float32"], f"How numbers are stored: one or more of {', '.join(PRECISIONS)}."
+)
 _RECORDS = flags.DEFINE_list(
     "calibration_records", None, "Record sets whose first 100 images int8 is calibrated with."
 )
@@ -31,18 +36,26 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes
     model = load_model(_MODEL.value)
     config = model.get_layer("predictions").ssd_config
-    agreement = export_tflite(
-        model,
-        config,
-        _OUT.value,
-        kind=_KIND.value,
-        precision=_PRECISION.value,
-        calibration=eval_dataset(_RECORDS.value, config, 1) if _RECORDS.value else None,
-        score_threshold=_SCORE.value,
-        iou_threshold=_IOU.value,
-        max_detections=_MAX.value,
-    )
-    print(f"{_OUT.value} agrees with {_MODEL.value}: {agreement}")
+    calibration = eval_dataset(_RECORDS.value, config, 1) if _RECORDS.value else None
+    if calibration and "int8" not in _PRECISIONS.value:
+        raise ValueError(
+            f"--calibration_records is for --precision int8, not for {_PRECISIONS.value}"
+        )
+    out = Path(_OUT.value)
+    for precision in _PRECISIONS.value:
+        path = out.with_stem(f"{out.stem}_{precision}") if _PRECISIONS.value[1:] else out
+        agreement = export_tflite(
+            model,
+            config,
+            path,
+            kind=_KIND.value,
+            precision=precision,
+            calibration=calibration if precision == "int8" else None,
+            score_threshold=_SCORE.value,
+            iou_threshold=_IOU.value,
+            max_detections=_MAX.value,
+        )
+        print(f"{path} agrees with {_MODEL.value}: {agreement}", flush=True)
 
 
 if __name__ == "__main__":

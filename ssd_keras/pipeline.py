@@ -92,10 +92,7 @@ def train_dataset(
         # (seed, epoch, index) -> the two integers of a stateless seed
         drawn = tf.random.experimental.stateless_fold_in([seed, position[0]], position[1])
         sample = augment(parse_example(serialized), config, drawn, ops)
-        if not use_difficult:
-            for name in ("boxes", "labels"):
-                sample[name] = tf.boolean_mask(sample[name], ~sample["difficult"])
-        return sample["image"], _ground_truth(sample, length)
+        return sample["image"], _ground_truth(sample, length, use_difficult)
 
     paths = _paths(directories)
     if repeat:
@@ -113,13 +110,17 @@ def train_dataset(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def eval_dataset(records: Records, config: SSDConfig, batch_size: int) -> tf.data.Dataset:
+def eval_dataset(
+    records: Records, config: SSDConfig, batch_size: int, *, use_difficult: bool = True
+) -> tf.data.Dataset:
     """Makes evaluation batches: every image once, in stored order, warped without augmentation.
 
     Args:
         records: A record set's directory, or several to be joined; their labels must agree.
         config: The detector's configuration.
         batch_size: B; the last batch may be smaller.
+        use_difficult: As of `train_dataset`; give both the same, or `val_loss` is of other targets
+            than `loss`. Average precision does not come from here.
 
     Returns:
         Dataset of the same elements as `train_dataset`.
@@ -133,7 +134,8 @@ def eval_dataset(records: Records, config: SSDConfig, batch_size: int) -> tf.dat
 
     def make_sample(serialized: Any) -> tuple[Any, Any]:
         sample = parse_example(serialized)
-        return warp(sample["image"], config.image_size), _ground_truth(sample, length)
+        truth = _ground_truth(sample, length, use_difficult)
+        return warp(sample["image"], config.image_size), truth
 
     dataset = tf.data.TFRecordDataset(_paths(directories))
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
@@ -207,10 +209,13 @@ def _next_epoch() -> tf.data.Dataset:
     return tf.data.Dataset.from_tensors(0).map(lambda _: epoch.assign_add(1))
 
 
-def _ground_truth(sample: dict[str, Any], length: int) -> Any:
+def _ground_truth(sample: dict[str, Any], length: int, use_difficult: bool) -> Any:
     """Boxes and labels as float32 [G, 5], padded with zeros or cut to `length`."""
     labels = tf.cast(sample["labels"], tf.float32)
-    truth = tf.concat([sample["boxes"], labels[:, None]], axis=1)[:length]
+    truth = tf.concat([sample["boxes"], labels[:, None]], axis=1)
+    if not use_difficult:
+        truth = tf.boolean_mask(truth, ~sample["difficult"])
+    truth = truth[:length]
     truth = tf.pad(truth, [[0, length - tf.shape(truth)[0]], [0, 0]])
     return tf.ensure_shape(truth, [length, 5])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 
 from ssd_keras import pipeline
+from ssd_keras.augment import AUGMENTATIONS
 from ssd_keras.callbacks import CHECKPOINT, Checkpoint, Guard, VOCEvaluation
 from ssd_keras.files import atomic
 from ssd_keras.losses import MultiBoxLoss
@@ -66,6 +67,15 @@ class Recipe:
         for name in ("iterations", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} (={getattr(self, name)}) must be at least 1")
+        for name in ("warmup", "clip_norm", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} (={getattr(self, name)}) must not be negative")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum (={self.momentum}) must be in [0, 1)")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(
+                f"augmentation (={self.augmentation!r}) must be one of {', '.join(AUGMENTATIONS)}"
+            )
         if self.iterations % self.eval_every:
             raise ValueError(
                 f"iterations (={self.iterations}) must be a multiple of eval_every "

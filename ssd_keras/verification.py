@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageOps
 from ssd_keras.agreement import Agreement, Detections, Tolerance, compare, reference
 from ssd_keras.config import SSDConfig
 from ssd_keras.detections import DetectionDecoder
-from ssd_keras.exporting import load_model
+from ssd_keras.exporting import in_float32, load_model
 from ssd_keras.files import atomic
 from ssd_keras.metrics import none_if_nan, voc_average_precision
 from ssd_keras.pipeline import warp
@@ -137,7 +137,7 @@ def verify(
         FileNotFoundError: If a file is missing.
         ValueError: If a file is not of this package's making, or of a model with other labels.
     """
-    model = load_model(model_path)
+    model = in_float32(load_model(model_path))  # what the exporters export
     ours = keras_detector(model)
     size = model.get_layer("predictions").ssd_config.image_size
     images = np.stack([warp(sample.image, size) for sample in samples[:compared]])

@@ -97,6 +97,10 @@ def test_difficult_objects_can_be_left_out(records):
     for use, expected in ((True, [0, 1, 2, 3]), (False, [0, 0, 1, 2])):
         dataset = pipeline.train_dataset(records, TINY, NUM_IMAGES, use_difficult=use, **options)
         ((_, truth),) = take(dataset, 1)
+        ((_, evaluated),) = take(
+            pipeline.eval_dataset(records, TINY, NUM_IMAGES, use_difficult=use)
+        )
+        assert (evaluated[..., 4] > 0).sum() == (truth[..., 4] > 0).sum()
         counts = np.sort((truth[..., 4] > 0).sum(axis=1))
         np.testing.assert_array_equal(counts, np.sort(np.resize(expected, NUM_IMAGES)))
 

@@ -141,8 +141,15 @@ def test_says_what_is_wrong(finished, records, tmp_path):
         train(other, RECIPE, finished[1], [records])
     with pytest.raises(ValueError, match=r"iterations \(=5\) must be a multiple of eval_every"):
         Recipe(iterations=5, eval_every=2)
-    with pytest.raises(ValueError, match="optimizer"):
-        Recipe(optimizer="lion")
+    for name, value in (
+        ("optimizer", "lion"),
+        ("augmentation", "mosaic"),
+        ("warmup", -1),
+        ("clip_norm", -1.0),
+        ("momentum", 1.0),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} \(='?{value}'?\) must"):
+            Recipe(**{name: value})
     frozen = dataclasses.replace(RECIPE, freeze=("conv_1",))
     with pytest.raises(ValueError, match=r"freeze \(='conv_1'\) matches no layer"):
         train(narrow(), frozen, tmp_path / "y", [records])

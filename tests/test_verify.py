@@ -143,6 +143,21 @@ def test_a_file_of_other_weights_differs(exported, tmp_path):
     assert "DIFFERS" in verification.table(report)
 
 
+def test_a_model_of_mixed_precision_is_compared_in_float32(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = ssd_vgg16(SSD64, len(SHAPE_LABELS), width=1 / 16, labels=SHAPE_LABELS)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.save(tmp_path / "model.keras")
+    serving.export_saved_model(model, SSD64, tmp_path / "detector")
+    samples = list(shapes(2, seed=1))
+    report = verification.verify(
+        tmp_path / "model.keras", [tmp_path / "detector"], samples, labelled=False
+    )
+    assert report.agrees, verification.table(report)
+
+
 def test_labels_of_another_model_and_missing_files(exported, tmp_path):
     labels = [f"other {label}" for label in SHAPE_LABELS]
     model = ssd_vgg16(SSD64, len(labels), width=1 / 16, labels=labels)
