@@ -213,7 +213,12 @@ class _Detector(tf.Module):
         return read.ignore_errors().concatenate(black).take(1).get_single_element()
 
     def _detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(OUTPUTS, self._core(images), strict=True))
+        # TensorFlow's oneDNN convolutions cannot take an empty batch on every CPU: one black
+        # image stands in for none.
+        count = tf.shape(images)[0]
+        images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        outputs = [output[:count] for output in self._core(images)]
+        return dict(zip(OUTPUTS, outputs, strict=True))
 
 
 def _checked(images: tf.Tensor, size: int | None) -> tf.Tensor:
