@@ -39,6 +39,7 @@ def ssd_vgg16(
     num_classes: int,
     *,
     weights: str | os.PathLike[str] | None = None,
+    weights_source: str | None = None,
     width: float = 1.0,
     labels: tuple[str, ...] | list[str] | None = None,
     name: str = "ssd_vgg16",
@@ -49,7 +50,9 @@ def ssd_vgg16(
         config: Input size and tiling, such as `SSD300_VOC`.
         num_classes: C, the classes without background.
         weights: None (random), "imagenet" (keras.applications' VGG16, downloaded; its fc1 and fc2
-            subsampled to fc6 and fc7) or a local `.npz`, `.h5` or `.keras` file of VGG16 weights.
+            subsampled to fc6 and fc7) or a local file of a VGG16 or a whole SSD: see
+            `load_weights`. Classes are then taken by `labels`.
+        weights_source: The project whose file it is; found out by default.
         width: Factor on the filters of every layer but the heads; 1 is the paper's network.
         labels: Names of the C classes; kept in the model and its files.
         name: Name of the model.
@@ -60,8 +63,8 @@ def ssd_vgg16(
         background first.
 
     Raises:
-        ValueError: If an argument is out of range, or a feature map of the config is not of the
-            size that the network produces.
+        ValueError: If an argument is out of range, a feature map of the config is not of the
+            size that the network produces, or the weights do not fit.
         FileNotFoundError: If `weights` names no file.
 
     Source: section 2 and 3.1, figure 2; `VGGNetBody` and `CreateMultiBoxHead` in Caffe's
@@ -97,7 +100,7 @@ def ssd_vgg16(
     model = SSD(inputs=image, outputs=predictions, name=name)
     if weights is None:
         balance_heads(model)
-    elif "fc6" in load_weights(model, weights).fresh:
+    elif "fc6" in load_weights(model, weights, weights_source).fresh:
         balance_backbone(model)
         balance_heads(model)
     return model

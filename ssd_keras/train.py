@@ -23,6 +23,7 @@ from ssd_keras.model import ssd_vgg16
 from ssd_keras.records import read_card
 from ssd_keras.training import Recipe, train
 from ssd_keras.visualize import plot_history
+from ssd_keras.weight_sources import SOURCES
 
 _R: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
@@ -31,7 +32,16 @@ _RECORDS = flags.DEFINE_list("records", None, "Record sets to train on.", requir
 _VAL = flags.DEFINE_string("val_records", None, "Record set to measure VOC AP on.")
 _CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(configs.CONFIGS), "Released tiling.")
 _WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Where to start: 'imagenet', or a local .npz, .h5 or .keras; else random."
+    "weights",
+    None,
+    "Where to start: 'imagenet', or a file of a VGG16 or a whole SSD, of this package or others "
+    "(.keras, .npz, .h5, .pth, .safetensors, .caffemodel); else random.",
+)
+_SOURCE = flags.DEFINE_enum(
+    "weights_source",
+    None,
+    [source.name for source in SOURCES],
+    "Whose file it is; found by default.",
 )
 _WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the filters of every layer but the heads.")
 _PRECISION = flags.DEFINE_enum(
@@ -80,6 +90,7 @@ def main(argv: list[str]) -> None:
             configs.CONFIGS[_CONFIG.value],
             len(labels),
             weights=_WEIGHTS.value,
+            weights_source=_SOURCE.value,
             width=_WIDTH.value,
             labels=labels,
         )

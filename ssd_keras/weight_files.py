@@ -189,6 +189,8 @@ def _read_h5(file: str | IO[bytes]) -> Tensors:
 
     def collect(path: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+            if path.startswith("optimizer/"):
+                return
             if item.external or item.is_virtual:
                 raise ValueError(f"{path} reads another file, which weights have no need of")
             name = _keras_name(path, item)

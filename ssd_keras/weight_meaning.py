@@ -1,6 +1,9 @@
 """What the heads of an SSD in a file predict: for which default boxes, and which classes."""
 
 import dataclasses
+import json
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +14,25 @@ from ssd_keras.weight_conversion import Arrays
 from ssd_keras.weight_sources import MAPS, Source
 
 _CLASSES_BY_OUTPUTS = {21: VOC_CLASSES, 81: COCO_CLASSES, 91: COCO_ID_NAMES}
+
+
+def own_meaning(path: str | os.PathLike[str]) -> tuple[SSDConfig, tuple[str, ...] | None]:
+    """Config and class names of a `.keras` file of `ssd_vgg16`; nothing in it is run.
+
+    Raises:
+        ValueError: If the file does not tell them.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        (saved,) = (layer["config"] for layer in layers if layer["name"] == "predictions")
+        labels = saved["labels"]
+        return SSDConfig.from_dict(saved["ssd_config"]), None if labels is None else tuple(labels)
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"named like this package's models, it must be a .keras file of one ({error}); for other "
+            "files give source_config and source_labels"
+        ) from error
 
 
 def tiling(
@@ -84,7 +106,7 @@ def check_tiling(config: SSDConfig, source_config: SSDConfig) -> None:
     Raises:
         ValueError: If centres, sizes or aspect ratios differ, but for the truncation of sizes.
     """
-    if config.clip:
+    if config.clip and not source_config.clip:
         raise ValueError("the model's config has clip (=True), which no released weights had")
     maps, source_maps = config.feature_maps, source_config.feature_maps
     if (config.image_size, maps) == (source_config.image_size, source_maps):

@@ -12,6 +12,7 @@ MAPS = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_
 VGG_LAYERS = (*CONVOLUTIONS, "fc6", "fc7")
 EXTRA_LAYERS = tuple(f"conv{block}_{i}" for block in range(8, 13) for i in (1, 2))
 SCALE = "conv4_3_norm/scale"
+OWN = "ssd_keras"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +243,23 @@ SOURCES = (
             kernel="/W",
             bias="/b",
         ),
+        offset_order=(0, 1, 2, 3),
+    ),
+    # This package: a model of `ssd_vgg16`, to go on from with other classes. Its file tells the
+    # rest; last, as others that keep the paper's names for VGG16 are found first.
+    Source(
+        name=OWN,
+        tensors=_names(
+            VGG_LAYERS,
+            EXTRA_LAYERS,
+            _each("{}_offsets", MAPS),
+            _each("{}_logits", MAPS),
+            "conv4_3_norm/kernel",  # what `read_tensors` calls the first variable of a layer
+            kernel="/kernel",
+            bias="/bias",
+        ),
+        rgb=False,
+        channels_first=False,
         offset_order=(0, 1, 2, 3),
     ),
 )

@@ -1,5 +1,6 @@
 """Weights of other projects into our layers."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
@@ -19,11 +20,16 @@ from ssd_keras.weight_conversion import (
     shift_mean,
 )
 from ssd_keras.weight_files import read_tensors
-from ssd_keras.weight_meaning import ClassMatch, check_tiling, match_classes, num_outputs, tiling
+from ssd_keras.weight_meaning import (
+    ClassMatch,
+    check_tiling,
+    match_classes,
+    num_outputs,
+    own_meaning,
+    tiling,
+)
 from ssd_keras.weight_report import WeightReport
-from ssd_keras.weight_sources import EXTRA_LAYERS, MAPS, SCALE, VGG_LAYERS, Source, find_source
-
-VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of every source, in the order (cy, cx, h, w)
+from ssd_keras.weight_sources import EXTRA_LAYERS, MAPS, OWN, SCALE, VGG_LAYERS, Source, find_source
 
 
 def load_weights(
@@ -34,7 +40,7 @@ def load_weights(
     source_labels: Sequence[str] | None = None,
     source_config: SSDConfig | None = None,
 ) -> WeightReport:
-    """Loads weights of another project, so that the model gives that project's detections.
+    """Loads weights of another project or model, so that the model gives its detections.
 
     A file of VGG16 sets the backbone only. From one of a whole SSD the classes are taken by name:
     the logits of a class that the file has not keep their initial values; background and offsets
@@ -42,8 +48,8 @@ def load_weights(
 
     Args:
         model: From `ssd_vgg16`.
-        path: A file (see `read_tensors` for the kinds), or "imagenet": keras.applications' VGG16,
-            downloaded.
+        path: A file (see `read_tensors` for the kinds; also a `.keras` file of `ssd_vgg16`, with
+            any classes), or "imagenet": keras.applications' VGG16, downloaded.
         source: Name of the source; found out from the names of the tensors by default.
         source_labels: Names of the file's classes without background, if they are not VOC's or
             COCO's.
@@ -67,6 +73,13 @@ def load_weights(
     }
     try:
         found = find_source(tensors, source)
+        if found.name == OWN:
+            if source_config is None:
+                source_config, own_labels = own_meaning(path)
+                source_labels = source_labels or own_labels
+            found = dataclasses.replace(
+                found, mean=source_config.mean, integer_sizes=source_config.integer_sizes
+            )
         is_ssd = _check_complete(found, tensors)
         arrays = convert(tensors, found)
         if is_ssd:
@@ -163,7 +176,12 @@ def _fit_offsets(
     ):
         kernel, bias = (f"{feature_map.name}_offsets/{v}" for v in ("kernel", "bias"))
         fitted[kernel], fitted[bias] = recode_offsets(
-            arrays[kernel], arrays[bias], their_shapes, our_shapes, VARIANCES, config.variances
+            arrays[kernel],
+            arrays[bias],
+            their_shapes,
+            our_shapes,
+            source_config.variances,
+            config.variances,
         )
     return fitted
 

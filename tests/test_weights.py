@@ -272,6 +272,32 @@ def test_what_does_not_fit_the_model_is_refused(tmp_path, amdegroot, config, opt
         load_weights(model, path, **options)
 
 
+@pytest.mark.parametrize("change", [{}, {"clip": True}, {"integer_sizes": False}])
+def test_own_models_go_on_with_other_classes(tmp_path, change):
+    config = dataclasses.replace(SSD300_VOC, mean=(120.0, 110.0, 100.0), **change)
+    theirs = narrow(config, 2, ("cat", "dog"))
+    theirs.compile(keras.optimizers.SGD(momentum=0.9))  # whose variables are no weights
+    theirs.optimizer.build(theirs.trainable_variables)
+    for variable in theirs.trainable_variables:
+        variable.assign_add(np.random.default_rng(1).normal(0, 0.01, variable.shape))
+    path = tmp_path / "theirs.keras"
+    theirs.save(path)
+    model = narrow(config, 3, ("dog", "bird", "cat"))
+    report = load_weights(model, path)
+    assert (report.source, report.fresh, report.skipped) == ("ssd_keras", (), ())
+    image = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3)).astype(np.float32)
+    expected, found = theirs(image).numpy(), model(image).numpy()
+    np.testing.assert_allclose(found[..., [0, 1, 2, 3, 4, 7, 5]], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_own_weights_without_their_model_need_a_config(tmp_path, voc_model):
+    path = tmp_path / "only.weights.h5"
+    narrow(SSD300_VOC, 20).save_weights(path)
+    with pytest.raises(ValueError, match=r"must be a \.keras file of one .* give source_config"):
+        load_weights(voc_model, path)
+    assert load_weights(voc_model, path, source_config=SSD300_VOC).fresh == ()
+
+
 def test_a_voc_model_fine_tuned_from_coco_keeps_its_tiling(tmp_path, amdegroot):
     path = tmp_path / "w.safetensors"
     path.write_bytes(peer.safetensors(amdegroot))
