@@ -30,8 +30,8 @@ def own_meaning(path: str | os.PathLike[str]) -> tuple[SSDConfig, tuple[str, ...
         return SSDConfig.from_dict(saved["ssd_config"]), None if labels is None else tuple(labels)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"named like this package's models, it must be a .keras file of one ({error}); for other "
-            "files give source_config and source_labels"
+            f"named like this package's models, it must be a .keras file of one ({error}); "
+            "for other files give source_config and source_labels"
         ) from error
 
 
