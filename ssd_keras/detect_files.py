@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import tensorflow as tf
 
 from ssd_keras.files import atomic
-from ssd_keras.images import SUFFIXES, EncodedImage, load_image
+from ssd_keras.images import SUFFIXES, EncodedImage, decode, load_image
 from ssd_keras.predictor import Detector, batched, progress_bar
 from ssd_keras.records import Notes
 from ssd_keras.visualize import draw_detections
@@ -171,7 +170,7 @@ def _above(detections: dict[str, np.ndarray], threshold: float) -> dict[str, np.
 def _write_picture(
     path: Path, image: EncodedImage, shown: dict[str, np.ndarray], labels: Sequence[str]
 ) -> None:
-    pixels = tf.io.decode_image(image.data, channels=3, expand_animations=False).numpy()
+    pixels = decode(image.data).numpy()
     picture = draw_detections(pixels, shown["boxes"], shown["classes"], labels, shown["scores"])
     with atomic(path) as temporary:
         picture.save(temporary, quality=95)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ssd_keras.augment import AUGMENTATIONS, augment
 from ssd_keras.config import SSDConfig
+from ssd_keras.images import decode
 from ssd_keras.records import DataCard, parse_example, read_card, shard_paths
 
 Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -144,8 +145,7 @@ def eval_dataset(
 
 def warp(encoded: Any, size: int) -> Any:
     """Decodes a JPEG or PNG and resizes it to float32 [S, S, 3], as detection does (bilinear)."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image = tf.image.resize(image, [size, size], "bilinear", antialias=False)
+    image = tf.image.resize(decode(encoded), [size, size], "bilinear", antialias=False)
     return tf.ensure_shape(image, [size, size, 3])
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras.images import load_image
+from ssd_keras.images import decode, load_image
 from ssd_keras.records import Notes
 
 RAMP = np.stack(np.broadcast_arrays(np.arange(60) * 4, np.arange(40)[:, None] * 6, 100), axis=-1)
@@ -25,7 +25,19 @@ def exif(orientation):
 
 
 def decoded(image):
-    return tf.io.decode_image(image.data, channels=3, expand_animations=False).numpy()
+    return decode(image.data).numpy()
+
+
+def test_jpegs_are_decoded_as_other_programs_do():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", quality=75)
+    expected = np.asarray(Image.open(buffer))
+    assert (
+        tf.io.decode_jpeg(buffer.getvalue()).numpy() != expected
+    ).any()  # TensorFlow's own choice
+    np.testing.assert_array_equal(decode(buffer.getvalue()), expected)
+    np.testing.assert_array_equal(tf.function(decode)(tf.constant(buffer.getvalue())), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

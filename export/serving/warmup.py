@@ -16,6 +16,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from ssd_keras.commands import command
 from ssd_keras.files import atomic
+from ssd_keras.images import decode
 
 _MODEL = flags.DEFINE_string("model", None, "A SavedModel of this package.", required=True)
 _NAME = flags.DEFINE_string("name", "ssd", "The model's name in models.config.")
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> None:
     pictures = [Path(name).read_bytes() for name in argv[1:]]
     for name, picture in zip(argv[1:], pictures, strict=True):
         try:
-            tf.io.decode_image(picture, channels=3, expand_animations=False)
+            decode(picture)
         except tf.errors.InvalidArgumentError:
             raise ValueError(f"{name} is not a JPEG, PNG, BMP or GIF image") from None
     logs = warmup_records(pictures, [int(size) for size in _SIZES.value], _NAME.value)
