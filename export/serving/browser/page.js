@@ -1,0 +1,94 @@
+import { loadDetector } from "./detector.js";
+
+const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000"];
+const element = (id) => document.getElementById(id);
+const status = element("status");
+const canvas = element("picture");
+const context = canvas.getContext("2d", { willReadFrequently: true });
+
+let detector = null;
+let shown = null; // the picture and its detections
+
+function say(message) {
+  status.textContent = message;
+}
+
+async function open(file) {
+  if (!detector) return;
+  let bitmap;
+  try {
+    // Upright, as people see it; colours as stored, as in training.
+    const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
+    bitmap = await createImageBitmap(file, options);
+  } catch {
+    return say(`${file.name} is not a picture that this browser reads.`);
+  }
+  canvas.width = bitmap.width;
+  canvas.height = bitmap.height;
+  context.drawImage(bitmap, 0, 0);
+  say("Detecting ...");
+  await new Promise((resolve) => setTimeout(resolve)); // lets the words appear
+  const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const start = performance.now();
+  try {
+    const found = await detector.detect(pixels);
+    shown = { bitmap, found, milliseconds: performance.now() - start };
+  } catch (error) {
+    return say(`Detection failed: ${error.message}`);
+  }
+  draw();
+  window.detections = shown.found; // for check.mjs
+}
+
+function draw() {
+  element("least-value").value = Number(element("least").value).toFixed(2);
+  if (!shown) return;
+  const { bitmap, found, milliseconds } = shown;
+  const visible = found.filter(({ score }) => score >= Number(element("least").value));
+  context.drawImage(bitmap, 0, 0);
+  const unit = Math.max(1, Math.max(bitmap.width, bitmap.height) / 400);
+  context.lineWidth = 2 * unit;
+  context.font = `${11 * unit}px system-ui, sans-serif`;
+  context.textBaseline = "top";
+  const rows = visible.map(({ label, score, box }) => {
+    const [ymin, xmin, ymax, xmax] = box;
+    const [x, y] = [xmin * bitmap.width, ymin * bitmap.height];
+    const [width, height] = [(xmax - xmin) * bitmap.width, (ymax - ymin) * bitmap.height];
+    const words = `${label} ${score.toFixed(2)}`;
+    const labels = detector.description.labels;
+    context.strokeStyle = context.fillStyle = COLOURS[labels.indexOf(label) % COLOURS.length];
+    context.strokeRect(x, y, width, height);
+    const top = Math.max(0, y - 14 * unit);
+    context.fillRect(x - unit, top, context.measureText(words).width + 4 * unit, 14 * unit);
+    context.fillStyle = "white";
+    context.fillText(words, x + unit, top + unit);
+    const row = document.createElement("tr");
+    for (const value of [label, score.toFixed(3), ...box.map((edge) => edge.toFixed(3))]) {
+      row.insertCell().textContent = value;
+    }
+    return row;
+  });
+  element("found").tBodies[0].replaceChildren(...rows);
+  element("found").hidden = !rows.length;
+  say(`${rows.length} objects, in ${milliseconds.toFixed(0)} ms.`);
+}
+
+element("file").addEventListener("change", ({ target }) => target.files[0] && open(target.files[0]));
+element("least").addEventListener("input", draw);
+const drop = element("drop");
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault(); // else the browser leaves the page for the picture
+    drop.classList.toggle("over", kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+  });
+}
+
+try {
+  const url = new URLSearchParams(location.search).get("model") ?? "detector.tflite";
+  detector = await loadDetector(url);
+  say(`Ready: ${detector.description.labels.join(", ")}.`);
+} catch (error) {
+  say(`The detector could not be loaded: ${error.message}`);
+}
+window.ready = true;
