@@ -43,7 +43,8 @@ def run():
 """,
     "OpenVINO": """
 import numpy, openvino
-model = openvino.Core().compile_model(openvino.convert_model(network), "CPU")
+hint = {"INFERENCE_PRECISION_HINT": "f32"}  # else it takes bfloat16 where the CPU has it
+model = openvino.Core().compile_model(openvino.convert_model(network), "CPU", hint)
 images = numpy.random.rand(batch, 300, 300, 3).astype("float32")
 def run():
     model(images)

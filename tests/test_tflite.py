@@ -205,6 +205,22 @@ def test_mediapipe_loads_and_runs_its_kind(export, tmp_path):
         np.testing.assert_allclose([corner.origin_y, corner.origin_x], box[:2] * 64, atol=1)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_openvino_reads_the_raw_kind(model, export, precision):
+    openvino = pytest.importorskip("openvino")
+    path = export("raw", precision)
+    core, hint = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}  # else some take bfloat16
+    network = core.compile_model(core.read_model(str(path)), "CPU", hint)
+    image = sample_images()[:1]
+    if precision == "int8":
+        image = np.rint(image).astype(np.uint8)
+    found = {tuple(value.shape)[-1]: value for value in network(image).values()}
+    expected = TFLiteDetector(path).run(sample_images()[0])
+    tolerance = {"float32": 1e-4, "float16": 1e-3, "int8": 0.05}[precision]
+    np.testing.assert_allclose(found[4], expected["boxes"], atol=tolerance)
+    np.testing.assert_allclose(found[len(LABELS)], expected["scores"], atol=tolerance)
+
+
 def test_a_model_of_mixed_precision_is_exported_in_float32():
     keras.config.set_dtype_policy("mixed_float16")
     try:
