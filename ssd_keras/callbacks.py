@@ -30,6 +30,7 @@ class Guard(keras.callbacks.Callback):
         records: Record sets of the run, to name the images.
         batch_size: The run's, likewise.
         seed: The run's, likewise.
+        first_batch: Which of the run's batches comes first.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Guard(keras.callbacks.Callback):
         records: Sequence[str | os.PathLike[str]],
         batch_size: int,
         seed: int,
+        first_batch: int = 0,
     ) -> None:
         super().__init__()
         self.gradient_limit = gradient_limit
@@ -45,6 +47,7 @@ class Guard(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.seed = seed
         self._largest = 0.0
+        self._next_batch = first_batch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Forgets the last span's largest norm."""
@@ -52,6 +55,7 @@ class Guard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the batch's loss and gradient norm."""
+        number, self._next_batch = self._next_batch, self._next_batch + 1
         loss = float((logs or {}).get("loss", 0.0))
         # Mixed precision puts an optimizer that scales the loss around ours.
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
@@ -59,10 +63,9 @@ class Guard(keras.callbacks.Callback):
         self._largest = max(self._largest, norm)
         if np.isfinite(loss) and norm <= self.gradient_limit:
             return
-        step = int(self.model.optimizer.iterations) - 1
-        images = pipeline.batch_image_ids(self.records, self.batch_size, self.seed, step)
+        images = pipeline.batch_image_ids(self.records, self.batch_size, self.seed, number)
         raise FloatingPointError(
-            f"iteration {step}: loss (={loss:g}), gradient norm (={norm:g}, limit "
+            f"batch {number}: loss (={loss:g}), gradient norm (={norm:g}, limit "
             f"{self.gradient_limit:g}); images of the batch: {', '.join(images)}. Look at them "
             "(data/preview.py), or start anew with a smaller learning_rate, a warmup or clip_norm"
         )

@@ -50,6 +50,7 @@ class CaffeSGD(_GradientNorm, keras.optimizers.SGD):
         bias_rate: Factor on the learning rate of biases.
         global_clipnorm: Largest norm of all gradients together, or None.
         name: Name of the optimizer.
+        **kwargs: Of `keras.optimizers.SGD`, such as `gradient_accumulation_steps`.
 
     Source: `ssd_pascal.py` (weight_decay 0.0005, momentum 0.9; lr_mult 2 and decay_mult 0 for
     biases), `SGDSolver::Regularize` in Caffe's `sgd_solver.cpp`.

@@ -53,8 +53,9 @@ _PRECISION = flags.DEFINE_enum(
 _MIRRORED = flags.DEFINE_bool("mirrored", False, "Train on all GPUs of this machine.")
 _LIMIT = flags.DEFINE_float("gradient_limit", 1e6, "Stop when the gradients' norm is above it.")
 
-flags.DEFINE_integer("iterations", _R["iterations"], "Batches in all.")
+flags.DEFINE_integer("iterations", _R["iterations"], "Steps of the optimizer in all.")
 flags.DEFINE_integer("batch_size", _R["batch_size"], "Images a batch.")
+flags.DEFINE_integer("accumulate", _R["accumulate"], "Batches averaged for one step.")
 flags.DEFINE_enum("optimizer", _R["optimizer"], ["sgd", "adam"], "Optimizer.")
 flags.DEFINE_float("learning_rate", _R["learning_rate"], "Rate after the warm-up.")
 flags.DEFINE_list(

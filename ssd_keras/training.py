@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from ssd_keras import pipeline
 from ssd_keras.augment import AUGMENTATIONS
@@ -29,8 +30,11 @@ class Recipe:
     """How to train. The defaults are the original's for VOC07+12 (`ssd_pascal.py`).
 
     Attributes:
-        iterations: Batches in all.
+        iterations: Steps of the optimizer in all.
         batch_size: Images a batch.
+        accumulate: Batches whose gradients are averaged for one step, where the original's 32
+            images do not fit at once (`iter_size` in `ssd_pascal.py`; as there, each batch is
+            normalised by its own positives). On one device only.
         optimizer: "sgd" (`CaffeSGD`) or "adam".
         learning_rate: Rate after the warm-up.
         boundaries: Iterations at which the rate is divided by ten.
@@ -49,6 +53,7 @@ class Recipe:
 
     iterations: int = 120_000
     batch_size: int = 32
+    accumulate: int = 1
     optimizer: str = "sgd"
     learning_rate: float = 1e-3
     boundaries: tuple[int, ...] = (80_000, 100_000)
@@ -64,7 +69,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "eval_every"):
+        for name in ("iterations", "batch_size", "accumulate", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} (={getattr(self, name)}) must be at least 1")
         for name in ("warmup", "clip_norm", "weight_decay"):
@@ -92,10 +97,13 @@ class Recipe:
             warmup=self.warmup,
             cosine_iterations=self.iterations if self.cosine else 0,
         )
-        clip = self.clip_norm or None
+        options = {
+            "global_clipnorm": self.clip_norm or None,
+            "gradient_accumulation_steps": self.accumulate if self.accumulate > 1 else None,
+        }
         if self.optimizer == "adam":
-            return Adam(learning_rate=schedule, global_clipnorm=clip)
-        return CaffeSGD(schedule, self.momentum, self.weight_decay, global_clipnorm=clip)
+            return Adam(learning_rate=schedule, **options)
+        return CaffeSGD(schedule, self.momentum, self.weight_decay, **options)
 
 
 def train(
@@ -132,6 +140,12 @@ def train(
     """
     run_dir = Path(run_dir)
     config = model.get_layer("predictions").ssd_config
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if recipe.accumulate > 1 and replicas > 1:
+        raise ValueError(
+            f"accumulate (={recipe.accumulate}) must be 1 on several devices (here {replicas}): "
+            "each of them adds its share of the batch already"
+        )
     _check_labels(model, [*records, val_records] if val_records else records)
     if val_records and model.get_layer("predictions").labels is None:
         raise ValueError("val_records need class names in the model: give ssd_vgg16 its labels")
@@ -143,6 +157,7 @@ def train(
         loss = MultiBoxLoss(config)
         model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
     step = int(model.optimizer.iterations)
+    first_batch = step * recipe.accumulate
 
     dataset = pipeline.train_dataset(
         records,
@@ -151,11 +166,11 @@ def train(
         augmentation=recipe.augmentation,
         seed=recipe.seed,
         use_difficult=recipe.use_difficult,
-        start_step=step,
+        start_step=first_batch,
         repeat=True,
     )
     callbacks: list[keras.callbacks.Callback] = [
-        Guard(gradient_limit, records, recipe.batch_size, recipe.seed),
+        Guard(gradient_limit, records, recipe.batch_size, recipe.seed, first_batch),
         # Before those that write: they find its value in the logs.
         *([VOCEvaluation(model, val_records, recipe.batch_size)] if val_records else []),
         Checkpoint(run_dir),
@@ -164,7 +179,7 @@ def train(
     # In Keras's words an epoch is the span between two checkpoints.
     model.fit(
         dataset,
-        steps_per_epoch=recipe.eval_every,
+        steps_per_epoch=recipe.eval_every * recipe.accumulate,
         initial_epoch=step // recipe.eval_every,
         epochs=recipe.iterations // recipe.eval_every,
         shuffle=False,  # the dataset does it

@@ -29,6 +29,15 @@ def test_coupled_decay_and_double_bias_rate_by_hand():
     np.testing.assert_allclose(step(optimizer, dense, 2.0), (0.2875, -0.16), rtol=1e-6)
 
 
+def test_accumulated_gradients_are_averaged_before_decay_by_hand():
+    # The mean of 1 and 3 is the 2 of the test above: decay and momentum come once, not twice.
+    dense = layer()
+    optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5, gradient_accumulation_steps=2)
+    assert step(optimizer, dense, 1.0) == (1.0, 1.0)
+    np.testing.assert_allclose(step(optimizer, dense, 3.0), (0.75, 0.6), rtol=1e-6)
+    assert int(optimizer.iterations) == 1
+
+
 def test_momentum_keeps_the_old_rate_as_caffe_does():
     # v = -1 * 1 at rate 1; when the rate drops to .1, v = .9 * -1 - .1 = -1, not -.19.
     dense = layer(0.0)

@@ -57,6 +57,9 @@ def narrow(config=TINY, labels=LABELS):
     return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
 
 
+ACCUMULATED = dataclasses.replace(RECIPE, optimizer="sgd", accumulate=2)
+
+
 @pytest.fixture(scope="module")
 def finished(records, tmp_path_factory):
     """A whole run: its model and its folder."""
@@ -73,6 +76,13 @@ class Killed(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def finished_accumulated(records, tmp_path_factory):
+    """The same with two batches a step."""
+    run_dir = tmp_path_factory.mktemp("runs") / "accumulated"
+    return train(narrow(), ACCUMULATED, run_dir, [records], val_records=records), run_dir
+
+
 class KillAt(callbacks.Guard):
     """A guard that ends the run in the middle of its second span."""
 
@@ -81,14 +91,19 @@ class KillAt(callbacks.Guard):
             raise Killed
 
 
-def test_a_killed_run_ends_as_an_uninterrupted_one(finished, records, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("uninterrupted", "recipe"), [("finished", RECIPE), ("finished_accumulated", ACCUMULATED)]
+)
+def test_a_killed_run_ends_as_an_uninterrupted_one(
+    uninterrupted, recipe, records, tmp_path, monkeypatch, request
+):
     with monkeypatch.context() as patched:
         patched.setattr("ssd_keras.training.Guard", KillAt)
         with pytest.raises(Killed):
-            train(narrow(), RECIPE, tmp_path, [records], val_records=records)
+            train(narrow(), recipe, tmp_path, [records], val_records=records)
     assert [row["iteration"] for row in rows(tmp_path)] == ["2"]
-    again = train(narrow(), RECIPE, tmp_path, [records], val_records=records)
-    whole, run_dir = finished
+    again = train(narrow(), recipe, tmp_path, [records], val_records=records)
+    whole, run_dir = request.getfixturevalue(uninterrupted)
     for a, b in zip(whole.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     ours, theirs = rows(run_dir), rows(tmp_path)
@@ -115,6 +130,21 @@ def test_a_run_says_what_it_is(finished):
     assert best.get_layer("predictions").labels == LABELS
 
 
+def test_accumulated_batches_are_those_of_one_larger_step(records, tmp_path, monkeypatch):
+    """Two batches a step look at twice the pictures: 4 steps of 2 x 2 take batches 0 to 7."""
+    seen = []
+
+    class Count(callbacks.Guard):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            seen.append(self._next_batch)
+
+    monkeypatch.setattr("ssd_keras.training.Guard", Count)
+    train(narrow(), ACCUMULATED, tmp_path, [records])
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [row["iteration"] for row in rows(tmp_path)] == ["2", "4"]
+
+
 def test_frozen_layers_do_not_learn(records, tmp_path):
     model = narrow()
     before = {v.path: v.numpy() for v in model.trainable_variables}
@@ -126,7 +156,7 @@ def test_frozen_layers_do_not_learn(records, tmp_path):
 
 
 def test_guard_names_the_images(records, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"iteration 0: .*limit 1e-09.*image \d, image \d"):
+    with pytest.raises(FloatingPointError, match=r"batch 0: .*limit 1e-09.*image \d, image \d"):
         train(narrow(), RECIPE, tmp_path / "run", [records], gradient_limit=1e-9)
 
 
@@ -144,6 +174,7 @@ def test_says_what_is_wrong(finished, records, tmp_path):
     for name, value in (
         ("optimizer", "lion"),
         ("augmentation", "mosaic"),
+        ("accumulate", 0),
         ("warmup", -1),
         ("clip_norm", -1.0),
         ("momentum", 1.0),
