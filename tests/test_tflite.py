@@ -183,28 +183,6 @@ def test_ssd512_with_dynamic_range(tmp_path):
     assert found.detections > 0
 
 
-def test_mediapipe_loads_and_runs_its_kind(export, tmp_path):
-    mediapipe = pytest.importorskip("mediapipe")
-    from mediapipe.tasks.python import vision
-
-    path = export("mediapipe", "float32")
-    options = vision.ObjectDetectorOptions(
-        base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(path)), max_results=5
-    )
-    image = sample_images()[0].astype(np.uint8)
-    with vision.ObjectDetector.create_from_options(options) as detector:
-        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
-        found = detector.detect(picture).detections
-    (expected,) = TFLiteDetector(path)([image])
-    for detection, box, score, label in zip(
-        found, *(expected[k][:5] for k in expected), strict=True
-    ):
-        assert detection.categories[0].category_name == LABELS[int(label) - 1]
-        assert detection.categories[0].score == pytest.approx(score, abs=1e-3)
-        corner = detection.bounding_box
-        np.testing.assert_allclose([corner.origin_y, corner.origin_x], box[:2] * 64, atol=1)
-
-
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_openvino_reads_the_raw_kind(model, export, precision):
     openvino = pytest.importorskip("openvino")

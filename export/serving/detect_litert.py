@@ -1,0 +1,73 @@
+"""Detects with a TFLite file of kind `detections`, any precision. A file to copy.
+
+    python detect_litert.py --model detector.tflite street.jpg
+
+Needs ai-edge-litert, numpy and pillow; the contract is in export/README.md.
+"""
+
+import argparse
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
+
+
+class Detector:
+    """A TFLite file with its labels.
+
+    Args:
+        path: The file.
+        threads: Cores to use.
+    """
+
+    def __init__(self, path: Path, threads: int = 2) -> None:
+        self.labels = zipfile.ZipFile(path).read("labels.txt").decode().splitlines()
+        # The signature's own names: the order of outputs is the converter's.
+        self._run = Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
+        self._input = self._run.get_input_details()["image"]
+
+    def detect(self, picture: Image.Image) -> list[tuple[str, float, np.ndarray]]:
+        """Label, score and box of each detection, best first.
+
+        Args:
+            picture: Of any size and mode.
+
+        Returns:
+            Boxes are float32 [4]: ymin, xmin, ymax, xmax in [0, 1].
+        """
+        size = self._input["shape"][1]
+        # As the network was trained: neighbouring pixels are mixed. `resize` would blur more.
+        resized = picture.convert("RGB").transform(
+            (size, size), Image.Transform.EXTENT, (0, 0, *picture.size), Image.Resampling.BILINEAR
+        )
+        found = self._run(image=np.asarray(resized, self._input["dtype"])[None])
+        count = int(found["num_detections"][0])
+        names = [self.labels[k - 1] for k in found["detection_classes"][0, :count]]
+        scores, boxes = (found[f"detection_{n}"][0, :count] for n in ("scores", "boxes"))
+        return list(zip(names, scores.tolist(), boxes, strict=True))
+
+
+def main() -> None:
+    """Prints what is found on the pictures named."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--model", required=True, type=Path, help="TFLite file, kind detections")
+    parser.add_argument("--score", default=0.5, type=float, help="least score printed")
+    parser.add_argument("--threads", default=2, type=int, help="cores to use")
+    args = parser.parse_args()
+    detector = Detector(args.model, args.threads)
+    for path in args.pictures:
+        try:
+            picture = Image.open(path)
+        except OSError as error:
+            raise SystemExit(f"{path}: {error}") from None
+        for name, score, box in detector.detect(picture):
+            if score >= args.score:
+                edges = " ".join(f"{edge:.4f}" for edge in box)
+                print(f"{path}: {name} {score:.3f} at {edges} (ymin xmin ymax xmax)")
+
+
+if __name__ == "__main__":
+    main()
