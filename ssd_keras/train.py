@@ -21,6 +21,7 @@ from ssd_keras.callbacks import BEST, HISTORY
 from ssd_keras.commands import command
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.records import read_card
+from ssd_keras.sources import read_labels
 from ssd_keras.training import Recipe, train
 from ssd_keras.visualize import plot_history
 from ssd_keras.weight_sources import SOURCES
@@ -42,6 +43,11 @@ _SOURCE = flags.DEFINE_enum(
     None,
     [source.name for source in SOURCES],
     "Whose file it is; found by default.",
+)
+flags.DEFINE_alias("init", "weights")
+flags.DEFINE_alias("init-source", "weights_source")
+_CLASSES = flags.DEFINE_string(
+    "classes", None, "File with one class name a line; must be those of the records, the default."
 )
 _WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the filters of every layer but the heads.")
 _PRECISION = flags.DEFINE_enum(
@@ -83,6 +89,8 @@ def main(argv: list[str]) -> None:
     values["freeze"] = tuple(values["freeze"] or ())
     recipe = Recipe(**values)
     labels = read_card(_RECORDS.value[0]).labels
+    if _CLASSES.value is not None:
+        labels = tuple(read_labels(_CLASSES.value).values())
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(_PRECISION.value)
     strategy = tf.distribute.MirroredStrategy() if _MIRRORED.value else tf.distribute.get_strategy()
