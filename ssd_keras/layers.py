@@ -1,4 +1,4 @@
-"""The two layers that VGG16-SSD needs beside Keras's own."""
+"""The layers that VGG16-SSD needs beside Keras's own."""
 
 from typing import Any
 
@@ -85,3 +85,25 @@ class L2Normalization(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain values."""
         return {**super().get_config(), "initial_scale": self.initial_scale}
+
+
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class DilatedConv2D(keras.layers.Conv2D):
+    """A dilated convolution of stride 1 that outside of training runs as what it is.
+
+    On TensorFlow, Keras moves the holes into the batch (SpaceToBatchND), convolves and moves them
+    back. For fc6 that is about half as fast: its 19 x 19 cells become 36 patches with wide margins.
+    Training stays with it, because TensorFlow has the direct form's gradient not on every CPU.
+
+    Takes [B, H, W, channels] and returns [B, H, W, filters] with padding "same". Arguments are
+    those of `keras.layers.Conv2D`.
+    """
+
+    def call(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """The convolution, bias and activation."""
+        if training:
+            return super().call(features)
+        kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
+        padding = self.padding.upper()
+        outputs = tf.nn.conv2d(features, kernel, 1, padding, dilations=self.dilation_rate)
+        return self.activation(tf.nn.bias_add(outputs, bias))

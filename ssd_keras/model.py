@@ -7,7 +7,7 @@ import keras
 
 from ssd_keras.config import SSDConfig
 from ssd_keras.initialization import balance_backbone, balance_heads
-from ssd_keras.layers import L2Normalization, Preprocessing
+from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.predictions import Predictions
 from ssd_keras.weights import load_weights
@@ -132,7 +132,8 @@ def _backbone(x: Any, config: SSDConfig, width: float) -> dict[str, Any]:
 
 def _conv(x: Any, name: str, filters: float, kernel: int, **options: Any) -> Any:
     """A convolution with ReLU. The original's "xavier" is LeCun's uniform, not Glorot's."""
-    return keras.layers.Conv2D(
+    layer = DilatedConv2D if "dilation_rate" in options else keras.layers.Conv2D
+    return layer(
         max(8, 8 * round(filters / 8)),
         kernel,
         activation="relu",

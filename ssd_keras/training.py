@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -97,7 +98,7 @@ class Recipe:
             warmup=self.warmup,
             cosine_iterations=self.iterations if self.cosine else 0,
         )
-        options = {
+        options: dict[str, Any] = {
             "global_clipnorm": self.clip_norm or None,
             "gradient_accumulation_steps": self.accumulate if self.accumulate > 1 else None,
         }

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_keras.config import SSD300_COCO, SSD300_VOC, SSD512_VOC
-from ssd_keras.layers import L2Normalization, Preprocessing
+from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.predictions import Predictions, split_predictions
@@ -55,6 +55,29 @@ def test_ssd512_ends_in_a_4x4_convolution():
     sizes = [model.get_layer(m.name).output.shape[1] for m in SSD512_VOC.feature_maps]
     assert sizes == [64, 32, 16, 8, 4, 2, 1]
     assert model.get_layer("conv12_2").kernel.shape[:2] == (4, 4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dilated_convolution_looks_six_cells_away(training):
+    layer = DilatedConv2D(4, 3, dilation_rate=6, padding="same", bias_initializer="ones")
+    features = np.random.default_rng(0).normal(size=(2, 19, 17, 5)).astype(np.float32)
+    found = layer(features, training=training)
+    padded = np.pad(features, [(0, 0), (6, 6), (6, 6), (0, 0)])
+    expected = 1 + sum(
+        padded[:, 6 * i : 6 * i + 19, 6 * j : 6 * j + 17] @ np.asarray(layer.kernel)[i, j]
+        for i in range(3)
+        for j in range(3)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_direct_dilated_convolution_is_for_inference(narrow):
+    """It is faster; but not every CPU has its gradient."""
+    images = tf.TensorSpec([None, 300, 300, 3])
+    for training, spread in ((True, True), (False, False)):
+        run = tf.function(lambda x, t=training: narrow(x, training=t))
+        operators = {op.type for op in run.get_concrete_function(images).graph.get_operations()}
+        assert ("SpaceToBatchND" in operators) == spread
 
 
 def test_strided_layers_pad_both_sides_as_caffe_does(narrow):
