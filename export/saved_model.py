@@ -6,11 +6,15 @@ python export/saved_model.py --model runs/voc/best.keras --out detector
 from absl import app, flags, logging
 
 from ssd_keras.commands import command
-from ssd_keras.exporting import load_model
+from ssd_keras.model import load_model
 from ssd_keras.serving import export_saved_model
+from ssd_keras.sources import read_labels
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder to make.", required=True)
+_LABELS = flags.DEFINE_string(
+    "labels", None, "File with one class name a line, if the model carries none."
+)
 _SCORE = flags.DEFINE_float("score_threshold", 0.01, "Scores must be above it.")
 _IOU = flags.DEFINE_float("iou_threshold", 0.45, "Overlap above which the worse box goes.")
 _MAX = flags.DEFINE_integer("max_detections", 200, "Detections kept of an image.")
@@ -27,6 +31,7 @@ def main(argv: list[str]) -> None:
         model,
         model.get_layer("predictions").ssd_config,
         _OUT.value,
+        labels=list(read_labels(_LABELS.value).values()) if _LABELS.value else None,
         score_threshold=_SCORE.value,
         iou_threshold=_IOU.value,
         max_detections=_MAX.value,

@@ -12,8 +12,9 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from ssd_keras.commands import command
-from ssd_keras.exporting import load_model
+from ssd_keras.model import load_model
 from ssd_keras.pipeline import eval_dataset
+from ssd_keras.sources import read_labels
 from ssd_keras.tflite import KINDS, PRECISIONS, export_tflite
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
@@ -24,6 +25,9 @@ _PRECISIONS = flags.DEFINE_list(
 )
 _RECORDS = flags.DEFINE_list(
     "calibration_records", None, "Record sets whose first 100 images int8 is calibrated with."
+)
+_LABELS = flags.DEFINE_string(
+    "labels", None, "File with one class name a line, if the model carries none."
 )
 _SCORE = flags.DEFINE_float("score_threshold", 0.01, "Scores must be above it.")
 _IOU = flags.DEFINE_float("iou_threshold", 0.45, "Overlap above which the worse box goes.")
@@ -51,6 +55,7 @@ def main(argv: list[str]) -> None:
             kind=_KIND.value,
             precision=precision,
             calibration=calibration if precision == "int8" else None,
+            labels=list(read_labels(_LABELS.value).values()) if _LABELS.value else None,
             score_threshold=_SCORE.value,
             iou_threshold=_IOU.value,
             max_detections=_MAX.value,

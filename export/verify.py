@@ -13,7 +13,7 @@ import itertools
 import numpy as np
 from absl import app, flags, logging
 
-from ssd_keras.commands import command
+from ssd_keras.commands import command_with_inputs
 from ssd_keras.detect_files import find_images
 from ssd_keras.images import load_image
 from ssd_keras.records import Notes, Sample, read_samples
@@ -39,7 +39,7 @@ def _pictures() -> list[Sample]:
     return samples
 
 
-@command
+@command_with_inputs
 def main(argv: list[str]) -> int:
     """Verifies and reports."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes

@@ -65,9 +65,10 @@ class Guard(keras.callbacks.Callback):
             return
         images = pipeline.batch_image_ids(self.records, self.batch_size, self.seed, number)
         raise FloatingPointError(
-            f"batch {number}: loss (={loss:g}), gradient norm (={norm:g}, limit "
-            f"{self.gradient_limit:g}); images of the batch: {', '.join(images)}. Look at them "
-            "(data/preview.py), or start anew with a smaller learning_rate, a warmup or clip_norm"
+            f"batch {number}: mean loss since the last checkpoint (={loss:g}), gradient norm "
+            f"(={norm:g}, limit {self.gradient_limit:g}); images of the batch: "
+            f"{', '.join(images)}. Look at them (data/preview.py), or start anew with a smaller "
+            "learning_rate, a warmup or clip_norm"
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_keras.metrics import Detections, check, mean_of_defined, none_if_nan, pixel_boxes
+from ssd_keras.metrics import Detections, checked, mean_of_defined, none_if_nan, pixel_boxes
 from ssd_keras.records import Sample
 
 COCO_STATISTICS = (
@@ -77,7 +77,7 @@ def coco_average_precision(
         ValueError: If the lists differ in length, a label id is out of range, a score is NaN,
             `category_ids` is missing or too short, or an image is not in the file.
     """
-    check(detections, ground_truth, len(labels))
+    detections = checked(detections, ground_truth, len(labels))
     if annotations is None:
         category_ids = range(1, len(labels) + 1)
         image_ids = list(range(1, len(ground_truth) + 1))

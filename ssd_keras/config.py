@@ -5,7 +5,14 @@ The four constants at the end are the released models. Variants are made with
 """
 
 import dataclasses
+import math
 from typing import Any
+
+
+def _check_positive(where: str, **values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{where}: {name} (={value}) must be a number above 0")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,20 +36,19 @@ class FeatureMap:
     aspect_ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.step <= 0:
+        # A list would not equal the tuple that a reloaded model has.
+        object.__setattr__(self, "aspect_ratios", tuple(self.aspect_ratios))
+        where = f"feature map {self.name}"
+        sizes = {"min_size": self.min_size, "max_size": self.max_size}
+        _check_positive(where, size=self.size, step=self.step, **sizes)
+        if self.min_size >= self.max_size:
             raise ValueError(
-                f"feature map {self.name}: size (={self.size}) must be at least 1 and "
-                f"step (={self.step}) above 0"
-            )
-        if not 0 < self.min_size < self.max_size:
-            raise ValueError(
-                f"feature map {self.name}: min_size (={self.min_size}) must be above 0 and "
-                f"below max_size (={self.max_size})"
+                f"{where}: min_size (={self.min_size}) must be below max_size (={self.max_size})"
             )
         for ratio in self.aspect_ratios:
-            if ratio <= 0 or ratio == 1:
+            if not (math.isfinite(ratio) and ratio > 0 and ratio != 1):
                 raise ValueError(
-                    f"feature map {self.name}: aspect_ratios (={self.aspect_ratios}) must be "
+                    f"{where}: aspect_ratios (={self.aspect_ratios}) must be "
                     "above 0 and other than 1, which every map has already"
                 )
 
@@ -72,6 +78,15 @@ class ExtraLayer:
     stride: int
     padding: int
 
+    def __post_init__(self) -> None:
+        sizes = {"bottleneck": self.bottleneck, "filters": self.filters}
+        steps = {"kernel": self.kernel, "stride": self.stride}
+        _check_positive(f"extra layer {self.name}", **sizes, **steps)
+        if self.padding < 0:
+            raise ValueError(
+                f"extra layer {self.name}: padding (={self.padding}) must not be below 0"
+            )
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SSDConfig:
@@ -98,6 +113,9 @@ class SSDConfig:
     clip: bool = False
 
     def __post_init__(self) -> None:
+        for field in ("feature_maps", "extra_layers", "variances", "mean"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        _check_positive("config", image_size=self.image_size)
         if not self.feature_maps:
             raise ValueError("feature_maps (=()) must hold at least one FeatureMap")
         for smaller, larger in zip(self.feature_maps, self.feature_maps[1:], strict=False):
@@ -116,6 +134,8 @@ class SSDConfig:
             value = getattr(self, field)
             if len(value) != length:
                 raise ValueError(f"{field} (={value}) must have {length} values, not {len(value)}")
+            if not all(math.isfinite(v) for v in value):
+                raise ValueError(f"{field} (={value}) must be finite numbers")
         if min(self.variances) <= 0:
             raise ValueError(f"variances (={self.variances}) must be above 0")
 

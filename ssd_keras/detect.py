@@ -10,7 +10,7 @@ out; the exit code is then 2.
 
 from absl import app, flags
 
-from ssd_keras.commands import command
+from ssd_keras.commands import command_with_inputs
 from ssd_keras.detect_files import JSON_NAME, detect_files, find_images
 from ssd_keras.predictor import load_detector
 
@@ -22,7 +22,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at once.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Allow the folder to hold something.")
 
 
-@command
+@command_with_inputs
 def main(argv: list[str]) -> int:
     """Finds the images, detects, and says what was written."""
     paths = find_images(argv[1:])

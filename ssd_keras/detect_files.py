@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def detect_files(
     names = _picture_names(paths)
     unreadable, num_detections = [], 0
     bar = progress_bar(len(paths))
-    with atomic(out / JSON_NAME) as temporary, _open(temporary) as lines:
+    with atomic(out / JSON_NAME) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for batch in batched(paths, batch_size):
             images = {path: image for path in batch if (image := _read(path)) is not None}
             unreadable += [path for path in batch if path not in images]
@@ -113,7 +113,8 @@ def detect_files(
                     "height": image.height,
                     "detections": _as_json(kept, image, detector.labels),
                 }
-                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+                # In ASCII: the names of files are any bytes.
+                lines.write(json.dumps(line) + "\n")
             bar.add(len(batch))
     return Summary(len(paths) - len(unreadable), num_detections, tuple(unreadable))
 
@@ -145,10 +146,6 @@ def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
         taken.add(name.lower())
         names[path] = name
     return names
-
-
-def _open(path: Path) -> TextIO:
-    return path.open("w", encoding="utf-8", errors="surrogateescape")  # file names are any bytes
 
 
 def _read(path: Path) -> EncodedImage | None:

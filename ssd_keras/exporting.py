@@ -8,25 +8,10 @@ import keras
 
 from ssd_keras.agreement import Agreement, Tolerance
 from ssd_keras.config import SSDConfig
-from ssd_keras.model import SSD
+from ssd_keras.predictions import checked_labels
 from ssd_keras.shapes import shapes
 
 _SAMPLE_SEED = 4
-
-
-def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a `.keras` file of a model of `ssd_vgg16`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds another kind of model.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"model {path} does not exist: train one first")
-    model = keras.saving.load_model(path, compile=False)
-    if not isinstance(model, SSD):  # naming SSD here also makes the class known to Keras
-        raise ValueError(f"model {path} is no SSD: it must be made by ssd_vgg16")
-    return model
 
 
 def class_labels(
@@ -55,22 +40,12 @@ def class_labels(
             f"{predictions.ssd_config.num_default_boxes} default boxes) or differs in its box "
             "sizes: pass model.get_layer('predictions').ssd_config"
         )
-    labels = predictions.labels if labels is None else tuple(labels)
+    labels = predictions.labels if labels is None else labels
     if labels is None:
         raise ValueError(
             f"labels is None and the model carries no class names: pass {predictions.num_classes}"
         )
-    if len(labels) != predictions.num_classes:
-        raise ValueError(
-            f"labels has {len(labels)} names, but the model detects {predictions.num_classes} "
-            "classes: give one name for each, without the background"
-        )
-    for label in labels:
-        if not label or label != label.strip() or len(label.splitlines()) != 1:
-            raise ValueError(f"label {label!r} must be one line without blanks around it")
-    if len(set(labels)) != len(labels):
-        raise ValueError(f"labels (={labels}) must all differ")
-    return labels
+    return checked_labels(labels, predictions.num_classes)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

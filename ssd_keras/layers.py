@@ -101,7 +101,7 @@ class DilatedConv2D(keras.layers.Conv2D):
 
     def call(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """The convolution, bias and activation."""
-        if training:
+        if training is not False:  # also in a training loop of one's own that says nothing
             return super().call(features)
         kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
         padding = self.padding.upper()

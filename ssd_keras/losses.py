@@ -11,6 +11,8 @@ from ssd_keras.default_boxes import default_boxes
 from ssd_keras.matching import match
 from ssd_keras.predictions import split_predictions
 
+_SLACK = 1e-3  # by which ground truth may be outside of the image, for rounding
+
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class MultiBoxLoss(keras.losses.Loss):
@@ -31,8 +33,13 @@ class MultiBoxLoss(keras.losses.Loss):
         negative_ratio: Negatives kept for each positive of an image, those of largest loss.
         localization_weight: alpha of equation 1.
 
+    Not for `class_weight`, which Keras makes of labels that are one number an image, nor for
+    `compile(loss=[...])`, which hides the components.
+
     Raises:
         ValueError: If an argument is out of range; in a call, if the shapes do not fit the config.
+        tf.errors.InvalidArgumentError: In a call, if a label is above C or a box is not in [0, 1];
+            not under XLA, which leaves such checks out.
 
     Source: section 2.2, equations 1 to 3; `multibox_loss_layer.cpp` and `MineHardExamples` in
     `bbox_util.cpp` (normalisation VALID, mining MAX_NEGATIVE).
@@ -71,6 +78,7 @@ class MultiBoxLoss(keras.losses.Loss):
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss of each image, float32 [B]; its mean is the loss of the batch."""
         self._check(y_true, y_pred)
+        y_true = self._checked(y_true, y_pred.shape[-1] - 5)
         offsets, logits = split_predictions(y_pred)
         localization, confidence, positives = multibox_terms(
             y_true,
@@ -86,8 +94,10 @@ class MultiBoxLoss(keras.losses.Loss):
         images = tf.cast(tf.shape(positives)[0] * _num_replicas(), tf.float32)
         scale = tf.math.divide_no_nan(images, total)
         localization, confidence = localization * scale, confidence * scale
-        for metric, value in zip(self.components, (localization, confidence, total), strict=True):
+        for metric, value in zip(self.components, (localization, confidence), strict=False):
             metric.update_state(tf.stop_gradient(value))
+        # Keras may end an evaluation with an empty batch, which must not count as one.
+        self.components[2].update_state(total, sample_weight=tf.cast(images > 0, tf.float32))
         return confidence + self.localization_weight * localization
 
     def _check(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
@@ -103,6 +113,35 @@ class MultiBoxLoss(keras.losses.Loss):
                 f"[B, {self.config.num_default_boxes}, 4 + 1 + C]; is the model built with the "
                 "same config?"
             )
+
+    def _checked(self, y_true: tf.Tensor, num_classes: int) -> tf.Tensor:
+        """The ground truth, if at run time it is what it should be. XLA leaves the checks out."""
+        boxes, labels = y_true[..., :4], y_true[..., 4]
+        real = labels != 0
+        known = tf.reduce_all((labels >= 0) & (labels <= num_classes))
+        inside = tf.reduce_all(((boxes >= -_SLACK) & (boxes <= 1 + _SLACK)) | ~real[..., None])
+        checks = [
+            tf.debugging.Assert(
+                known,
+                [
+                    f"y_true: labels must be from 1 to the {num_classes} classes of the "
+                    "predictions, 0 for padding, but the largest and the smallest are",
+                    tf.reduce_max(labels),
+                    tf.reduce_min(labels),
+                ],
+            ),
+            tf.debugging.Assert(
+                inside,
+                [
+                    "y_true: boxes must be fractions of the image, ymin, xmin, ymax, xmax in "
+                    "[0, 1], but they reach from, to",
+                    tf.reduce_min(boxes),
+                    tf.reduce_max(boxes),
+                ],
+            ),
+        ]
+        with tf.control_dependencies(checks):
+            return tf.identity(y_true)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain values."""
@@ -141,9 +180,7 @@ def multibox_terms(
     """
     matched = tf.stop_gradient(match(ground_truth, default_boxes, iou_threshold))  # [B, P]
     positive = matched >= 0
-    if ground_truth.shape[1] == 0:
-        zero = tf.zeros(tf.shape(positive)[:1])
-        return zero, zero, zero
+    ground_truth = tf.pad(ground_truth, [[0, 0], [0, 1], [0, 0]])  # G may be 0
     own = tf.gather(ground_truth, tf.maximum(matched, 0), batch_dims=1)  # [B, P, 5]
     # Negatives are encoded as their own default box, so that no log of nothing is taken.
     boxes = tf.where(positive[..., None], own[..., :4], cyxhw_to_yxyx(default_boxes))

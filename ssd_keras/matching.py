@@ -28,11 +28,15 @@ def match(
 
     Source: `MatchBBox`, match type PER_PREDICTION, in Caffe's `bbox_util.cpp`.
     """
-    ground_truth = tf.convert_to_tensor(ground_truth)
-    num_boxes = ground_truth.shape[1]
+    ground_truth = tf.convert_to_tensor(ground_truth, tf.float32)
+    if ground_truth.shape.rank != 3 or ground_truth.shape[-1] != 5:
+        raise ValueError(
+            f"ground_truth has shape {ground_truth.shape}, but must be [B, G, 5]: "
+            "ymin, xmin, ymax, xmax, label"
+        )
+    # A row of padding, so that there is one even if no image of the batch has an object.
+    ground_truth = tf.pad(ground_truth, [[0, 0], [0, 1], [0, 0]])
     batch = tf.shape(ground_truth)[0]
-    if num_boxes == 0:
-        return tf.fill([batch, tf.shape(default_boxes)[0]], -1)
     boxes, labels = ground_truth[..., :4], ground_truth[..., 4]
     has_area = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
     valid = (labels > 0) & has_area  # [B, G]

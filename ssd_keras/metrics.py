@@ -123,7 +123,7 @@ def voc_average_precision(
     boxes whose far edges are inside: each side is max - min + 1. Equal scores keep their order.
 
     Args:
-        detections: One dict an image, see the module.
+        detections: One dict an image, see the module; rows of class 0 are padding.
         ground_truth: One sample an image, in the same order.
         labels: Class names; `labels[0]` is label id 1.
         iou_threshold: The least IoU of a true positive, above 0.
@@ -136,8 +136,8 @@ def voc_average_precision(
             the threshold is not in (0, 1].
     """
     if not 0 < iou_threshold <= 1:
-        raise ValueError(f"`iou_threshold` (={iou_threshold}) must be above 0 and at most 1.")
-    check(detections, ground_truth, len(labels))
+        raise ValueError(f"iou_threshold (={iou_threshold}) must be above 0 and at most 1")
+    detections = checked(detections, ground_truth, len(labels))
 
     scores = _join([found["scores"] for found in detections], float)
     classes = _join([found["classes"] for found in detections], int)
@@ -199,33 +199,45 @@ def _class_precision(
     eleven = [precision[recall >= level].max(initial=0.0) for level in _RECALL_LEVELS]
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     area = float(np.sum(envelope[true_positive]) / num_objects)  # each one adds 1 / num_objects
-    return ClassPrecision(
-        *(label, num_objects, num_detections, float(np.mean(eleven)), area),
-        *(recall, precision),
-    )
+    eleven_point = float(np.mean(eleven))
+    return ClassPrecision(label, num_objects, num_detections, eleven_point, area, recall, precision)
 
 
 # --- also for coco_metrics ---
 
 
-def check(
+def checked(
     detections: Sequence[Detections], ground_truth: Sequence[Sample], num_classes: int
-) -> None:
-    """Raises a ValueError for lists that do not fit together, or values out of range."""
+) -> list[Detections]:
+    """The detections of each image without padding, rows of class 0.
+
+    Raises:
+        ValueError: If the lists do not fit together, or a value is out of range.
+    """
     if len(detections) != len(ground_truth):
         raise ValueError(
-            f"`detections` has {len(detections)} images and `ground_truth` {len(ground_truth)}: "
-            "both must list the same images in the same order."
+            f"detections has {len(detections)} images and ground_truth {len(ground_truth)}: "
+            "both must list the same images in the same order"
         )
+    real: list[Detections] = []
     for found, truth in zip(detections, ground_truth, strict=True):
-        if np.isnan(found["scores"]).any():
-            raise ValueError(f"Image {truth.image_id!r} has a detection whose score is NaN.")
-        for what, ids in (("a detection", found["classes"]), ("an object", truth.labels)):
+        columns = {name: np.asarray(found[name]) for name in ("boxes", "scores", "classes")}
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"image {truth.image_id!r} has {lengths}: every detection must have all three"
+            )
+        columns = {name: values[columns["classes"] != 0] for name, values in columns.items()}
+        if np.isnan(columns["scores"]).any():
+            raise ValueError(f"image {truth.image_id!r} has a detection whose score is NaN")
+        for what, ids in (("a detection", columns["classes"]), ("an object", truth.labels)):
             if len(ids) and not 1 <= np.min(ids) <= np.max(ids) <= num_classes:
                 raise ValueError(
-                    f"Image {truth.image_id!r} has {what} of class {np.min(ids)} or "
-                    f"{np.max(ids)}, but class ids must be from 1 to {num_classes}."
+                    f"image {truth.image_id!r} has {what} of class {np.min(ids)} or "
+                    f"{np.max(ids)}, but class ids must be from 1 to {num_classes}"
                 )
+        real.append(columns)
+    return real
 
 
 def pixel_boxes(boxes: np.ndarray, image: Sample) -> np.ndarray:

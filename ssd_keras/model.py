@@ -1,6 +1,8 @@
 """VGG16-SSD: the reduced VGG16, the extra layers and the heads, as a functional Keras model."""
 
 import os
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -153,3 +155,27 @@ def _head(features: Any, filters: int, name: str) -> Any:
         dtype="float32",
         name=name,
     )(features)
+
+
+def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> SSD:
+    """Loads a `.keras` file of a model of `ssd_vgg16`.
+
+    Args:
+        path: The file.
+        compile: Also load the optimizer and the loss it was saved with.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or holds another kind of model.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"model {path} does not exist: train one first")
+    if not zipfile.is_zipfile(path):  # Keras would say that it does not exist
+        raise ValueError(f"model {path} is damaged or no .keras file")
+    try:
+        model = keras.saving.load_model(path, compile=compile)
+    except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"model {path} is damaged or of another kind: {error}") from error
+    if not isinstance(model, SSD):
+        raise ValueError(f"model {path} is no SSD: it must be made by ssd_vgg16")
+    return model

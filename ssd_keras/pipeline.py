@@ -128,10 +128,14 @@ def eval_dataset(
 
     Raises:
         FileNotFoundError: If a record set is missing or incomplete.
-        ValueError: If the labels of the record sets differ.
+        ValueError: If the labels of the record sets differ, or `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size (={batch_size}) must be at least 1")
     directories = _directories(records)
-    length = _padded_length(_read_cards(directories), None)
+    cards = _read_cards(directories)
+    length = _padded_length(cards, None)
+    batches = -(-sum(card.num_images for card in cards) // batch_size)
 
     def make_sample(serialized: Any) -> tuple[Any, Any]:
         sample = parse_example(serialized)
@@ -140,7 +144,9 @@ def eval_dataset(
 
     dataset = tf.data.TFRecordDataset(_paths(directories))
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    # Told how many there are, Keras does not try for one more.
+    dataset = dataset.batch(batch_size).apply(tf.data.experimental.assert_cardinality(batches))
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def warp(encoded: Any, size: int) -> Any:

@@ -1,5 +1,6 @@
 """The one output tensor of the network and what its columns are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,6 +22,27 @@ def split_predictions(predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return predictions[..., :4], predictions[..., 4:]
 
 
+def checked_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Class names as a tuple, if they can be lines of a label file.
+
+    Raises:
+        ValueError: If they are not `num_classes` different names of one line each.
+    """
+    if isinstance(labels, str):
+        raise ValueError(f"labels (={labels!r}) must be a list of names, not one text")
+    if len(labels) != num_classes:
+        raise ValueError(
+            f"labels has {len(labels)} names, but num_classes (={num_classes}) counts the "
+            "classes without background: give one name for each"
+        )
+    for label in labels:
+        if not isinstance(label, str) or label != label.strip() or len(label.splitlines()) != 1:
+            raise ValueError(f"label {label!r} must be one line of text without blanks around it")
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"labels (={tuple(labels)}) must all differ")
+    return tuple(labels)
+
+
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class Predictions(keras.layers.Layer):
     """Joins the heads of all feature maps into one tensor, and knows what it means.
@@ -35,7 +57,7 @@ class Predictions(keras.layers.Layer):
         labels: Names of the C classes, or None.
 
     Raises:
-        ValueError: If there are not `num_classes` labels.
+        ValueError: If the labels break a rule of `checked_labels`.
     """
 
     def __init__(
@@ -50,14 +72,9 @@ class Predictions(keras.layers.Layer):
         super().__init__(name=name, trainable=trainable, dtype=dtype)
         if isinstance(ssd_config, dict):
             ssd_config = SSDConfig.from_dict(ssd_config)
-        if labels is not None and len(labels) != num_classes:
-            raise ValueError(
-                f"labels has {len(labels)} names, but num_classes (={num_classes}) counts the "
-                "classes without background: give one name for each"
-            )
         self.ssd_config = ssd_config
         self.num_classes = num_classes
-        self.labels = None if labels is None else tuple(labels)
+        self.labels = None if labels is None else checked_labels(labels, num_classes)
 
     def call(self, maps: list[tf.Tensor]) -> tf.Tensor:
         """Joins the maps; see the class."""

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ssd_keras.agreement import unpad
 from ssd_keras.detections import DetectionDecoder
-from ssd_keras.model import SSD
+from ssd_keras.model import SSD, load_model
 from ssd_keras.pipeline import warp
 from ssd_keras.records import Sample, read_card, read_samples
 from ssd_keras.serving import saved_model_labels
@@ -71,7 +71,7 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
         return _saved_model_detector(path)
     if path.suffix != ".keras":
         raise ValueError(f"model {path} must be a .keras file or the folder of a SavedModel")
-    return keras_detector(keras.saving.load_model(path, compile=False))
+    return keras_detector(load_model(path))
 
 
 def keras_detector(model: keras.Model) -> Detector:

@@ -20,6 +20,7 @@ from ssd_keras.augment import AUGMENTATIONS
 from ssd_keras.callbacks import CHECKPOINT, Checkpoint, Guard, VOCEvaluation
 from ssd_keras.files import atomic
 from ssd_keras.losses import MultiBoxLoss
+from ssd_keras.model import load_model
 from ssd_keras.optimizer import Adam, CaffeSGD, Schedule
 from ssd_keras.records import read_card
 
@@ -152,7 +153,7 @@ def train(
         raise ValueError("val_records need class names in the model: give ssd_vgg16 its labels")
     _claim(run_dir, model, recipe, records)
     if (run_dir / CHECKPOINT).exists():
-        model = keras.saving.load_model(run_dir / CHECKPOINT)
+        model = load_model(run_dir / CHECKPOINT, compile=True)
     else:
         _freeze(model, recipe.freeze)
         loss = MultiBoxLoss(config)

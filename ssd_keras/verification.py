@@ -19,9 +19,10 @@ from PIL import Image, ImageDraw, ImageOps
 from ssd_keras.agreement import Agreement, Detections, Tolerance, compare, reference
 from ssd_keras.config import SSDConfig
 from ssd_keras.detections import DetectionDecoder
-from ssd_keras.exporting import in_float32, load_model
+from ssd_keras.exporting import in_float32
 from ssd_keras.files import atomic
 from ssd_keras.metrics import none_if_nan, voc_average_precision
+from ssd_keras.model import load_model
 from ssd_keras.pipeline import warp
 from ssd_keras.predictor import keras_detector, load_detector
 from ssd_keras.records import Sample

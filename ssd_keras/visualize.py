@@ -38,7 +38,7 @@ def draw_detections(
     Args:
         image: uint8 `[H, W, 3]` RGB, or a PIL image.
         boxes: `[N, 4]`, normalised yxyx.
-        classes: int `[N]`, from 1.
+        classes: int `[N]`, from 1; rows of class 0 are padding and not drawn.
         labels: Class names; `labels[0]` is class 1.
         scores: `[N]`, shown beside the labels; None for ground truth.
 
@@ -49,13 +49,16 @@ def draw_detections(
         ValueError: If `boxes`, `classes` and `scores` differ in length or a class has no label.
     """
     picture = _as_pil(image).convert("RGB")
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    boxes, classes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(classes)
     lengths = {len(boxes), len(classes), len(classes if scores is None else scores)}
     if len(lengths) > 1:
         raise ValueError(
             f"boxes ({len(boxes)}), classes ({len(classes)}) and scores "
             f"({'none' if scores is None else len(scores)}) must be equally many"
         )
+    real = classes != 0
+    boxes, classes = boxes[real], classes[real]
+    scores = None if scores is None else np.asarray(scores)[real]
     for class_id in classes:
         if not 1 <= class_id <= len(labels):
             raise ValueError(f"classes has {class_id}, but must be from 1 to {len(labels)} labels")

@@ -41,6 +41,8 @@ def test_refuses_sizes_that_do_not_rise():
     [
         ({"max_size": 20.0}, r"min_size \(=30\) .* max_size \(=20.0\)"),
         ({"size": 0}, r"size \(=0\)"),
+        ({"step": float("nan")}, r"step \(=nan\) must be a number above 0"),
+        ({"max_size": float("inf")}, r"max_size \(=inf\)"),
         ({"aspect_ratios": (1.0,)}, r"aspect_ratios \(=\(1.0,\)\)"),
         ({"aspect_ratios": (-2.0,)}, "above 0"),
     ],
@@ -50,7 +52,38 @@ def test_refuses_a_wrong_feature_map(change, message):
         dataclasses.replace(SSD300_VOC.feature_maps[0], **change)
 
 
+def test_refuses_a_wrong_extra_layer():
+    with pytest.raises(ValueError, match=r"extra layer conv8: filters \(=-3\)"):
+        dataclasses.replace(SSD300_VOC.extra_layers[0], filters=-3)
+    with pytest.raises(ValueError, match=r"extra layer conv8: padding \(=-1\)"):
+        dataclasses.replace(SSD300_VOC.extra_layers[0], padding=-1)
+
+
+def test_lists_are_as_good_as_tuples():
+    first, *rest = SSD300_VOC.feature_maps
+    maps = [dataclasses.replace(first, aspect_ratios=[2.0]), *rest]
+    assert dataclasses.replace(SSD300_VOC, feature_maps=maps, mean=[123.0, 117, 104]) == SSD300_VOC
+
+
+def test_tilings_are_the_scripts():
+    """ssd_pascal.py and ssd_coco.py; each map's larger size is the next one's smaller."""
+    for config, steps, last in (
+        (CONFIGS["SSD300_VOC"], [8, 16, 32, 64, 100, 300], 315),
+        (CONFIGS["SSD300_COCO"], [8, 16, 32, 64, 100, 300], 315),
+        (CONFIGS["SSD512_VOC"], [8, 16, 32, 64, 128, 256, 512], 537.6),
+        (CONFIGS["SSD512_COCO"], [8, 16, 32, 64, 128, 256, 512], 542.72),
+    ):
+        maps = config.feature_maps
+        assert [m.step for m in maps] == steps
+        assert [m.max_size for m in maps] == [*(m.min_size for m in maps[1:]), last]
+        assert [m.aspect_ratios for m in maps] == [(2,), *[(2, 3)] * (len(maps) - 3), (2,), (2,)]
+
+
 def test_refuses_lengths_that_disagree():
+    with pytest.raises(ValueError, match=r"image_size \(=0\)"):
+        dataclasses.replace(SSD300_VOC, image_size=0)
+    with pytest.raises(ValueError, match=r"variances .* finite"):
+        dataclasses.replace(SSD300_VOC, variances=(0.1, 0.1, 0.2, float("nan")))
     with pytest.raises(ValueError, match=r"variances .* 4 values, not 3"):
         dataclasses.replace(SSD300_VOC, variances=(0.1, 0.1, 0.2))
     with pytest.raises(ValueError, match="at least one FeatureMap"):

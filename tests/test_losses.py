@@ -1,4 +1,6 @@
+import dataclasses
 import math
+import re
 
 import keras
 import numpy as np
@@ -111,6 +113,56 @@ def test_mean_is_the_sum_over_the_positives_of_the_whole_batch():
     np.testing.assert_allclose(
         shown, [localization / positives, confidence / positives, positives], rtol=1e-6
     )
+
+
+def test_every_argument_counts():
+    config = dataclasses.replace(SSD300_VOC, variances=(0.2, 0.3, 0.4, 0.5))
+    ground_truth = random_truth(4, 2, 4)
+    prediction = predictions(np.random.default_rng(5), 2, 8732)
+    overlap = pairwise_iou(ground_truth[..., :4], cyxhw_to_yxyx(BOXES)).numpy()
+    localization, confidence, positives = reference.multibox_loss(
+        ground_truth, prediction, overlap, BOXES, config.variances, threshold=0.4, ratio=2
+    )
+    loss = MultiBoxLoss(config, iou_threshold=0.4, negative_ratio=2.0, localization_weight=3.0)
+    got = float(loss(ground_truth, prediction))
+    np.testing.assert_allclose(got, (3 * localization + confidence) / positives, rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_no_row_of_ground_truth_in_a_whole_batch(jit):
+    """`padded_batch` gives G = 0 only at run time, if all images of a batch are empty."""
+    spec = [tf.TensorSpec([None, None, 5]), tf.TensorSpec([None, 8732, 8])]
+    loss = tf.function(MultiBoxLoss(SSD300_VOC).__call__, input_signature=spec, jit_compile=jit)
+    prediction = predictions(np.random.default_rng(7), 2, 8732)
+    assert float(loss(tf.zeros([2, 0, 5]), tf.constant(prediction))) == 0
+    assert float(loss(tf.constant(random_truth(6, 2, 3)), tf.constant(prediction))) > 0
+
+
+def test_an_empty_batch_counts_for_nothing():
+    """Keras ends an evaluation of unknown length with one."""
+    loss = MultiBoxLoss(SSD300_VOC)
+    prediction = predictions(np.random.default_rng(7), 2, 8732)
+    loss(random_truth(6, 2, 3), prediction)
+    before = [float(m.result()) for m in loss.components]
+    loss(np.zeros((0, 3, 5), "f"), prediction[:0])
+    assert [float(m.result()) for m in loss.components] == before
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([0.1, 0.1, 0.5, 0.5, 4], "labels must be from 1 to the 3 classes.*4"),
+        ([0.1, 0.1, 0.5, 0.5, -1], "labels must be from 1"),
+        ([30.0, 30, 150, 150, 1], "fractions of the image.*150"),
+        ([0.1, 0.1, np.nan, 0.5, 1], "fractions of the image"),
+    ],
+)
+def test_refuses_ground_truth_out_of_range(row, message):
+    ground_truth = np.array([[row, [0] * 5]], np.float32)
+    prediction = predictions(np.random.default_rng(7), 1, 8732)
+    loss = tf.function(MultiBoxLoss(SSD300_VOC).__call__)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.compile(message, re.DOTALL)):
+        loss(tf.constant(ground_truth), tf.constant(prediction))
 
 
 def test_images_and_batches_without_objects_add_nothing():

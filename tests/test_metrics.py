@@ -181,11 +181,11 @@ def test_nothing_at_all():
 @pytest.mark.parametrize(
     ("found", "iou", "message"),
     [
-        ([], 0.5, "`detections` has 0 images and `ground_truth` 1"),
+        ([], 0.5, "detections has 0 images and ground_truth 1"),
         ([detections([0, 0, 1, 1], [math.nan])], 0.5, "'picture' has a detection whose score is"),
         ([detections([0, 0, 1, 1], [1], [2])], 0.5, "class ids must be from 1 to 1"),
-        ([detections([0, 0, 1, 1], [1], [0])], 0.5, "'picture' has a detection of class 0"),
-        ([detections([], [])], 0.0, r"`iou_threshold` \(=0.0\) must be above 0"),
+        ([detections([0, 0, 1, 1], [1], [-1])], 0.5, "'picture' has a detection of class -1"),
+        ([detections([], [])], 0.0, r"iou_threshold \(=0.0\) must be above 0"),
     ],
 )
 def test_what_is_refused(found, iou, message):

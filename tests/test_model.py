@@ -71,10 +71,15 @@ def test_dilated_convolution_looks_six_cells_away(training):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_small_features_are_normalised_exactly():
+    out = L2Normalization()(tf.constant([[[[3e-3, 4e-3]]]]))  # a norm far above the epsilon
+    np.testing.assert_allclose(out, [[[[12, 16]]]], rtol=1e-4)
+
+
 def test_the_direct_dilated_convolution_is_for_inference(narrow):
     """It is faster; but not every CPU has its gradient."""
     images = tf.TensorSpec([None, 300, 300, 3])
-    for training, spread in ((True, True), (False, False)):
+    for training, spread in ((True, True), (None, True), (False, False)):
         run = tf.function(lambda x, t=training: narrow(x, training=t))
         operators = {op.type for op in run.get_concrete_function(images).graph.get_operations()}
         assert ("SpaceToBatchND" in operators) == spread

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_keras.layers import L2Normalization
 from ssd_keras.optimizer import Adam, CaffeSGD, Schedule
 
 
@@ -27,6 +28,15 @@ def test_coupled_decay_and_double_bias_rate_by_hand():
     optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5)
     np.testing.assert_allclose(step(optimizer, dense, 2.0), (0.75, 0.6), rtol=1e-6)
     np.testing.assert_allclose(step(optimizer, dense, 2.0), (0.2875, -0.16), rtol=1e-6)
+
+
+def test_scales_are_decayed_like_kernels():
+    """`conv4_3_norm` has the ordinary rate and decay in the original."""
+    norm = L2Normalization(initial_scale=1.0)
+    norm.build((None, None, None, 1))
+    optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5)
+    optimizer.apply_gradients([(tf.fill([1], 2.0), norm.scale)])
+    np.testing.assert_allclose(norm.scale.numpy(), [0.75], rtol=1e-6)
 
 
 def test_accumulated_gradients_are_averaged_before_decay_by_hand():
