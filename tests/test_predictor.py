@@ -108,7 +108,7 @@ def test_what_is_no_detector(tmp_path):
         load_detector(tmp_path / "weights.h5")
     other = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)], name="other")
     other.save(tmp_path / "other.keras")
-    with pytest.raises(ValueError, match="other.keras is no SSD"):
+    with pytest.raises(ValueError, match=r"other\.keras is no SSD"):
         load_detector(tmp_path / "other.keras")
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
     (tmp_path / "empty" / "assets").mkdir(exist_ok=True)

@@ -72,6 +72,23 @@ def assert_agrees(model, outputs, images, config=SSD300_VOC):
     exporting.check_agreement(found, serving.TOLERANCE)
 
 
+def test_thresholds_are_baked_in(model, tmp_path):
+    images = pictures()
+    scores = DetectionDecoder(SSD300_VOC)(model(images.astype(np.float32)))["scores"]
+    thresholds = {"score_threshold": float(np.median(scores)), "iou_threshold": 0.1}
+    serving.export_saved_model(model, SSD300_VOC, tmp_path / "strict", **thresholds)
+    detector = tf.saved_model.load(str(tmp_path / "strict")).signatures["serving_default"]
+    found = detector(images=tf.constant(images))
+    decoder = DetectionDecoder(SSD300_VOC, **thresholds)
+    expected = decoder(model(images.astype(np.float32)))
+    np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
+    np.testing.assert_allclose(found["detection_scores"], expected["scores"], atol=1e-4)
+    for name in thresholds:  # each of the two changes something here
+        one = DetectionDecoder(SSD300_VOC, **{name: thresholds[name]})
+        counts = one(model(images.astype(np.float32)))["num_detections"]
+        assert not np.array_equal(counts, expected["num_detections"]), name
+
+
 def test_runs_in_a_process_without_keras_and_without_this_package(model, exported, tmp_path):
     images = pictures()
     np.save(tmp_path / "images.npy", images)

@@ -8,9 +8,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from ssd_keras import callbacks
+from ssd_keras import callbacks, pipeline
+from ssd_keras.default_boxes import default_boxes
+from ssd_keras.losses import MultiBoxLoss
+from ssd_keras.matching import match
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.records import Sample, write_records
 from ssd_keras.training import Recipe, train
@@ -158,6 +162,83 @@ def test_frozen_layers_do_not_learn(records, tmp_path):
 def test_guard_names_the_images(records, tmp_path):
     with pytest.raises(FloatingPointError, match=r"batch 0: .*limit 1e-09.*image \d, image \d"):
         train(narrow(), RECIPE, tmp_path / "run", [records], gradient_limit=1e-9)
+
+
+def test_guard_stops_at_a_loss_that_is_no_number(records):
+    class Model:
+        optimizer = type("Optimizer", (), {"gradient_norm": tf.constant(1.0)})
+
+    guard = callbacks.Guard(1e6, [records], 2, 0, first_batch=1)
+    guard.set_model(Model())
+    guard.on_train_batch_end(0, {"loss": 3.0})
+    with pytest.raises(FloatingPointError, match=r"batch 2: mean loss .*\(=nan\)"):
+        guard.on_train_batch_end(1, {"loss": float("nan")})
+
+
+def test_best_is_the_one_of_the_highest_ap(tmp_path):
+    model = narrow()
+    model.compile(RECIPE.make_optimizer(), MultiBoxLoss(TINY))
+    model.optimizer.build(model.trainable_variables)
+    checkpoint = callbacks.Checkpoint(tmp_path)
+    checkpoint.set_model(model)
+    checkpoint.on_train_begin()
+    bias = model.get_layer("conv1_1").bias
+    for epoch, ap in enumerate((0.5, 0.2, 0.7, 0.6)):
+        bias.assign(np.full(bias.shape, epoch))
+        checkpoint.on_epoch_end(epoch, {"loss": 1.0, "val_mean_ap": ap})
+    for name, epoch in (("best.keras", 2), ("last.keras", 3)):
+        saved = keras.saving.load_model(tmp_path / name, compile=False)
+        assert float(saved.get_layer("conv1_1").bias[0]) == epoch
+
+
+def test_recipe_reaches_dataset_and_optimizer(records, tmp_path, monkeypatch):
+    given = {}
+
+    def stop(records, config, batch_size, **arguments):
+        given.update(arguments, batch_size=batch_size)
+        raise Killed
+
+    monkeypatch.setattr("ssd_keras.pipeline.train_dataset", stop)
+    recipe = Recipe(
+        iterations=8,
+        batch_size=3,
+        eval_every=4,
+        augmentation="none",
+        seed=5,
+        use_difficult=False,
+        learning_rate=0.02,
+        warmup=2,
+        cosine=True,
+        clip_norm=7.0,
+        momentum=0.8,
+        weight_decay=1e-4,
+    )
+    model = narrow()
+    with pytest.raises(Killed):
+        train(model, recipe, tmp_path, [records])
+    expected = {"batch_size": 3, "augmentation": "none", "seed": 5, "use_difficult": False}
+    assert {name: given[name] for name in expected} == expected
+    assert given["repeat"]
+    optimizer = model.optimizer
+    assert (optimizer.momentum, optimizer.l2, optimizer.global_clipnorm) == (0.8, 1e-4, 7.0)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 1, 4, 8)]
+    # From a tenth in 2 steps, times half a cosine over 8: (1 + cos(pi / 8)) / 2 = .9619.
+    np.testing.assert_allclose(rates, [0.002, 0.011 * 0.9619, 0.01, 0], rtol=1e-3, atol=1e-9)
+
+
+def test_fit_with_validation_counts_every_batch_once(records):
+    """As in a Keras script; a warning of Keras would fail the test."""
+    model = narrow()
+    model.compile("adam", MultiBoxLoss(TINY))
+    data = pipeline.train_dataset(records, TINY, 2)
+    held_out = pipeline.eval_dataset(records, TINY, 2)
+    history = model.fit(data, validation_data=held_out, epochs=2, verbose=0, shuffle=False)
+    boxes = default_boxes(TINY)
+    positives = [int(tf.reduce_sum(tf.cast(match(t, boxes) >= 0, tf.int32))) for _, t in held_out]
+    assert len(positives) == 3
+    np.testing.assert_allclose(
+        history.history["val_positives"], [np.mean(positives)] * 2, rtol=1e-6
+    )
 
 
 def test_says_what_is_wrong(finished, records, tmp_path):
