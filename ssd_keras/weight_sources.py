@@ -180,7 +180,7 @@ SOURCES = (
         channels_first=False,
         dense_fc=True,
     ),
-    # pytorch/vision: torchvision/models/detection/ssd.py, anchor_utils.py
+    # pytorch/vision 0.29.1: torchvision/models/detection/ssd.py, anchor_utils.py
     Source(
         name="torchvision",
         tensors=_names(
@@ -208,7 +208,7 @@ SOURCES = (
         tensors=_names(_each("features.{}", _PLACES[:13])),
         check=_check_torchvision_vgg16,
     ),
-    # amdegroot/ssd.pytorch: ssd.py, data/config.py, layers/functions/prior_box.py
+    # amdegroot/ssd.pytorch 5b0b77f: ssd.py, data/config.py, layers/functions/prior_box.py
     Source(
         name="amdegroot",
         tensors=_names(
@@ -269,7 +269,7 @@ SOURCES = (
         differences=_MMDETECTION_DIFFERENCES,
         check=_check_mmdetection,
     ),
-    # weiliu89/caffe, branch ssd: python/caffe/model_libs.py, examples/ssd/ssd_{pascal,coco}.py
+    # weiliu89/caffe 4817bf8: python/caffe/model_libs.py, examples/ssd/ssd_{pascal,coco}.py
     Source(
         name="caffe",
         tensors=_names(
@@ -284,7 +284,7 @@ SOURCES = (
         rgb=False,
         integer_sizes=True,
     ),
-    # pierluigiferrari/ssd_keras: models/keras_ssd300.py, keras_ssd512.py
+    # pierluigiferrari/ssd_keras 3ac9ada: models/keras_ssd300.py, keras_ssd512.py
     Source(
         name="pierluigi",
         tensors=_names(
