@@ -12,7 +12,8 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 
 # (field, number, type, repeated) of each message; a type in capitals is a protobuf scalar. `data`
 # is a packed list of floats; declared as bytes, which is the same on the wire, it becomes an array
-# without a Python object for each of 35 million numbers.
+# without a Python object for each of 35 million numbers. Layers and blobs are declared as bytes,
+# too, so that they can be counted before messages of many times their size are made of them.
 _MESSAGES = {
     "BlobShape": [("dim", 1, "INT64", True)],
     "BlobProto": [
@@ -23,21 +24,34 @@ _MESSAGES = {
         ("data", 5, "BYTES", False),
         ("shape", 7, "BlobShape", False),
     ],
-    "PriorBoxParameter": [("min_size", 1, "FLOAT", True), ("max_size", 2, "FLOAT", True)],
+    "PriorBoxParameter": [
+        ("min_size", 1, "FLOAT", True),
+        ("max_size", 2, "FLOAT", True),
+        ("aspect_ratio", 3, "FLOAT", True),
+        ("flip", 4, "BOOL", False),
+        ("clip", 5, "BOOL", False),
+        ("variance", 6, "FLOAT", True),
+        ("step", 10, "FLOAT", False),
+        ("step_h", 11, "FLOAT", False),
+        ("step_w", 12, "FLOAT", False),
+        ("offset", 13, "FLOAT", False),
+    ],
     "LayerParameter": [
         ("name", 1, "BYTES", False),
-        ("blobs", 7, "BlobProto", True),
+        ("blobs", 7, "BYTES", True),
         ("prior_box_param", 203, "PriorBoxParameter", False),
     ],
-    "V1LayerParameter": [("name", 4, "BYTES", False), ("blobs", 6, "BlobProto", True)],
+    "V1LayerParameter": [("name", 4, "BYTES", False), ("blobs", 6, "BYTES", True)],
     "NetParameter": [
-        ("layer", 100, "LayerParameter", True),
-        ("layers", 2, "V1LayerParameter", True),
+        ("layer", 100, "BYTES", True),
+        ("layers", 2, "BYTES", True),
     ],
 }
+_MAX_LAYERS = 10_000
+_MAX_BLOBS = 16  # of a layer
 
 
-def _net_parameter() -> type[message.Message]:
+def _message_classes() -> dict[str, type[message.Message]]:
     file = descriptor_pb2.FileDescriptorProto(
         name="ssd_keras/caffe.proto", package="ssd_keras.caffe", syntax="proto2"
     )
@@ -52,12 +66,13 @@ def _net_parameter() -> type[message.Message]:
                 field.type = getattr(_FIELD, f"TYPE_{type_name}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("ssd_keras.caffe.NetParameter")
-    )
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"ssd_keras.caffe.{name}"))
+        for name in _MESSAGES
+    }
 
 
-NetParameter = _net_parameter()
+_CLASSES = _message_classes()
 
 
 def caffemodel_arrays(data: bytes) -> dict[str, np.ndarray]:
@@ -67,31 +82,40 @@ def caffemodel_arrays(data: bytes) -> dict[str, np.ndarray]:
         data: A whole `.caffemodel`.
 
     Returns:
-        float32 arrays by "<layer>/<index of the blob>", and the box sizes of SSD's PriorBox layers
-        as "<layer>/min_size" and "<layer>/max_size", pixels. They are views of the parsed bytes.
+        float32 arrays by "<layer>/<index of the blob>", and whatever SSD's PriorBox layers say, as
+        "<layer>/min_size", "<layer>/clip" and so on (`PriorBoxParameter`; sizes and steps in
+        pixels). They are views of the parsed bytes.
 
     Raises:
-        ValueError: If a blob does not hold as many numbers as its shape says.
+        ValueError: If a blob does not hold as many numbers as its shape says, or there are more
+            layers or blobs than in any network.
         google.protobuf.message.DecodeError: If the bytes are not a protobuf message.
 
     Source: `caffe.proto` of the original's branch.
     """
-    net = NetParameter.FromString(data)
-    arrays = {}
-    for layer in (*net.layer, *net.layers):
-        layer_name = layer.name.decode(errors="replace")
-        for i, blob in enumerate(layer.blobs):
-            arrays[f"{layer_name}/{i}"] = _array(f"{layer_name}/{i}", blob)
-    for layer in net.layer:
-        if layer.HasField("prior_box_param"):
-            layer_name = layer.name.decode(errors="replace")
-            for size in ("min_size", "max_size"):
-                values = getattr(layer.prior_box_param, size)
-                arrays[f"{layer_name}/{size}"] = np.array(values, np.float32)
+    net = _CLASSES["NetParameter"].FromString(data)
+    if (count := len(net.layer) + len(net.layers)) > _MAX_LAYERS:
+        raise ValueError(f"it has {count} layers, above the limit of {_MAX_LAYERS}")
+    arrays: dict[str, np.ndarray] = {}
+    for kind, layers in (("LayerParameter", net.layer), ("V1LayerParameter", net.layers)):
+        for encoded in layers:
+            arrays |= _layer_arrays(_CLASSES[kind].FromString(encoded))
     return arrays
 
 
-def _array(name: str, blob: message.Message) -> np.ndarray:
+def _layer_arrays(layer: message.Message) -> dict[str, np.ndarray]:
+    name = layer.name.decode(errors="replace")
+    if len(layer.blobs) > _MAX_BLOBS:
+        raise ValueError(f"{name} has {len(layer.blobs)} blobs, above the limit of {_MAX_BLOBS}")
+    arrays = {f"{name}/{i}": _array(f"{name}/{i}", blob) for i, blob in enumerate(layer.blobs)}
+    if "prior_box_param" in layer.DESCRIPTOR.fields_by_name and layer.HasField("prior_box_param"):
+        for field, values in layer.prior_box_param.ListFields():
+            arrays[f"{name}/{field.name}"] = np.array(values, np.float32).reshape(-1)
+    return arrays
+
+
+def _array(name: str, encoded: bytes) -> np.ndarray:
+    blob = _CLASSES["BlobProto"].FromString(encoded)
     if blob.HasField("shape"):
         shape = tuple(blob.shape.dim)
     else:  # the older form always has four dimensions, a bias as [1, 1, 1, n]

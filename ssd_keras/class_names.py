@@ -1,5 +1,7 @@
 """The classes that released weights were trained on, and which of them are the same."""
 
+from collections.abc import Iterable
+
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
@@ -26,7 +28,7 @@ COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED_IDS)
 
 # One name for each of the 90 ids, as networks with 91 outputs have them.
 COCO_ID_NAMES = tuple(
-    dict(zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)).get(i, "N/A") for i in range(1, 91)
+    dict(zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)).get(i, f"N/A {i}") for i in range(1, 91)
 )
 
 _SYNONYMS = {  # COCO's names of classes that VOC has under another name
@@ -45,3 +47,13 @@ def class_key(name: str) -> str:
     """
     key = "".join(c for c in name.casefold() if c not in " _-")
     return _SYNONYMS.get(key, key)
+
+
+def is_unused(name: str) -> bool:
+    """Whether a name stands for an id that no object has: "N/A" (torchvision's) or "N/A 12"."""
+    return name == "N/A" or name.startswith("N/A ")
+
+
+def unique_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The same with each "N/A" numbered by its id, so that all names differ."""
+    return tuple(f"N/A {i}" if name == "N/A" else name for i, name in enumerate(names, start=1))

@@ -91,7 +91,50 @@ def coco_average_precision(
         with open(annotations, encoding="utf-8") as file:
             dataset = json.load(file)
         image_ids = _ids_in_file(ground_truth, dataset, annotations)
-    found = [
+    found = _results(detections, ground_truth, category_ids, image_ids)
+    statistics, precision = _run_coco(dataset, found, image_ids, category_ids)
+    return COCOResult(
+        statistics,
+        {label: precision[k] for label, k in zip(labels, category_ids, strict=True)},
+        len(ground_truth),
+    )
+
+
+def coco_results(
+    detections: Sequence[Detections],
+    ground_truth: Sequence[Sample],
+    category_ids: Sequence[int],
+    annotations: str | os.PathLike[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Detections in the format of COCO's results files.
+
+    Args:
+        detections: One dict an image, see `metrics`.
+        ground_truth: One sample an image, in the same order; only ids and sizes matter.
+        category_ids: COCO's id of each label.
+        annotations: The file to take image ids from; by default they are the samples' own, as
+            numbers where they are such.
+
+    Returns:
+        `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) and `score` of each.
+
+    Raises:
+        ValueError: If an image is not in the file.
+    """
+    ids: list[Any] = [int(t.image_id) if t.image_id.isdigit() else t.image_id for t in ground_truth]
+    if annotations is not None:
+        with open(annotations, encoding="utf-8") as file:
+            ids = _ids_in_file(ground_truth, json.load(file), annotations)
+    return _results(detections, ground_truth, category_ids, ids)
+
+
+def _results(
+    detections: Sequence[Detections],
+    ground_truth: Sequence[Sample],
+    category_ids: Sequence[int],
+    image_ids: Sequence[Any],
+) -> list[dict[str, Any]]:
+    return [
         {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
         for image_id, truth, image in zip(image_ids, ground_truth, detections, strict=True)
         for box, label, score in zip(
@@ -101,12 +144,6 @@ def coco_average_precision(
             strict=True,
         )
     ]
-    statistics, precision = _run_coco(dataset, found, image_ids, category_ids)
-    return COCOResult(
-        statistics,
-        {label: precision[k] for label, k in zip(labels, category_ids, strict=True)},
-        len(ground_truth),
-    )
 
 
 def _run_coco(

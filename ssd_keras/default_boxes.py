@@ -33,13 +33,13 @@ def default_boxes(config: SSDConfig) -> np.ndarray:
 def _tile(feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
     """The default boxes of one feature map, float64 [size * size * boxes_per_location, 4]."""
     centres = (np.arange(feature_map.size) + 0.5) * feature_map.step
-    shapes = _shapes(feature_map, config.integer_sizes)
+    shapes = cell_shapes(feature_map, config.integer_sizes)
     boxes = [(cy, cx, h, w) for cy, cx, (h, w) in itertools.product(centres, centres, shapes)]
     return np.array(boxes) / config.image_size
 
 
-def _shapes(feature_map: FeatureMap, integer_sizes: bool) -> list[tuple[float, float]]:
-    """(height, width) in pixels of the default boxes of one cell."""
+def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> list[tuple[float, float]]:
+    """(height, width) in pixels of the default boxes of one cell, before any clipping."""
     small, large = feature_map.min_size, feature_map.max_size
     if integer_sizes:
         small, large = int(small), int(large)

@@ -4,7 +4,8 @@
 
 Prints AP of each class and the mean, and images per second from encoded images to detections.
 --out writes the same as JSON. With --metric coco the numbers are those of COCO's own code; give
---annotations to have crowd regions and mask areas honoured.
+--annotations to have crowd regions and mask areas honoured. --results writes the detections in
+the format of COCO's results files.
 """
 
 import itertools
@@ -12,7 +13,7 @@ import json
 
 from absl import app, flags
 
-from ssd_keras.coco_metrics import COCOResult, coco_average_precision
+from ssd_keras.coco_metrics import COCOResult, coco_average_precision, coco_results
 from ssd_keras.commands import command
 from ssd_keras.files import atomic
 from ssd_keras.metrics import VOCResult, voc_average_precision
@@ -26,6 +27,7 @@ _METRIC = flags.DEFINE_enum("metric", "voc", ["voc", "coco"], "Which average pre
 _IOU = flags.DEFINE_float("iou_threshold", 0.5, "Least IoU of a true positive (voc).")
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances_*.json (coco).")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write the numbers to.")
+_RESULTS = flags.DEFINE_string("results", None, "JSON file to write the detections to, as COCO's.")
 _PLOT = flags.DEFINE_string("plot", None, "Picture to draw precision over recall in (voc).")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at once.")
 
@@ -37,6 +39,7 @@ def main(argv: list[str]) -> None:
         wanted = "voc" if flag is _PLOT else "coco"
         if flag.value and _METRIC.value != wanted:
             raise ValueError(f"--{flag.name} (={flag.value}) needs --metric {wanted}")
+    card = read_card(_RECORDS.value)
     detector = load_detector(_MODEL.value)
     for sample in itertools.islice(read_samples(_RECORDS.value), 1):
         detector.detect([sample.image])  # builds the graph, before the clock runs
@@ -46,18 +49,20 @@ def main(argv: list[str]) -> None:
         result = coco_average_precision(
             detections,
             samples,
-            detector.labels,
+            card.labels,
             annotations=_ANNOTATIONS.value,
-            category_ids=read_card(_RECORDS.value).category_ids,
+            category_ids=card.category_ids,
         )
     else:
-        result = voc_average_precision(
-            detections, samples, detector.labels, iou_threshold=_IOU.value
-        )
+        result = voc_average_precision(detections, samples, card.labels, iou_threshold=_IOU.value)
         if _PLOT.value:
             plot_precision_recall(result, _PLOT.value)
     speed = len(samples) / seconds
     print(f"{result}\n{len(samples)} images, {speed:.1f} images/s")
+    if _RESULTS.value:
+        ids = card.category_ids or range(1, 1 + len(card.labels))
+        with atomic(_RESULTS.value) as path:
+            path.write_text(json.dumps(coco_results(detections, samples, ids, _ANNOTATIONS.value)))
     if _OUT.value:
         report = {"model": _MODEL.value, "records": _RECORDS.value, "images_per_second": speed}
         with atomic(_OUT.value) as path:

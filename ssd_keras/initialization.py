@@ -6,6 +6,7 @@ the worst of 8732 random guesses. What is done instead, and what it changed, is 
 """
 
 import math
+from collections.abc import Collection
 
 import keras
 import numpy as np
@@ -15,39 +16,45 @@ _POOL5_SCALE = 0.08
 _HEAD_SCALE = 0.1
 
 
-def balance_heads(model: keras.Model) -> None:
-    """Lets a fresh model predict "background" everywhere, with near equal scores for the rest.
+def initial_weights(model: keras.Model, loaded: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The start of all layers that nothing was or will be loaded into.
 
-    The heads' kernels are scaled down, and the bias of the background is ln(3 C): after mining,
-    three in four boxes are background, so this is the prior that the loss asks for. It is what
-    RetinaNet's prior probability is to the focal loss.
-
-    Args:
-        model: From `ssd_vgg16`, its heads fresh.
-    """
-    head = model.get_layer("predictions")
-    for feature_map in head.ssd_config.feature_maps:
-        for kind in ("offsets", "logits"):
-            kernel = model.get_layer(f"{feature_map.name}_{kind}").kernel
-            kernel.assign(_HEAD_SCALE * kernel)
-        logits = model.get_layer(f"{feature_map.name}_logits")
-        bias = np.zeros((feature_map.boxes_per_location, 1 + head.num_classes), np.float32)
-        bias[:, 0] = math.log(3 * head.num_classes)
-        logits.bias.assign(bias.ravel())
-
-
-def balance_backbone(model: keras.Model) -> None:
-    """Gives fc6 to the last extra layer features of unit scale behind VGG16's 13 convolutions.
-
-    fc6 takes out the scale of VGG's features; the gain of 2 of He's initialisation keeps the scale
-    from falling with every ReLU, so that the maps of large boxes do not start slower.
+    With fc6 loaded it is the original's "xavier". Otherwise the heads predict "background"
+    everywhere, with near equal scores for the rest: their kernels are scaled down, and the bias of
+    the background is ln(3 C), since after mining three in four boxes are background. That is what
+    RetinaNet's prior probability is to the focal loss. Behind VGG16's bare convolutions, moreover,
+    fc6 takes out the scale of VGG's features, and from there on the gain of 2 of He's
+    initialisation keeps the scale from falling with every ReLU, so that the maps of large boxes do
+    not start slower.
 
     Args:
-        model: From `ssd_vgg16`, with ImageNet's 13 convolutions and everything behind them fresh.
+        model: From `ssd_vgg16`.
+        loaded: Names of layers that have weights.
+
+    Returns:
+        Arrays by "<layer>/<variable>". They do not depend on what the layers hold now, and are the
+        same at each call: a Keras initializer keeps its seed.
     """
-    extras = model.get_layer("predictions").ssd_config.extra_layers
-    names = ["fc6", "fc7", *(f"{extra.name}_{i}" for extra in extras for i in (1, 2))]
-    for name in names:
-        kernel = model.get_layer(name).kernel
-        gain = math.sqrt(2) * (_POOL5_SCALE if name == "fc6" else 1.0)
-        kernel.assign(gain * kernel)
+    num_classes = model.get_layer("predictions").num_classes
+    gain, fc6_gain = 1.0, 1.0
+    if "conv1_1" in loaded:
+        gain, fc6_gain = math.sqrt(2), math.sqrt(2) * _POOL5_SCALE
+    arrays = {}
+    for layer in model.layers:
+        name = layer.name
+        if not layer.weights or name in loaded:
+            continue
+        if name == "conv4_3_norm":
+            arrays[f"{name}/scale"] = np.full(layer.scale.shape, layer.initial_scale, np.float32)
+            continue
+        kernel = np.asarray(layer.kernel_initializer(layer.kernel.shape))
+        bias = np.zeros(layer.bias.shape, np.float32)
+        if "fc6" not in loaded:
+            if name.endswith(("_offsets", "_logits")):
+                kernel = np.float32(_HEAD_SCALE) * kernel
+            else:
+                kernel = np.float32(fc6_gain if name == "fc6" else gain) * kernel
+            if name.endswith("_logits"):
+                bias[:: 1 + num_classes] = math.log(3 * num_classes)
+        arrays |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
+    return arrays

@@ -2,17 +2,18 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from ssd_keras.config import SSDConfig
-from ssd_keras.initialization import balance_backbone, balance_heads
+from ssd_keras.initialization import initial_weights
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.predictions import Predictions
-from ssd_keras.weights import load_weights
+from ssd_keras.weights import load_weights, named_variables
 
 VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, filters)
 
@@ -42,6 +43,8 @@ def ssd_vgg16(
     *,
     weights: str | os.PathLike[str] | None = None,
     weights_source: str | None = None,
+    source_labels: Sequence[str] | None = None,
+    source_config: SSDConfig | None = None,
     width: float = 1.0,
     labels: tuple[str, ...] | list[str] | None = None,
     name: str = "ssd_vgg16",
@@ -55,6 +58,8 @@ def ssd_vgg16(
             subsampled to fc6 and fc7) or a local file of a VGG16 or a whole SSD: see
             `load_weights`. Classes are then taken by `labels`.
         weights_source: The project whose file it is; found out by default.
+        source_labels: Class names of the file; see `load_weights`.
+        source_config: Tiling of the file; see `load_weights`.
         width: Factor on the filters of every layer but the heads; 1 is the paper's network.
         labels: Names of the C classes; kept in the model and its files.
         name: Name of the model.
@@ -101,10 +106,17 @@ def ssd_vgg16(
     predictions = Predictions(config, num_classes, labels)(offsets + logits)
     model = SSD(inputs=image, outputs=predictions, name=name)
     if weights is None:
-        balance_heads(model)
-    elif "fc6" in load_weights(model, weights, weights_source).fresh:
-        balance_backbone(model)
-        balance_heads(model)
+        variables = named_variables(model)
+        for variable, array in initial_weights(model).items():
+            variables[variable].assign(array)
+    else:
+        load_weights(
+            model,
+            weights,
+            weights_source,
+            source_labels=source_labels,
+            source_config=source_config,
+        )
     return model
 
 

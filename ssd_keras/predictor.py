@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_keras.agreement import unpad
+from ssd_keras.class_names import is_unused
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import SSD, load_model
 from ssd_keras.pipeline import warp
@@ -120,23 +121,26 @@ def detect_records(
     """Detects on a record set, with a progress bar.
 
     Args:
-        detector: Must know the same classes as the records.
+        detector: Must know the same classes as the records, in any order; ids that COCO does not
+            use may be among them.
         records: Folder of the record set.
         batch_size: Images at once.
 
     Returns:
-        The detections and the samples without their images, both in stored order, and the seconds
-        that detection took, from encoded images on.
+        The detections, their classes as the records number them, and the samples without their
+        images, both in stored order, and the seconds that detection took, from encoded images on.
 
     Raises:
         ValueError: If the detector's labels are not those of the records.
     """
     card = read_card(records)
-    if card.labels != detector.labels:
+    if sorted(card.labels) != sorted(n for n in detector.labels if not is_unused(n)):
         raise ValueError(
             f"records {records} have the labels {card.labels}, but the model detects "
-            f"{detector.labels}: both must have the same, in the same order"
+            f"{detector.labels}: both must have the same"
         )
+    ids = dict(zip(card.labels, range(1, 1 + len(card.labels)), strict=True))
+    label_ids = np.array([0, *(ids.get(name, 0) for name in detector.labels)])
     detections: list[dict[str, np.ndarray]] = []
     samples: list[Sample] = []
     seconds = 0.0
@@ -144,11 +148,19 @@ def detect_records(
     for batch in batched(read_samples(records), batch_size):
         images = [sample.image for sample in batch]
         start = time.perf_counter()
-        detections += detector.detect(images)
+        found = detector.detect(images)
         seconds += time.perf_counter() - start
+        detections += [_relabelled(image, label_ids) for image in found]
         samples += [dataclasses.replace(sample, image=b"") for sample in batch]
         bar.add(len(batch))
     return detections, samples, seconds
+
+
+def _relabelled(image: dict[str, np.ndarray], label_ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Detections of an image with other label ids; those whose id becomes 0 are left out."""
+    image = {**image, "classes": label_ids[image["classes"]]}
+    kept = image["classes"] > 0
+    return {name: values[kept] for name, values in image.items()}
 
 
 def progress_bar(total: int) -> Any:

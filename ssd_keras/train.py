@@ -4,8 +4,8 @@
         --weights imagenet --run_dir runs/voc
 
 The defaults are the original's recipe. Run again with the same flags, it goes on where it stopped.
-Writes run.json, last.keras (the checkpoint), best.keras, history.csv, history.png and tensorboard/
-into the run's folder.
+Writes run.json, weights.txt (what was loaded), last.keras (the checkpoint), best.keras,
+history.csv, history.png and tensorboard/ into the run's folder.
 """
 
 import dataclasses
@@ -43,6 +43,12 @@ _SOURCE = flags.DEFINE_enum(
     None,
     [source.name for source in SOURCES],
     "Whose file it is; found by default.",
+)
+_SOURCE_CLASSES = flags.DEFINE_string(
+    "source_classes", None, "Class names of that file, one a line, if they are not VOC's or COCO's."
+)
+_SOURCE_CONFIG = flags.DEFINE_enum(
+    "source_config", None, list(configs.CONFIGS), "Tiling of that file, if it is not the usual one."
 )
 flags.DEFINE_alias("init", "weights")
 flags.DEFINE_alias("init-source", "weights_source")
@@ -98,8 +104,6 @@ def main(argv: list[str]) -> None:
         model = ssd_vgg16(
             configs.CONFIGS[_CONFIG.value],
             len(labels),
-            weights=_WEIGHTS.value,
-            weights_source=_SOURCE.value,
             width=_WIDTH.value,
             labels=labels,
         )
@@ -109,11 +113,26 @@ def main(argv: list[str]) -> None:
             _RUN_DIR.value,
             _RECORDS.value,
             val_records=_VAL.value,
+            weights=_weights(),
             gradient_limit=_LIMIT.value,
         )
     history = os.path.join(_RUN_DIR.value, HISTORY)
     plot_history(history, os.path.join(_RUN_DIR.value, "history.png"))
     print(f"trained {recipe.iterations} iterations: {os.path.join(_RUN_DIR.value, BEST)}")
+
+
+def _weights() -> dict[str, Any] | None:
+    """Arguments of `load_weights`."""
+    if _WEIGHTS.value is None:
+        return None
+    names = _SOURCE_CLASSES.value and tuple(read_labels(_SOURCE_CLASSES.value).values())
+    config = _SOURCE_CONFIG.value and configs.CONFIGS[_SOURCE_CONFIG.value]
+    return {
+        "path": _WEIGHTS.value,
+        "source": _SOURCE.value,
+        "source_labels": names,
+        "source_config": config,
+    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import dataclasses
 import fnmatch
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import load_model
 from ssd_keras.optimizer import Adam, CaffeSGD, Schedule
 from ssd_keras.records import read_card
+from ssd_keras.weights import load_weights
 
 RUN = "run.json"
 
@@ -115,6 +116,7 @@ def train(
     records: Sequence[str | os.PathLike[str]],
     *,
     val_records: str | os.PathLike[str] | None = None,
+    weights: Mapping[str, Any] | None = None,
     gradient_limit: float = 1e6,
     jit_compile: bool | str = "auto",
 ) -> keras.Model:
@@ -129,6 +131,8 @@ def train(
         run_dir: Folder of the run; made if need be.
         records: Record sets to train on.
         val_records: Record set to measure VOC AP on, or None.
+        weights: Arguments of `load_weights` for a new run, `path` at least; its report goes to
+            `weights.txt`.
         gradient_limit: Stop when the norm of the gradients, before clipping, is above it.
         jit_compile: As in `keras.Model.compile`.
 
@@ -151,10 +155,14 @@ def train(
     _check_labels(model, [*records, val_records] if val_records else records)
     if val_records and model.get_layer("predictions").labels is None:
         raise ValueError("val_records need class names in the model: give ssd_vgg16 its labels")
-    _claim(run_dir, model, recipe, records)
+    _claim(run_dir, model, recipe, records, weights)
     if (run_dir / CHECKPOINT).exists():
         model = load_model(run_dir / CHECKPOINT, compile=True)
     else:
+        if weights:
+            report = load_weights(model, **weights)
+            with atomic(run_dir / "weights.txt") as temporary:
+                temporary.write_text(f"{report}\n")
         _freeze(model, recipe.freeze)
         loss = MultiBoxLoss(config)
         model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
@@ -213,7 +221,11 @@ def _freeze(model: keras.Model, patterns: Sequence[str]) -> None:
 
 
 def _claim(
-    run_dir: Path, model: keras.Model, recipe: Recipe, records: Sequence[str | os.PathLike[str]]
+    run_dir: Path,
+    model: keras.Model,
+    recipe: Recipe,
+    records: Sequence[str | os.PathLike[str]],
+    weights: Mapping[str, Any] | None,
 ) -> None:
     """Makes the folder this run's, or sees that it is.
 
@@ -223,6 +235,7 @@ def _claim(
     run = {
         "recipe": dataclasses.asdict(recipe),
         "records": [os.fspath(directory) for directory in records],
+        "weights": os.fspath(weights["path"]) if weights else None,
         "labels": head.labels,
         "config": head.ssd_config.to_dict(),
         "parameters": model.count_params(),

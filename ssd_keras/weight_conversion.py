@@ -4,17 +4,19 @@ Heads are [..., A * n]: A default boxes for each cell, n outputs for each of the
 [3, 3, channels, A * n] and the bias [A * n] are turned.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ssd_keras.config import SSDConfig
-from ssd_keras.default_boxes import default_boxes
+from ssd_keras.default_boxes import cell_shapes
 from ssd_keras.vgg16 import subsample
 from ssd_keras.weight_sources import Source
 
 Arrays = dict[str, np.ndarray]
+
+# Numbers in VGG16's fully connected layers.
+_UNREDUCED = {"fc6/kernel": 7 * 7 * 512 * 4096, "fc7/kernel": 4096 * 4096}
 
 
 def convert(tensors: Mapping[str, np.ndarray], source: Source) -> Arrays:
@@ -47,12 +49,18 @@ def _convert(name: str, array: np.ndarray, source: Source) -> np.ndarray:
     if array.dtype != np.float32:
         raise ValueError(
             f"is {array.dtype}, but weights must be float32: what a narrower type has rounded away "
-            "is lost, so convert the file yourself if that is acceptable"
+            "is lost; if that is acceptable, convert the file, as by {k: v.float() for k, v in "
+            "state_dict.items()}"
+        )
+    if source.dense_fc and layer in ("fc6", "fc7"):
+        array = subsample(name, array)
+    elif array.size == _UNREDUCED.get(name):
+        raise ValueError(
+            f"has shape {array.shape}, as in the VGG16 that is not reduced: use a file of the "
+            "reduced one (VGG_ILSVRC_16_layers_fc_reduced, vgg16_reducedfc) or keras.applications'"
         )
     if not np.isfinite(array).all():
         raise ValueError("holds numbers that are not finite")
-    if source.dense_fc and layer in ("fc6", "fc7"):
-        array = subsample(name, array)
     dimensions = 4 if variable == "kernel" else 1
     if array.ndim != dimensions:
         raise ValueError(f"has shape {array.shape}, but a {variable} has {dimensions} dimensions")
@@ -104,11 +112,10 @@ def box_shapes(config: SSDConfig, clamped: bool = False) -> list[np.ndarray]:
     Returns:
         float64 [A, 2] for each map, fractions of the image.
     """
-    boxes = default_boxes(dataclasses.replace(config, clip=False)).astype(np.float64)
-    shapes, start = [], 0
-    for feature_map in config.feature_maps:
-        shapes.append(boxes[start : start + feature_map.boxes_per_location, 2:])
-        start += feature_map.size**2 * feature_map.boxes_per_location
+    shapes = [
+        np.array(cell_shapes(m, config.integer_sizes)) / config.image_size
+        for m in config.feature_maps
+    ]
     return [np.minimum(s, 1.0) for s in shapes] if clamped else shapes
 
 

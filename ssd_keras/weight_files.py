@@ -4,15 +4,17 @@ The files come from strangers: formats are parsed by libraries that build arrays
 are checked before arrays are allocated.
 """
 
+import argparse
 import importlib
 import io
 import json
 import math
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
 import h5py
 import ml_dtypes
@@ -21,6 +23,8 @@ import numpy as np
 from ssd_keras.caffemodel import caffemodel_arrays
 
 MAX_BYTES = 2 << 30  # of the arrays of a file; the largest real one, VGG16 with top, has 0.55e9
+
+_MAX_HEADER = 100_000_000  # of a safetensors file, as in its own library
 
 # Older ones can be made to run code in spite of weights_only: CVE-2025-32434, CVE-2026-24747.
 MIN_TORCH = (2, 10)
@@ -33,11 +37,15 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
 
     Args:
         path: `.npz`, `.safetensors` or `.caffemodel`; `.h5`, `.hdf5` or `.keras` of Keras 2 or 3;
-            `.pth`, `.pt` or `.pkl` of PyTorch, which needs the `torch` extra.
+            `.pth`, `.pt`, `.pkl`, `.tar`, `.ckpt` or `.bin` of PyTorch, which needs the `torch`
+            extra.
 
     Returns:
         Arrays by name, in the order of the file. Keras's several layouts all become
-        "<layer>/<variable>".
+        "<layer>/<variable>"; of a `.caffemodel` they are "<layer>/<index>", and the tiling as in
+        "conv4_3_norm_mbox_priorbox/min_size", in pixels. PyTorch's are those of the state dict in
+        a checkpoint, without the "module." of DataParallel, and the version of mmdetection that
+        wrote it as "meta.mmdet_version".
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -64,12 +72,12 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
                 tensors = _read_h5(path)
             case ".keras":
                 tensors = _read_keras(path)
-            case ".pth" | ".pt" | ".pkl":
+            case ".pth" | ".pt" | ".pkl" | ".tar" | ".ckpt" | ".bin":
                 tensors = _read_torch(path)
             case _:
                 raise ValueError(
-                    "it must be .npz, .h5, .hdf5, .keras, .safetensors, .caffemodel, .pth, .pt or "
-                    ".pkl"
+                    "it must be .npz, .h5, .hdf5, .keras, .safetensors, .caffemodel, or PyTorch's "
+                    ".pth, .pt, .pkl, .tar, .ckpt or .bin"
                 )
         if not tensors:
             raise ValueError("it holds no arrays")
@@ -118,26 +126,56 @@ def _read_safetensors(path: str, size: int) -> Tensors:
     }
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > size - 8:
-            raise ValueError(f"its header would take {length} of {size} bytes")
+        if length > min(size - 8, _MAX_HEADER):
+            raise ValueError(
+                f"its header would take {length} of {size} bytes; {_MAX_HEADER} are allowed"
+            )
         header = json.loads(file.read(length))
-        data = file.read()
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
+        data = memoryview(file.read())
+    header.pop("__metadata__", None)
+    tensors, last = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         (start, end), shape = entry["data_offsets"], tuple(entry["shape"])
         dtype = np.dtype(dtypes[entry["dtype"]])
-        inside = 0 <= start <= end <= len(data) and min(shape, default=1) >= 0
+        # Tensors that share bytes, which the format forbids, could be larger than any file.
+        inside = last <= start <= end <= len(data) and min(shape, default=1) >= 0
+        last = end
         if not inside or end - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(
-                f"{name} of shape {shape} cannot be bytes {start} to {end} of {len(data)}"
+                f"{name} of shape {shape} cannot be bytes {start} to {end} of {len(data)}, or "
+                "shares them with another"
             )
         tensors[name] = np.frombuffer(data[start:end], dtype).reshape(shape)
     return tensors
 
 
 def _read_torch(path: str) -> Tensors:
+    torch = _safe_torch()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            _check_bytes(member.file_size for member in archive.infolist())
+    content = _load_without_code(torch, path)
+    versions = {}
+    if isinstance(content, dict) and isinstance(meta := content.get("meta"), dict):
+        numbers = re.findall(r"\d+", str(meta.get("mmdet_version")))
+        if numbers:
+            versions["meta.mmdet_version"] = np.array(numbers[:2], int)
+    tensors = _state_dict(content, torch.Tensor)
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    # A tensor may repeat a few stored numbers into a huge shape.
+    _check_bytes(value.numel() * value.element_size() for value in tensors.values())
+    bfloat16 = {name for name, value in tensors.items() if value.dtype == torch.bfloat16}
+    arrays = {
+        name: value.detach().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+        if name in bfloat16
+        else value.detach().numpy()
+        for name, value in tensors.items()
+    }
+    return arrays | versions
+
+
+def _safe_torch() -> Any:
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
@@ -150,31 +188,46 @@ def _read_torch(path: str) -> Tensors:
             f"torch {torch.__version__} is too old to read files of strangers safely: it must be "
             f"at least {'.'.join(map(str, MIN_TORCH))}"
         )
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            _check_bytes(member.file_size for member in archive.infolist())
+    return torch
+
+
+def _load_without_code(torch: Any, path: str) -> Any:
+    """What a file of PyTorch holds. Its own messages tell how to run the code in it; ours not."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose message tells how to run the code in the file
+        # Many scripts save their arguments, too; a Namespace does no more than hold them.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "weights_only" not in str(error):
+            raise
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = found[1] if found else "code" if "TorchScript" in str(error) else "other objects"
         raise ValueError(
-            "it holds more than tensors, and loading that could run its code: have it saved by "
-            "torch.save(model.state_dict(), ...)"
+            f"it holds more than tensors ({what}), and loading that could run its code: have it "
+            "saved by torch.save(model.state_dict(), ...)"
         ) from error
-    for key in ("state_dict", "model"):  # training checkpoints hold more than the weights
+
+
+def _state_dict(content: Any, tensor: type) -> dict[str, Any]:
+    """The tensors of a checkpoint, which may hold the optimizer's and others beside them."""
+    for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
-    # A tensor may repeat a few stored numbers into a huge shape.
-    _check_bytes(value.numel() * value.element_size() for value in tensors.values())
-    bfloat16 = {name for name, value in tensors.items() if value.dtype == torch.bfloat16}
-    return {
-        name: value.detach().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-        if name in bfloat16
-        else value.detach().numpy()
-        for name, value in tensors.items()
-    }
+    named = [
+        {k: v for k, v in held.items() if isinstance(k, str) and isinstance(v, tensor)}
+        for held in (content, *content.values())
+        if isinstance(held, dict)
+    ]
+    most = max(map(len, named))
+    best = [tensors for tensors in named if len(tensors) == most]
+    if len(best) > 1 and most:
+        raise ValueError(
+            f"it holds {len(best)} state dicts of {most} tensors under {', '.join(content)}: have "
+            "the one that is wanted saved alone"
+        )
+    return best[0]
 
 
 def _read_keras(path: str) -> Tensors:

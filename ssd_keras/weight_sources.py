@@ -4,7 +4,9 @@ Everything here is read off the projects' own code; the comments name it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
 
 from ssd_keras.vgg16 import CONVOLUTIONS
 
@@ -13,6 +15,10 @@ VGG_LAYERS = (*CONVOLUTIONS, "fc6", "fc7")
 EXTRA_LAYERS = tuple(f"conv{block}_{i}" for block in range(8, 13) for i in (1, 2))
 SCALE = "conv4_3_norm/scale"
 OWN = "ssd_keras"
+
+
+def _nothing(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +36,14 @@ class Source:
         offset_order: Where cy, cx, h and w stand among the four offsets of a box.
         background_last: The background is the last class, not the first.
         tilings: "VOC" or "COCO" by the outputs for each box, background included; None stands for
-            every other number.
+            every other number, which no released file has.
+        both_tilings: Numbers of outputs that it has released files of either tiling for.
         integer_sizes: Sizes of default boxes are truncated, as in `SSDConfig`.
         clamped_sizes: Default boxes are no higher and no wider than the image.
         clamped_centres: Nor are their centres outside of it.
+        differences: What its own detector does otherwise, one sentence each, for the report.
+        check: From the arrays of a file to notes for the report; raises ValueError for a file that
+            is named alike and means something else.
     """
 
     name: str
@@ -48,6 +58,9 @@ class Source:
     integer_sizes: bool = False
     clamped_sizes: bool = False
     clamped_centres: bool = False
+    both_tilings: tuple[int, ...] = ()
+    differences: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, np.ndarray]], tuple[str, ...]] = _nothing
 
 
 def find_source(tensors: Iterable[str], name: str | None = None) -> Source:
@@ -94,7 +107,7 @@ def _names(
 ) -> dict[str, str]:
     """Their name -> ours of every tensor, from the names of their layers in our order."""
     layers = [
-        *zip(VGG_LAYERS, vgg, strict=True),
+        *zip(VGG_LAYERS, vgg, strict=False),
         *zip(EXTRA_LAYERS, extras, strict=False),
         *zip(_each("{}_offsets", MAPS), offsets, strict=False),
         *zip(_each("{}_logits", MAPS), logits, strict=False),
@@ -114,6 +127,45 @@ _CAFFE_EXTRAS = tuple(f"conv{block}_{i}" for block in range(6, 11) for i in (1, 
 _CAFFE_MAPS = ("conv4_3_norm", "fc7", *_CAFFE_EXTRAS[1::2])
 
 
+def _check_torchvision(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    if any(name.startswith("backbone.extra.5.") for name in tensors):
+        raise ValueError(
+            "torchvision's network for 512 pixels (highres) has last maps of 8, 6, 4 and 1 cells, "
+            "the paper's and this one of 8, 4, 2 and 1: its weights fit torchvision only"
+        )
+    return ()
+
+
+def _check_torchvision_vgg16(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    classifier = tensors.get("classifier.0.weight")
+    if classifier is not None and np.isfinite(classifier).all():
+        raise ValueError(
+            "torchvision's VGG16 for classification wants images scaled to a deviation of 1, as "
+            "this network does not: use vgg16_features-amdegroot-88682ab5.pth (IMAGENET1K_FEATURES)"
+        )
+    return ("images: 0..255 less the mean assumed, as IMAGENET1K_FEATURES has them",)
+
+
+def _check_mmdetection(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    version = tensors.get("meta.mmdet_version")
+    if version is None:
+        return ("mmdetection 2.0 or later assumed; 1.x has the background first",)
+    if version[0] < 2:
+        raise ValueError(
+            f"mmdetection {'.'.join(map(str, version))} wrote it, with the background first: turn "
+            "it by mmdetection's tools/model_converters/upgrade_model_version.py before"
+        )
+    return ()
+
+
+_BOX_CLIP = "DIFFERENCE: {} the boxes to the image before suppression, this model after it"
+_MMDETECTION_DIFFERENCES = (
+    _BOX_CLIP.format("mmdetection cuts"),
+    "DIFFERENCE: mmdetection limits height and width of a box to 1/62.5 and 62.5 of the default "
+    "box's (wh_ratio_clip)",
+)
+
+
 SOURCES = (
     # keras.applications.vgg16
     Source(
@@ -128,7 +180,7 @@ SOURCES = (
         channels_first=False,
         dense_fc=True,
     ),
-    # pytorch/vision: torchvision/models/detection/ssd.py, anchor_utils.py
+    # pytorch/vision 0.29.1: torchvision/models/detection/ssd.py, anchor_utils.py
     Source(
         name="torchvision",
         tensors=_names(
@@ -136,15 +188,27 @@ SOURCES = (
                 *_each("backbone.features.{}", _PLACES[:10]),
                 *_each("backbone.extra.0.{}", ("1", "3", "5", "7.1", "7.3")),
             ],
-            _each("backbone.extra.{}", (f"{i}.{j}" for i in range(1, 6) for j in (0, 2))),
-            _each("head.regression_head.module_list.{}", range(7)),
-            _each("head.classification_head.module_list.{}", range(7)),
+            _each("backbone.extra.{}", (f"{i}.{j}" for i in range(1, 5) for j in (0, 2))),
+            _each("head.regression_head.module_list.{}", range(6)),
+            _each("head.classification_head.module_list.{}", range(6)),
             "backbone.scale_weight",
         ),
-        tilings=((None, "COCO"),),
+        tilings=((91, "COCO"), (None, "COCO")),
         clamped_sizes=True,
+        differences=(
+            _BOX_CLIP.format("torchvision cuts"),
+            "DIFFERENCE: torchvision limits height and width of a box to 62.5 times the default "
+            "box's (bbox_xform_clip)",
+        ),
+        check=_check_torchvision,
     ),
-    # amdegroot/ssd.pytorch: ssd.py, data/config.py, layers/functions/prior_box.py
+    # pytorch/vision: vgg16_features-amdegroot-88682ab5.pth, which its SSD starts from
+    Source(
+        name="torchvision_vgg16",
+        tensors=_names(_each("features.{}", _PLACES[:13])),
+        check=_check_torchvision_vgg16,
+    ),
+    # amdegroot/ssd.pytorch 5b0b77f: ssd.py, data/config.py, layers/functions/prior_box.py
     Source(
         name="amdegroot",
         tensors=_names(
@@ -154,7 +218,7 @@ SOURCES = (
             _each("conf.{}", range(7)),
             "L2Norm.weight",
         ),
-        tilings=((21, "VOC"), (None, "COCO")),
+        tilings=((21, "VOC"), (81, "COCO"), (None, "COCO")),
         clamped_sizes=True,
         clamped_centres=True,
     ),
@@ -186,6 +250,8 @@ SOURCES = (
         mean=(123.675, 116.28, 103.53),
         background_last=True,
         integer_sizes=True,
+        differences=_MMDETECTION_DIFFERENCES,
+        check=_check_mmdetection,
     ),
     # open-mmlab/mmdetection 2.0 to 2.13: tools/model_converters/upgrade_ssd_version.py
     Source(
@@ -200,8 +266,10 @@ SOURCES = (
         mean=(123.675, 116.28, 103.53),
         background_last=True,
         integer_sizes=True,
+        differences=_MMDETECTION_DIFFERENCES,
+        check=_check_mmdetection,
     ),
-    # weiliu89/caffe, branch ssd: python/caffe/model_libs.py, examples/ssd/ssd_{pascal,coco}.py
+    # weiliu89/caffe 4817bf8: python/caffe/model_libs.py, examples/ssd/ssd_{pascal,coco}.py
     Source(
         name="caffe",
         tensors=_names(
@@ -216,7 +284,7 @@ SOURCES = (
         rgb=False,
         integer_sizes=True,
     ),
-    # pierluigiferrari/ssd_keras: models/keras_ssd300.py, keras_ssd512.py
+    # pierluigiferrari/ssd_keras 3ac9ada: models/keras_ssd300.py, keras_ssd512.py
     Source(
         name="pierluigi",
         tensors=_names(
@@ -230,6 +298,7 @@ SOURCES = (
         ),
         rgb=False,
         channels_first=False,
+        both_tilings=(21,),  # 07+12+COCO and 07++12+COCO keep COCO's
     ),
     # chainer/chainercv: links/model/ssd/ssd_vgg16.py, multibox_coder.py, examples/ssd/caffe2npz.py
     Source(

@@ -1,6 +1,7 @@
 """Weights of other projects into our layers."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,8 @@ from absl import logging
 from ssd_keras import vgg16
 from ssd_keras.config import SSDConfig
 from ssd_keras.default_boxes import default_boxes
+from ssd_keras.initialization import initial_weights
+from ssd_keras.predictions import Predictions
 from ssd_keras.weight_conversion import (
     Arrays,
     box_shapes,
@@ -42,37 +45,44 @@ def load_weights(
 ) -> WeightReport:
     """Loads weights of another project or model, so that the model gives its detections.
 
-    A file of VGG16 sets the backbone only. From one of a whole SSD the classes are taken by name:
-    the logits of a class that the file has not keep their initial values; background and offsets
-    are always taken. After an error the model is as it was.
+    A file of VGG16 sets the backbone only. From one of a whole SSD the classes are taken by name;
+    background and offsets are always taken. What the file has not starts anew, as in a fresh model
+    of `ssd_vgg16` with these weights. After an error the model is as it was.
 
     Args:
         model: From `ssd_vgg16`.
         path: A file (see `read_tensors` for the kinds; also a `.keras` file of `ssd_vgg16`, with
             any classes), or "imagenet": keras.applications' VGG16, downloaded.
-        source: Name of the source; found out from the names of the tensors by default.
+        source: "torchvision", "amdegroot", "lufficc", "mmdetection", "mmdetection_old" (before
+            2.14), "caffe", "pierluigi", "chainercv" or "ssd_keras"; of VGG16 alone "keras_vgg16",
+            "amdegroot_vgg16" or "torchvision_vgg16". Found out from the names of the tensors by
+            default.
         source_labels: Names of the file's classes without background, if they are not VOC's or
             COCO's.
         source_config: The tiling that the file was trained with, if it is not the one that its
             source and number of classes suggest; VOC models fine-tuned from COCO need it.
 
     Returns:
-        What was used, skipped, loaded, sliced and left at its initial values. It is logged, too.
+        What was used, skipped, loaded, sliced and started anew. Its summary and warnings are
+        logged, too.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, follows no known naming, lacks tensors or does not fit
-            the model; if it needs PyTorch, and that is missing or too old.
+            the model; if it needs PyTorch, and that is missing or too old; if the model is none of
+            `ssd_vgg16`.
         OSError: If "imagenet" cannot be downloaded.
     """
+    head = next((layer for layer in model.layers if isinstance(layer, Predictions)), None)
+    if head is None:
+        raise ValueError(f"model (={model.name!r}) must be made by ssd_vgg16")
     tensors = vgg16.imagenet_tensors() if path == "imagenet" else read_tensors(path)
-    variables = {
-        f"{layer.name}/{variable.name}": variable
-        for layer in model.layers
-        for variable in layer.weights
-    }
+    variables = named_variables(model)
+    classes = None
     try:
         found = find_source(tensors, source)
+        notes = [f"source: {found.name}, {'as told' if source else 'found by its tensors'}"]
+        notes += found.check(tensors)
         if found.name == OWN:
             if source_config is None:
                 source_config, own_labels = own_meaning(path)
@@ -82,37 +92,55 @@ def load_weights(
             )
         is_ssd = _check_complete(found, tensors)
         arrays = convert(tensors, found)
+        warnings = []
         if is_ssd:
-            predictions = model.get_layer("predictions")
-            config = predictions.ssd_config
-            their_config = tiling(found, tensors, arrays, source_config)
-            check_tiling(config, their_config)
-        _check_shapes(arrays, variables)
-        notes = [f"source: {found.name}, {'as told' if source else 'found by its tensors'}"]
+            their_config, note = tiling(found, tensors, arrays, source_config)
+            check_tiling(head.ssd_config, their_config)
+            notes.append(note)
+            if source_config is None and num_outputs(arrays) in found.both_tilings:
+                warnings.append(note)
+        _check_shapes(found, tensors, arrays, variables)
         notes += _layer_notes(found, arrays)
-        classes = None
+        layers = {name.split("/")[0] for name in arrays}
+        initial = initial_weights(model, {name for name in layers if not name.endswith("_logits")})
         if is_ssd:
+            outputs = num_outputs(arrays)
             classes = match_classes(
-                num_outputs(arrays),
+                outputs,
                 source_labels,
-                predictions.num_classes,
-                predictions.labels,
+                head.num_classes,
+                head.labels,
                 found.background_last,
+                released=outputs in dict(found.tilings),
             )
-            arrays |= _fit_first(arrays, found, config)
-            arrays |= _fit_offsets(arrays, found, their_config, config)
-            arrays |= _fit_logits(arrays, classes, variables)
-            notes += [*_head_notes(found, their_config, config), classes.note]
+            steps = (
+                _fit_first(arrays, found, head.ssd_config),
+                _fit_offsets(arrays, found, their_config, head.ssd_config),
+                _fit_logits(arrays, found, classes, initial),
+            )
+            for fitted, more in steps:
+                arrays |= fitted
+                notes += more
+            notes += [classes.note, *_differences(found, their_config)]
     except ValueError as error:
         raise ValueError(f"weights (={path}): {error}") from error
-    for name, array in arrays.items():
+    for name, array in (initial | arrays).items():
         variables[name].assign(array)
 
-    report = _report(path, found, tensors, variables, arrays, classes, notes)
-    logging.info("%s", report)
+    report = _report(path, found, tensors, variables, arrays, classes, notes, warnings)
+    logging.info("%s: %s", path, report.summary)
     for warning in report.warnings:
         logging.warning("%s: %s", path, warning)
     return report
+
+
+def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """All weights of a model of `ssd_vgg16` by "<layer>/<variable>"."""
+    return {
+        f"{layer.name}/{variable.name}": variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
 
 
 def _check_complete(source: Source, tensors: Mapping[str, np.ndarray]) -> bool:
@@ -145,55 +173,29 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _check_shapes(arrays: Arrays, variables: Mapping[str, keras.Variable]) -> None:
+def _check_shapes(
+    source: Source,
+    tensors: Mapping[str, np.ndarray],
+    arrays: Arrays,
+    variables: Mapping[str, keras.Variable],
+) -> None:
     """Compares all shapes, but for the number of classes."""
-    for name, array in arrays.items():
-        if name not in variables:
-            raise ValueError(f"the model has no {name}: it must be made by ssd_vgg16")
-        theirs, ours = array.shape, tuple(variables[name].shape)
-        if "_logits" in name:
-            theirs, ours = theirs[:-1], ours[:-1]
-        if theirs != ours:
+    names = {ours: theirs for theirs, ours in source.tensors.items()}
+    for ours, array in arrays.items():
+        if ours not in variables:
+            raise ValueError(f"the model has no {ours}: it must be made by ssd_vgg16")
+        expected = tuple(variables[ours].shape)
+        if "_logits" in ours:
+            expected = (*expected[:-1], array.shape[-1])
+        if array.shape != expected:
+            if source.channels_first and ours.endswith("kernel"):
+                expected = tuple(expected[axis] for axis in (3, 2, 0, 1))
+            hint = "; released weights fit models of width 1.0 only" if "conv1_1" in ours else ""
+            theirs = names[ours]
             raise ValueError(
-                f"{name} has shape {array.shape}, but in the model {tuple(variables[name].shape)}: "
-                "released weights fit models of width 1.0 only"
+                f"{theirs} has shape {tensors[theirs].shape}, but must have {expected} for the "
+                f"model's {ours}{hint}"
             )
-
-
-def _fit_first(arrays: Arrays, source: Source, config: SSDConfig) -> Arrays:
-    kernel, bias = arrays["conv1_1/kernel"], arrays["conv1_1/bias"]
-    return {"conv1_1/bias": shift_mean(kernel, bias, source.mean, config.mean)}
-
-
-def _fit_offsets(
-    arrays: Arrays, source: Source, source_config: SSDConfig, config: SSDConfig
-) -> Arrays:
-    """The offsets heads, for default boxes of the model's exact shapes and variances."""
-    fitted = {}
-    theirs = box_shapes(source_config, source.clamped_sizes)
-    for feature_map, their_shapes, our_shapes in zip(
-        config.feature_maps, theirs, box_shapes(config), strict=True
-    ):
-        kernel, bias = (f"{feature_map.name}_offsets/{v}" for v in ("kernel", "bias"))
-        fitted[kernel], fitted[bias] = recode_offsets(
-            arrays[kernel],
-            arrays[bias],
-            their_shapes,
-            our_shapes,
-            source_config.variances,
-            config.variances,
-        )
-    return fitted
-
-
-def _fit_logits(
-    arrays: Arrays, classes: ClassMatch, variables: Mapping[str, keras.Variable]
-) -> Arrays:
-    return {
-        name: select_classes(array, classes.rows, np.asarray(variables[name]))
-        for name, array in arrays.items()
-        if "_logits" in name
-    }
 
 
 def _layer_notes(source: Source, arrays: Arrays) -> list[str]:
@@ -205,31 +207,72 @@ def _layer_notes(source: Source, arrays: Arrays) -> list[str]:
     return notes
 
 
-def _head_notes(source: Source, theirs: SSDConfig, ours: SSDConfig) -> list[str]:
-    notes = [f"default boxes: {theirs.image_size} x {theirs.image_size}, the model's tiling"]
-    if source.mean != ours.mean:
-        notes.append(
-            f"conv1_1: mean {source.mean} folded into the bias (the model subtracts {ours.mean}); "
-            "exact but for the outermost pixels"
+# Each gives what replaces some of a file's arrays, and notes for the report.
+
+
+def _fit_first(arrays: Arrays, source: Source, config: SSDConfig) -> tuple[Arrays, list[str]]:
+    """conv1_1's bias, [64], for the mean that the model subtracts."""
+    if source.mean == config.mean:
+        return {}, []
+    kernel, bias = arrays["conv1_1/kernel"], arrays["conv1_1/bias"]
+    note = (
+        f"conv1_1: mean {source.mean} folded into the bias (the model subtracts {config.mean}); "
+        "exact but for the outermost pixels"
+    )
+    return {"conv1_1/bias": shift_mean(kernel, bias, source.mean, config.mean)}, [note]
+
+
+def _fit_offsets(
+    arrays: Arrays, source: Source, source_config: SSDConfig, config: SSDConfig
+) -> tuple[Arrays, list[str]]:
+    """The offsets heads, kernels [3, 3, channels, A * 4] and biases [A * 4].
+
+    They are made to fit default boxes of the model's exact shapes and variances.
+    """
+    fitted, recoded, notes = {}, 0, []
+    shapes = zip(box_shapes(source_config, source.clamped_sizes), box_shapes(config), strict=True)
+    for feature_map, (theirs, ours) in zip(config.feature_maps, shapes, strict=True):
+        kernel, bias = (f"{feature_map.name}_offsets/{v}" for v in ("kernel", "bias"))
+        variances = source_config.variances, config.variances
+        recoded += int((theirs != ours).any(axis=1).sum())
+        fitted[kernel], fitted[bias] = recode_offsets(
+            arrays[kernel], arrays[bias], theirs, ours, *variances
         )
-    shapes = zip(box_shapes(theirs, source.clamped_sizes), box_shapes(ours), strict=True)
-    recoded = sum(int((a != b).any(axis=1).sum()) for a, b in shapes)
     if recoded:
         notes.append(
             f"offsets: {recoded} of the shapes of default boxes are clamped or truncated in one of "
             "the two; kernels and biases are recoded so that decoded boxes stay the same"
         )
-    outside = int((default_boxes(theirs)[:, :2] > 1).any(axis=1).sum())
-    if source.clamped_centres and outside:
-        notes.append(
-            f"DIFFERENCE: {outside} default boxes are centred outside the image, where "
-            f"{source.name} moves them to its edge and this model, as the original, does not"
-        )
     if source.offset_order != (0, 1, 2, 3):
         notes.append("offsets: (cx, cy, w, h) reordered to (cy, cx, h, w)")
-    if source.background_last:
-        notes.append("logits: background moved from last to first")
-    return notes
+    return fitted, notes
+
+
+def _fit_logits(
+    arrays: Arrays, source: Source, classes: ClassMatch, initial: Arrays
+) -> tuple[Arrays, list[str]]:
+    """The logits heads, kernels [3, 3, channels, A * (1 + C)] and biases [A * (1 + C)]."""
+    fitted = {
+        name: select_classes(array, classes.rows, initial[name])
+        for name, array in arrays.items()
+        if "_logits" in name
+    }
+    moved = ["logits: background moved from last to first"] if source.background_last else []
+    return fitted, moved
+
+
+def _differences(source: Source, source_config: SSDConfig) -> list[str]:
+    """What the source's own detector does otherwise."""
+    if not source.clamped_centres:
+        return [*source.differences]
+    outside = int((default_boxes(source_config)[:, :2] > 1).any(axis=1).sum())
+    if not outside:
+        return [*source.differences]
+    return [
+        f"DIFFERENCE: {outside} default boxes are centred outside the image, where {source.name} "
+        "moves them to its edge and this model, as the original, does not",
+        *source.differences,
+    ]
 
 
 def _report(
@@ -240,12 +283,16 @@ def _report(
     arrays: Arrays,
     classes: ClassMatch | None,
     notes: list[str],
+    warnings: list[str],
 ) -> WeightReport:
     states = dict.fromkeys((name.split("/")[0] for name in variables), "fresh")
     for name in arrays:
         layer = name.split("/")[0]
         states[layer] = classes.state if classes and layer.endswith("_logits") else "loaded"
-    warnings = []
+    if path != "imagenet":
+        with open(path, "rb") as file:
+            notes = [f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}", *notes]
+    warnings = [*warnings]
     if states.get("fc6") == "fresh":
         warnings.append(
             "fc6 and fc7 are not in the file and START RANDOM: use weights with top, or a "
@@ -253,6 +300,8 @@ def _report(
         )
     if classes and classes.fresh:
         warnings.append(f"classes that are not in the file start random: {_some(classes.fresh)}")
+    if classes and classes.warning:
+        warnings.append(classes.warning)
     return WeightReport(
         path=os.fspath(path),
         source=source.name,
@@ -266,4 +315,6 @@ def _report(
 def _use(name: str, source: Source) -> str:
     if "_mbox_priorbox/" in name:
         return "used: compared with the tiling"
+    if name == "meta.mmdet_version":
+        return "used: tells where the background is"
     return f"used: {source.tensors[name]}" if name in source.tensors else "skipped: unknown"

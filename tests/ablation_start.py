@@ -9,7 +9,6 @@ start of all new layers; the parts of ours (`ssd_keras.initialization`) are then
 
 import argparse
 import json
-import math
 import time
 
 import keras
@@ -18,6 +17,7 @@ from ssd_keras import SSD300_VOC, initialization, model, train_dataset
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.optimizer import Adam, CaffeSGD, Schedule
 from ssd_keras.records import read_card
+from ssd_keras.weights import named_variables
 
 # name: (parts of the start, warm-up, clip, optimizer)
 VARIANTS = {
@@ -34,21 +34,20 @@ VARIANTS = {
 
 
 def build(parts, weights, labels):
-    """The model with some parts of the balanced start; those of ssd_vgg16 itself are put aside."""
-    backbone, heads = model.balance_backbone, model.balance_heads
-    model.balance_backbone = model.balance_heads = lambda _: None
-    try:
-        keras.utils.set_random_seed(0)
-        network = model.ssd_vgg16(SSD300_VOC, len(labels), weights=weights, labels=labels)
-    finally:
-        model.balance_backbone, model.balance_heads = backbone, heads
-    if parts == "fc6":
-        kernel = network.get_layer("fc6").kernel
-        kernel.assign(math.sqrt(2) * initialization._POOL5_SCALE * kernel)
-    if parts in ("backbone", "all"):
-        backbone(network)
-    if parts == "all":
-        heads(network)
+    """The model with some parts of the balanced start, the original's in place of the others."""
+    keras.utils.set_random_seed(0)
+    network = model.ssd_vgg16(SSD300_VOC, len(labels), weights=weights, labels=labels)
+    kept = {"": (), "fc6": ("fc6",), "backbone": ("fc", "conv"), "all": ("fc", "conv")}[parts]
+    # As if fc6 had been loaded, too: its own kernel is the initializer's.
+    vgg = [f"conv{b}_{i}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
+    xavier = initialization.initial_weights(network, {*vgg, "fc6"})
+    fc6 = network.get_layer("fc6")
+    xavier["fc6/kernel"] = fc6.kernel_initializer(fc6.kernel.shape)
+    variables = named_variables(network)
+    for name, array in xavier.items():
+        is_head = "_offsets/" in name or "_logits/" in name
+        if parts != "all" if is_head else not name.startswith(kept):
+            variables[name].assign(array)
     return network
 
 

@@ -38,7 +38,7 @@ def random_layers(model, size, outputs, seed=0):
     return groups, rng.uniform(5, 30, model.get_layer("conv4_3_norm").scale.shape[0]).astype("f")
 
 
-def write_file(tmp_path, source, size, tiling, groups, scale, old=False):
+def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior):
     """The file that the source's own code would have written."""
     *names, scale_name = peer.layer_names(source, size)
     layers = [
@@ -50,7 +50,10 @@ def write_file(tmp_path, source, size, tiling, groups, scale, old=False):
         path = tmp_path / "net.caffemodel"
         sizes = peer.SIZES[size, tiling]
         heads = [name.replace("_loc", "_priorbox") for name in names[2]]
-        priors = [] if old else list(zip(heads, sizes, sizes[1:], strict=False))
+        rows = zip(heads, sizes, sizes[1:], peer.RATIOS[size], peer.STEPS[size], strict=False)
+        keys = ("low", "high", "ratios", "step")
+        boxes = [(h, {**dict(zip(keys, row, strict=True)), **prior}) for h, *row in rows]
+        priors = [] if old else [(head, peer.prior_box(**values)) for head, values in boxes]
         blobs = [(name, list(pair)) for name, pair in layers] + [(scale_name, [scale])]
         path.write_bytes(peer.caffemodel(blobs, priors, old))
     elif source == "pierluigi":

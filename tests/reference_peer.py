@@ -218,6 +218,14 @@ def float_field(number, value):
     return varint(number << 3 | 5) + np.float32(value).tobytes()
 
 
+def prior_box(low, high, ratios, step, clip=False, variance=(0.1, 0.1, 0.2, 0.2), offset=0.5):
+    """PriorBoxParameter as ssd_pascal.py lets Caffe write it."""
+    repeated = [(1, low), (2, high), *((3, r) for r in ratios), *((6, v) for v in variance)]
+    floats = b"".join(float_field(n, v) for n, v in repeated if v is not None)
+    flags = varint(4 << 3) + varint(1) + varint(5 << 3) + varint(int(clip))
+    return floats + flags + float_field(10, step) + float_field(13, offset)
+
+
 def blob(array, old):
     """BlobProto: shape and packed data; before 2015, four dimensions instead of the shape."""
     data = field(5, array.astype("<f4").tobytes())
@@ -228,7 +236,7 @@ def blob(array, old):
 
 
 def caffemodel(layers, priors=(), old=False):
-    """Bytes of a .caffemodel: [(name, [arrays])] and [(name, min_size, max_size)].
+    """Bytes of a .caffemodel: [(name, [arrays])] and [(name, PriorBoxParameter)].
 
     With `old`, V1LayerParameter and four-dimensional blobs.
     """
@@ -238,8 +246,7 @@ def caffemodel(layers, priors=(), old=False):
         layer = field(name_number, name.encode()) + (b"" if old else field(2, b"Convolution"))
         layer += b"".join(field(blobs_number, blob(a, old)) for a in arrays)
         data += field(number, layer)
-    for name, low, high in priors:
-        parameter = float_field(1, low) + float_field(2, high) + float_field(3, 2)
+    for name, parameter in priors:
         data += field(100, field(1, name.encode()) + field(2, b"PriorBox") + field(203, parameter))
     return data
 

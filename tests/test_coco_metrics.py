@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ssd_keras.coco_metrics import COCO_STATISTICS, coco_average_precision
+from ssd_keras.coco_metrics import COCO_STATISTICS, coco_average_precision, coco_results
 from ssd_keras.records import Sample
 
 LABELS = ("cat", "dog", "cow")
@@ -96,6 +96,22 @@ def test_equals_pycocotools_on_the_files(seed, tmp_path, capsys):
     assert result.classes["cow"] == pytest.approx(cow.mean(), abs=1e-9)
     assert result.statistics["AP"] == pytest.approx(np.mean(list(result.classes.values())))
     assert capsys.readouterr().out == ""
+
+
+def test_results_are_in_cocos_format(tmp_path):
+    dataset, results, samples, found = random_case(0)
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(dataset))
+    for written in (
+        coco_results(found, samples, CATEGORY_IDS),  # ids are the samples' names
+        coco_results(found, samples, CATEGORY_IDS, path),
+    ):
+        assert json.loads(json.dumps(written)) == written
+        assert len(written) == len(results)
+        for ours, theirs in zip(written, results, strict=True):
+            assert ours == {**theirs, "bbox": pytest.approx(theirs["bbox"], abs=2e-3)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert len(COCO(path).loadRes(written).anns) == len(results)
 
 
 def test_ground_truth_of_the_samples():

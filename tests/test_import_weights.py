@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -7,19 +8,26 @@ from peer_files import narrow, random_layers, write_file
 
 from ssd_keras.config import SSD300_COCO
 
-# The command builds the network of full width; here it is narrow, to be quick.
+# The command builds the network of full width; here it is narrow, to be quick. It is a process of
+# its own, since flags of several commands cannot live in one, which runs it several times.
 RUN = """
-import functools
-from absl import app
+import functools, json, sys
+from absl import flags
 from ssd_keras import import_weights as command
 command.ssd_vgg16 = functools.partial(command.ssd_vgg16, width=1 / 8)
-app.run(command.main)
+for arguments in json.loads(sys.argv[1]):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["import_weights", *arguments])
+    print("exit", command.main([]), flush=True)
 """
 
 
-def run(*flags):
-    command = [sys.executable, "-c", RUN, *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*commands):
+    """Runs the command with each of the lists of flags; gives stdout and stderr of all."""
+    python = [sys.executable, "-c", RUN, json.dumps(commands)]
+    done = subprocess.run(python, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
@@ -27,14 +35,37 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
     path = write_file(tmp_path, "torchvision", 300, "COCO", groups, scale)
     classes, out = tmp_path / "classes.txt", tmp_path / "out" / "model.keras"
     classes.write_text("person\nplatelet\n")
-    flags = [f"--weights={path}", f"--classes={classes}", f"--out={out}"]
+    other = tmp_path / "other"
+    other.mkdir()
+    other_groups, scale = random_layers(narrow(SSD300_COCO, 1), 300, 3)
+    theirs = write_file(other, "lufficc", 300, "COCO", other_groups, scale)
+    (other / "theirs.txt").write_text("cell\nplatelet\n")
+    usual = [f"--classes={classes}", "--config=SSD300_COCO"]
 
-    done = run(*flags, "--config=SSD300_COCO")
-    assert done.returncode == 0, done.stderr
-    assert "source: torchvision, found by its tensors" in done.stdout
-    assert "backbone.extra.0.7.1.weight" in done.stdout
-    assert "71 of 71 tensors used; layers: 30 loaded, 6 sliced, 0 fresh" in done.stdout
+    stdout, stderr = run(
+        [f"--weights={path}", f"--out={out}", *usual],
+        [f"--weights={path}", f"--out={out}", *usual],
+        [
+            *(f"--weights={theirs}", f"--out={other / 'model.keras'}", *usual),
+            *(f"--source_classes={other / 'theirs.txt'}", "--source_config=SSD300_COCO"),
+        ],
+    )
+    first, again, custom = stdout.split("exit")[:3]
+    assert "source: torchvision, found by its tensors" in first
+    assert "backbone.extra.0.7.1.weight" in first
+    assert "71 of 71 tensors used; layers: 30 loaded, 6 sliced, 0 fresh" in first
+    assert first.count("used: conv1_1/kernel") == 1
+    assert "used: conv1_1/kernel" not in stderr  # the table is printed, not logged as well
     model = keras.models.load_model(out)
     assert model.get_layer("predictions").labels == ("person", "platelet")
     fc7 = groups[0][14][0].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(model.get_layer("fc7").kernel, fc7)
+
+    assert "None" in again.split()[0]  # how the first ended
+    assert "model.keras) exists already" in stderr
+
+    assert "tiling: source_config, as told" in custom
+    model = keras.models.load_model(other / "model.keras")
+    bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 3)
+    theirs = other_groups[3][5][1].reshape(4, 3)
+    np.testing.assert_array_equal(bias[:, [0, 2]], theirs[:, [0, 2]])

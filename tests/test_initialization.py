@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from ssd_keras.initialization import balance_backbone
+from ssd_keras.config import SSD300_VOC
+from ssd_keras.initialization import initial_weights
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.predictions import split_predictions
+from ssd_keras.weights import load_weights
 from tests.tiny import TINY
 
 
@@ -37,28 +39,62 @@ def test_heads_start_at_a_tenth_of_xavier(model):
 
 
 def test_backbone_gets_hes_gain_and_fc6_takes_the_features_scale_out(model):
-    before = {n: model.get_layer(n).kernel.numpy() for n in ("fc6", "fc7", "conv9_2", "conv5_3")}
-    balance_backbone(model)
-    gains = {n: float(np.max(model.get_layer(n).kernel / k)) for n, k in before.items()}
+    start = initial_weights(model, VGG)
+    gains = {
+        n: float(np.max(start[f"{n}/kernel"] / model.get_layer(n).kernel))
+        for n in ("fc6", "fc7", "conv9_2", "fc7_logits")
+    }
     root = math.sqrt(2)
-    wanted = {"fc6": 0.08 * root, "fc7": root, "conv9_2": root, "conv5_3": 1}
+    wanted = {"fc6": 0.08 * root, "fc7": root, "conv9_2": root, "fc7_logits": 1}
     assert gains == pytest.approx(wanted, rel=1e-5)
+    assert "conv5_3/kernel" not in start
 
 
-def test_only_what_starts_random_is_balanced(tmp_path, model):
+def test_behind_a_pretrained_fc6_all_is_xavier(model):
+    start = initial_weights(model, {*VGG, "fc6", "fc7"})
+    for name in ("conv8_1", "fc7_logits", "fc7_offsets"):
+        bound = limit(model.get_layer(name))
+        assert 0.95 * bound < np.abs(start[f"{name}/kernel"]).max() <= bound * (1 + 1e-6)
+        assert not start[f"{name}/bias"].any()
+
+
+VGG = [f"conv{b}_{i}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
+
+
+def vgg_file(path, model, *, top):
     rng = np.random.default_rng(0)
-    names = [f"conv{b}_{i}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
     arrays = {}
-    for name in names:
+    for name in (*VGG, *(("fc6", "fc7") if top else ())):
         shape = model.get_layer(name).kernel.shape
-        block, number = name[4:].split("_")
-        arrays[f"block{block}_conv{number}/kernel"] = rng.normal(size=shape).astype("f")
-        arrays[f"block{block}_conv{number}/bias"] = np.zeros(shape[-1], "f")
-    np.savez(tmp_path / "vgg.npz", **arrays)
-    loaded = ssd_vgg16(TINY, 2, width=1 / 16, weights=tmp_path / "vgg.npz")
-    np.testing.assert_array_equal(loaded.get_layer("conv4_3").kernel, arrays["block4_conv3/kernel"])
-    fc6, fc7 = (loaded.get_layer(n) for n in ("fc6", "fc7"))
-    assert np.abs(fc6.kernel).max() == pytest.approx(0.08 * math.sqrt(2) * limit(fc6), rel=0.01)
-    assert np.abs(fc7.kernel).max() == pytest.approx(math.sqrt(2) * limit(fc7), rel=0.02)
-    head = loaded.get_layer("fc7_logits")
-    assert np.abs(head.kernel).max() == pytest.approx(0.1 * limit(head), rel=0.02)
+        arrays[f"{name}/0"] = rng.normal(size=shape).astype("f").transpose(3, 2, 0, 1)
+        arrays[f"{name}/1"] = np.zeros(shape[-1], "f")
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize("kind", ["bare", "with fc6", "whole"])
+def test_both_doors_lead_to_the_same_start(tmp_path, model, kind):
+    """`load_weights` on a fresh model, on a used one, and `ssd_vgg16(weights=...)`."""
+    path = tmp_path / ("w.keras" if kind == "whole" else "w.npz")
+    config = SSD300_VOC if kind == "whole" else TINY
+    if kind == "whole":
+        ssd_vgg16(config, 2, width=1 / 16, labels=("cat", "dog")).save(path)
+    else:
+        vgg_file(path, model, top=kind == "with fc6")
+    options = {"width": 1 / 16, "labels": ("dog", "bird", "cat")}
+    keras.utils.set_random_seed(1)
+    expected = ssd_vgg16(config, 3, weights=path, **options).get_weights()
+    keras.utils.set_random_seed(1)
+    loaded = ssd_vgg16(config, 3, **options)
+    for _ in range(2):
+        load_weights(loaded, path)
+        for ours, theirs in zip(loaded.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for variable in loaded.trainable_variables:
+            variable.assign(variable + 1)
+    load_weights(loaded, path)
+    head, fc6 = loaded.get_layer("fc7_logits"), loaded.get_layer("fc6")
+    fresh = head.kernel.numpy().reshape(-1, 6, 4)[..., 2]  # "bird"
+    bound = limit(head) * (0.1 if kind == "bare" else 1)
+    assert np.abs(fresh).max() == pytest.approx(bound, rel=0.05)
+    if kind == "bare":
+        assert np.abs(fc6.kernel).max() == pytest.approx(0.08 * math.sqrt(2) * limit(fc6), rel=0.01)

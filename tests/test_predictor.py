@@ -145,6 +145,25 @@ def test_detect_records_keeps_the_stored_order(tmp_path):
         detect_records(Detector(("cat",), run), tmp_path / "records")
 
 
+def test_classes_of_records_are_found_by_name(tmp_path):
+    """A network of 91 outputs on records of 80 classes: ids that COCO does not use are left out."""
+    write_records(shapes(1, 0, image_size=64), tmp_path / "records", SHAPE_LABELS, shards=1)
+    labels = ("N/A 1", *reversed(SHAPE_LABELS), "N/A 7")
+
+    def run(images):
+        return {
+            "boxes": tf.zeros([1, 7, 4]),
+            "scores": tf.range(0.7, 0.0, -0.1)[None, :],
+            "classes": tf.range(1, 8)[None, :],
+            "num_detections": tf.constant([7]),
+        }
+
+    (found,), _, _ = detect_records(Detector(labels, run), tmp_path / "records")
+    assert found["classes"].tolist() == [5, 4, 3, 2, 1]
+    np.testing.assert_allclose(found["scores"], [0.6, 0.5, 0.4, 0.3, 0.2], rtol=1e-5)
+    assert found["boxes"].shape == (5, 4)
+
+
 def test_batched():
     assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
     assert list(batched([], 2)) == []

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import subprocess
@@ -12,12 +13,14 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_keras import callbacks, pipeline
+from ssd_keras.config import SSD300_VOC
 from ssd_keras.default_boxes import default_boxes
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.matching import match
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.records import Sample, write_records
 from ssd_keras.training import Recipe, train
+from ssd_keras.vgg16 import CONVOLUTIONS
 from tests.tiny import TINY
 
 LABELS = ("red", "blue")
@@ -279,6 +282,69 @@ def test_the_command_reports_errors_in_one_line(records, tmp_path):
     assert "Traceback" not in got.stderr
     assert got.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "none" in got.stderr
+
+
+def vgg_file(path):
+    """A VGG16 with fc6 and fc7, in Caffe's names."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for layer in narrow().layers:
+        if layer.name in ("fc6", "fc7", *CONVOLUTIONS):
+            shape = layer.kernel.shape
+            arrays[f"{layer.name}/0"] = rng.normal(0, 0.1, shape).astype("f").transpose(3, 2, 0, 1)
+            arrays[f"{layer.name}/1"] = np.zeros(shape[-1], "f")
+    np.savez(path, **arrays)
+
+
+def test_a_run_says_what_it_started_from(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: None)  # only the start matters
+    path, other = tmp_path / "vgg.npz", tmp_path / "other.npz"
+    vgg_file(path)
+    run_dir = tmp_path / "run"
+    start = {"path": path, "source": "caffe"}
+    model = train(narrow(), RECIPE, run_dir, [records], weights=start)
+    kernel = np.load(path)["conv1_1/0"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(model.get_layer("conv1_1").kernel, kernel)
+    assert json.loads((run_dir / "run.json").read_text())["weights"] == str(path)
+    report = (run_dir / "weights.txt").read_text()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in report
+    assert "source: caffe, as told" in report
+    model.optimizer.build(model.trainable_variables)
+    model.save(run_dir / "last.keras")
+    path.unlink()  # a resumption needs it no more
+    resumed = train(narrow(), RECIPE, run_dir, [records], weights=start)
+    np.testing.assert_array_equal(resumed.get_layer("conv1_1").kernel, kernel)
+    for weights in ({"path": other}, None):
+        with pytest.raises(ValueError, match="holds a run with another weights"):
+            train(narrow(), RECIPE, run_dir, [records], weights=weights)
+
+
+# The command with its start only.
+START = """
+from absl import app
+from ssd_keras import train
+from ssd_keras.weights import load_weights
+
+def start(model, *_, weights, **__):
+    print(load_weights(model, **weights))
+
+train.train, train.plot_history = start, lambda *_: None
+app.run(train.main)
+"""
+
+
+def test_the_command_starts_from_an_ssd_of_other_classes(records, tmp_path):
+    theirs = ssd_vgg16(SSD300_VOC, 2, width=1 / 32, labels=("dog", "red"))
+    theirs.save_weights(tmp_path / "theirs.weights.h5")  # which tell neither classes nor tiling
+    (tmp_path / "classes.txt").write_text("dog\nred\n")
+    command = [sys.executable, "-c", START, f"--records={records}", "--run_dir=run"]
+    command += ["--init=theirs.weights.h5", "--init-source=ssd_keras", "--width=0.03125"]
+    command += ["--source_classes=classes.txt", "--source_config=SSD300_VOC"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "source: ssd_keras, as told" in done.stdout
+    assert "tiling: source_config, as told" in done.stdout
+    assert "sliced: background and 1 of the file's 2 classes; fresh: 1" in done.stdout
 
 
 def test_mixed_precision_trains(records, tmp_path):

@@ -9,11 +9,15 @@ from ssd_keras.class_names import (
     COCO_ID_NAMES,
     VOC_CLASSES,
     class_key,
+    is_unused,
 )
 from ssd_keras.config import SSD300_VOC, SSD512_COCO
+from ssd_keras.model import ssd_vgg16
 from ssd_keras.weight_conversion import box_shapes, convert, recode_offsets, select_classes
 from ssd_keras.weight_meaning import match_classes
 from ssd_keras.weight_sources import find_source
+from ssd_keras.weights import load_weights
+from tests.tiny import TINY
 
 
 def test_fc_layers_keep_every_third_cell_and_every_fourth_unit():
@@ -69,6 +73,36 @@ def test_convert_turns_layout_colour_and_offsets():
     assert list(arrays) == ["conv1_1/kernel", "conv4_3_offsets/bias"]
 
 
+def test_fully_connected_layers_of_other_projects_are_named():
+    dense = np.broadcast_to(np.float32(0), (4096, 25088))
+    with pytest.raises(
+        ValueError,
+        match=r"vgg.31.weight has shape \(4096, 25088\), as in the VGG16 that is not red",
+    ):
+        convert({"vgg.31.weight": dense}, find_source(["vgg.31.weight"]))
+
+
+def test_fc1_and_fc2_reach_fc6_and_fc7(monkeypatch):
+    """Of the whole ImageNet VGG16, in a model of full width."""
+    shapes = {"fc1/kernel": (25088, 4096), "fc2/kernel": (4096, 4096)}
+    model = ssd_vgg16(TINY, 2)
+    for name in vgg16.CONVOLUTIONS:
+        theirs = f"block{name[4]}_conv{name[6]}"
+        shapes[f"{theirs}/kernel"] = model.get_layer(name).kernel.shape
+        shapes[f"{theirs}/bias"] = shapes[f"{theirs}/kernel"][-1:]
+    tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    units = np.arange(4096, dtype="f4")
+    tensors |= {"fc1/bias": units, "fc2/bias": -units}
+    tensors["fc1/kernel"] = np.broadcast_to(units, (25088, 4096))
+    tensors["fc2/kernel"] = np.broadcast_to(-units[:, None], (4096, 4096))
+    monkeypatch.setattr(vgg16, "imagenet_tensors", lambda: tensors)
+    report = load_weights(model, "imagenet")
+    assert report.source == "keras_vgg16"
+    fc6, fc7 = (model.get_layer(name) for name in ("fc6", "fc7"))
+    assert fc6.kernel.numpy()[2, 1, 7, 3] == fc6.bias.numpy()[3] == 12
+    assert fc7.kernel.numpy()[0, 0, 3, 7] == fc7.bias.numpy()[3] == -12
+
+
 def test_recoded_offsets_decode_to_the_same_boxes():
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(3, 3, 5, 16)).astype("f4")
@@ -118,7 +152,8 @@ def test_coco_has_80_classes_of_90_ids():
     assert len(COCO_CLASSES) == len(COCO_CATEGORY_IDS) == 80
     assert COCO_CATEGORY_IDS[:13] == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14)
     assert COCO_CATEGORY_IDS[-1] == 90
-    assert COCO_ID_NAMES.count("N/A") == 10
+    assert [n for n in COCO_ID_NAMES if is_unused(n)][:2] == ["N/A 12", "N/A 26"]
+    assert len(set(COCO_ID_NAMES)) == 90
     assert COCO_ID_NAMES[16] == "cat"  # id 17
 
 
@@ -137,6 +172,10 @@ def test_all_voc_classes_are_in_coco_under_some_name():
         ((91, None, 80, None, False), (0, *COCO_CATEGORY_IDS)),
         ((91, None, 90, None, False), tuple(range(91))),
         ((91, None, 90, COCO_ID_NAMES, False), tuple(range(91))),
+        (  # as torchvision names them
+            (91, ["N/A" if is_unused(n) else n for n in COCO_ID_NAMES], 90, COCO_ID_NAMES, False),
+            tuple(range(91)),
+        ),
         ((21, None, 2, ("tv", "Dining Table"), False), (0, 20, 11)),
         ((81, None, 2, ("N/A", "aeroplane"), False), (0, -1, 5)),
     ],

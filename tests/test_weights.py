@@ -1,16 +1,26 @@
 import dataclasses
+import json
+import zipfile
+from operator import itemgetter
 
 import keras
 import numpy as np
 import pytest
 import reference_peer as peer
-from peer_files import narrow, random_layers, write_file
+from peer_files import WIDTH, narrow, random_layers, write_file
 
-from ssd_keras.class_names import COCO_CLASSES, COCO_ID_NAMES, VOC_CLASSES
+from ssd_keras.class_names import COCO_CATEGORY_IDS, COCO_CLASSES, COCO_ID_NAMES, VOC_CLASSES
+from ssd_keras.coco_metrics import coco_results
 from ssd_keras.config import CONFIGS, SSD300_COCO, SSD300_VOC
 from ssd_keras.detections import DetectionDecoder
+from ssd_keras.exporting import class_labels
 from ssd_keras.model import ssd_vgg16
+from ssd_keras.predictor import detect_records, keras_detector
+from ssd_keras.records import write_records
+from ssd_keras.shapes import shapes
 from ssd_keras.vgg16 import CONVOLUTIONS
+from ssd_keras.weight_files import read_tensors
+from ssd_keras.weight_meaning import own_meaning
 from ssd_keras.weights import load_weights
 
 
@@ -25,11 +35,15 @@ PEERS = [
     ("amdegroot", 300, "VOC", 21, False),
     ("lufficc", 512, "VOC", 21, False),
     ("mmdetection", 300, "COCO", 81, False),
+    ("mmdetection", 512, "VOC", 21, False),
     ("mmdetection_old", 300, "VOC", 21, False),
+    ("mmdetection_old", 512, "COCO", 81, False),
     ("caffe", 300, "VOC", 21, False),
     ("caffe", 512, "COCO", 81, True),
     ("pierluigi", 300, "VOC", 21, False),
+    ("pierluigi", 512, "VOC", 21, False),
     ("chainercv", 300, "VOC", 21, False),
+    ("chainercv", 512, "VOC", 21, False),
 ]
 
 
@@ -66,14 +80,17 @@ def test_the_model_predicts_what_the_peer_predicts(tmp_path, source, size, tilin
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_amdegroot_moves_114_centres_into_the_image_and_the_report_says_so(tmp_path, voc_model):
+@pytest.mark.parametrize("source", ["amdegroot", "lufficc"])
+def test_some_move_114_centres_into_the_image_and_the_report_says_so(tmp_path, voc_model, source):
     """The last row and column of conv8_2: (9 + 0.5) * 32 = 304 of 300 pixels; 19 cells of 6."""
     priors = [peer.prior_boxes(300, "VOC", False, clamp) for clamp in ("sizes", "all")]
     assert (priors[0] != priors[1]).any(axis=1).sum() == 114
     np.testing.assert_allclose(np.abs(priors[0] - priors[1]).max(), 4 / 300)
     groups, scale = random_layers(voc_model, 300, 21)
-    path = write_file(tmp_path, "amdegroot", 300, "VOC", groups, scale)
-    assert "DIFFERENCE: 114 default boxes" in str(load_weights(voc_model, path))
+    path = write_file(tmp_path, source, 300, "VOC", groups, scale)
+    assert f"DIFFERENCE: 114 default boxes are centred outside the image, where {source}" in str(
+        load_weights(voc_model, path)
+    )
 
 
 def test_another_mean_is_folded_into_the_first_layer(tmp_path):
@@ -96,7 +113,7 @@ def test_classes_are_taken_by_name_and_new_ones_stay(tmp_path):
     groups, scale = random_layers(model, 300, 91)
     path = write_file(tmp_path, "torchvision", 300, "COCO", groups, scale)
     head = model.get_layer("conv8_2_logits")
-    before = head.kernel.numpy().reshape(3, 3, -1, 6, 5), head.bias.numpy().reshape(6, 5)
+    xavier = head.kernel.numpy().reshape(3, 3, -1, 6, 5) * 10  # the heads start at a tenth of it
     report = load_weights(model, path)
     kernel, bias = head.kernel.numpy().reshape(3, 3, -1, 6, 5), head.bias.numpy().reshape(6, 5)
     theirs = groups[3][2][0].transpose(2, 3, 1, 0).reshape(3, 3, -1, 6, 91)
@@ -104,13 +121,15 @@ def test_classes_are_taken_by_name_and_new_ones_stay(tmp_path):
     for ours, row in ((0, 0), (1, 72), (3, 1), (4, 64)):
         np.testing.assert_array_equal(kernel[..., ours], theirs[..., row])
         np.testing.assert_array_equal(bias[:, ours], groups[3][2][1].reshape(6, 91)[:, row])
-    np.testing.assert_array_equal(kernel[..., 2], before[0][..., 2])
-    np.testing.assert_array_equal(bias[:, 2], before[1][:, 2])
+    np.testing.assert_allclose(kernel[..., 2], xavier[..., 2], rtol=1e-6)
+    np.testing.assert_array_equal(bias[:, 2], 0)
     assert dict(report.layers)["conv8_2_logits"] == (
         "sliced: background and 3 of the file's 90 classes; fresh: 1"
     )
     assert dict(report.layers)["conv8_2_offsets"] == "loaded"
-    assert "platelet" in report.warnings[-1]
+    assert "platelet" in report.warnings[0]
+    assert "bbox_xform_clip" in str(report)
+    assert "DIFFERENCE: torchvision cuts the boxes" in str(report)
 
 
 def keras_vgg16(top=False):
@@ -219,7 +238,10 @@ def with_nan(array):
     [
         (renamed, r"lacks extras.3.weight; it has the unknown extras.3.kernel"),
         (without_heads, r"lacks loc.0.weight, loc.0.bias, loc.1.weight and 21 more"),
-        (with_one("vgg.2.weight", lambda a: a.astype(np.float16)), "vgg.2.weight is float16"),
+        (
+            with_one("vgg.2.weight", lambda a: a.astype(np.float16)),
+            r"vgg.2.weight is float16.*v.float\(\)",
+        ),
         (with_one("vgg.2.weight", lambda a: a.astype(np.float64)), "vgg.2.weight is float64"),
         (
             with_one("vgg.2.bias", lambda a: a.astype(peer.ml_dtypes.bfloat16)),
@@ -227,10 +249,17 @@ def with_nan(array):
         ),
         (with_one("vgg.2.bias", with_nan), "vgg.2.bias holds numbers that are not finite"),
         (with_one("vgg.2.weight", lambda a: a[0]), r"vgg.2.weight has shape \(8, 3, 3\)"),
-        (with_one("vgg.31.weight", lambda a: a[:8]), "fc6/kernel has shape .* width 1.0 only"),
+        (
+            with_one("vgg.31.weight", lambda a: a[:8]),
+            r"vgg.31.weight has shape \(8, 64, 3, 3\), but must have \(128, 64, 3, 3\) for the "
+            r"model's fc6/kernel$",
+        ),
         (with_one("conf.3.bias", lambda a: a[:30]), "heads do not agree"),
         (with_one("conf.3.weight", lambda a: a[:30]), "heads do not agree"),
-        (with_one("loc.3.weight", lambda a: a[:8]), "conv9_2_offsets/kernel has shape"),
+        (
+            with_one("loc.3.weight", lambda a: a[:8]),
+            r"loc.3.weight has shape \(8, 32, 3, 3\), but must have \(24, 32, 3, 3\) for .*conv9_2",
+        ),
         (with_one("loc.3.bias", lambda a: a[:7]), "loc.3.bias has shape"),
         (lambda t: {f"layer4.{k}": v for k, v in t.items()}, "no known source"),
     ],
@@ -257,7 +286,16 @@ def test_a_wrong_file_is_refused_and_the_model_untouched(
             "its tiling is that of SSD300_VOC, but the model has that of SSD300_COCO",
         ),
         (CONFIGS["SSD512_VOC"], {}, "its tiling is that of SSD300_VOC"),
-        (dataclasses.replace(SSD300_VOC, clip=True), {}, r"clip \(=True\)"),
+        (
+            dataclasses.replace(SSD300_VOC, clip=True),
+            {},
+            r"clip \(=False\), but the model's config has clip \(=True\)",
+        ),
+        (
+            SSD300_VOC,
+            {"source_config": dataclasses.replace(SSD300_VOC, clip=True)},
+            r"clip \(=True\), but the model's config has clip \(=False\)",
+        ),
         (SSD300_VOC, {"source": "torch"}, r"source \(=torch\) must be one of keras_vgg16, torchv"),
         (SSD300_VOC, {"source": "lufficc"}, "taken for lufficc's, it lacks"),
         (SSD300_VOC, {"source_config": SSD300_COCO}, "its tiling is that of SSD300_COCO"),
@@ -322,15 +360,141 @@ def test_a_caffemodel_tells_its_tiling(tmp_path):
     path = write_file(tmp_path, "caffe", 300, "COCO", groups, scale)  # VOC from COCO
     report = load_weights(model, path)
     assert report.fresh == report.skipped == ()
-    with pytest.raises(ValueError, match="not those of source_config"):
+    assert "tiling: SSD300_COCO, as its PriorBox layers say" in report.notes
+    with pytest.raises(
+        ValueError, match=r"not those of source_config: conv4_3_norm_mbox_prior.*11 such"
+    ):
         load_weights(model, path, source_config=SSD300_VOC)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ({"clip": True}, r"conv4_3_norm_mbox_priorbox has clip \[1.0\], \[False\] in SSD300_VOC"),
+        ({"variance": [0.5]}, r"has variance \[0.5\], \[0.1, 0.1, 0.2, 0.2\]"),
+        ({"variance": ()}, r"has variance \[0.1, 0.1, 0.1, 0.1\], \[0.1, 0.1, 0.2, 0.2\]"),
+        ({"step": 50}, r"has step \[50.0\], \[8\]"),
+        ({"offset": 0}, r"has offset \[0.0\], \[0.5\]"),
+        ({"ratios": [2, 4]}, r"has aspect_ratio \[2.0, 4.0\], \[2.0\]"),
+        ({"high": None}, r"has max_size \[\], \[60\]"),
+    ],
+)
+def test_all_that_a_caffemodel_says_of_its_tiling_is_compared(tmp_path, voc_model, prior, message):
+    groups, scale = random_layers(voc_model, 300, 21)
+    path = write_file(tmp_path, "caffe", 300, "VOC", groups, scale, **prior)
+    with pytest.raises(ValueError, match=f"are not those of SSD300_VOC or .*{message}"):
+        load_weights(voc_model, path)
+
+
+def test_a_guessed_tiling_is_said_to_be_one(tmp_path, voc_model):
+    groups, scale = random_layers(voc_model, 300, 21)
+    guess = "tiling: SSD300_VOC, assumed from 21 outputs; models fine-tuned from COCO need"
+    path = write_file(tmp_path, "lufficc", 300, "VOC", groups, scale)
+    report = load_weights(voc_model, path)
+    assert any(note.startswith(guess) for note in report.notes)
+    assert report.warnings == ()
+    path = write_file(tmp_path, "pierluigi", 300, "VOC", groups, scale)
+    assert load_weights(voc_model, path).warnings[0].startswith(guess)
+    told = load_weights(voc_model, path, source_config=SSD300_VOC)
+    assert told.warnings == ()
+
+
+def test_torchvisions_network_for_512_pixels_is_refused(tmp_path):
+    model = narrow(CONFIGS["SSD512_COCO"], 90)
+    groups, scale = random_layers(model, 512, 91)
+    path = write_file(tmp_path, "torchvision", 512, "COCO", groups, scale)
+    with pytest.raises(ValueError, match=r"\(highres\) has last maps of 8, 6, 4 and 1 cells"):
+        load_weights(model, path)
+
+
+def test_mmdetection_1_has_the_background_elsewhere(tmp_path, voc_model):
+    groups, scale = random_layers(voc_model, 300, 21)
+    path = write_file(tmp_path, "mmdetection_old", 300, "VOC", groups, scale)
+    assert "mmdetection 2.0 or later assumed; 1.x has" in str(load_weights(voc_model, path))
+    tensors = read_tensors(path)
+    np.savez(tmp_path / "v1.npz", **tensors, **{"meta.mmdet_version": np.array([1, 2])})
+    with pytest.raises(ValueError, match=r"mmdetection 1.2 wrote it, .*upgrade_model_version.py"):
+        load_weights(voc_model, tmp_path / "v1.npz")
+    np.savez(tmp_path / "v2.npz", **tensors, **{"meta.mmdet_version": np.array([2, 13])})
+    report = load_weights(voc_model, tmp_path / "v2.npz")
+    assert report.skipped == ()
+    assert "assumed; 1.x" not in str(report)
+
+
+def test_features_of_torchvisions_vgg16(tmp_path, voc_model):
+    (vgg, *_), _ = random_layers(voc_model, 300, 21)
+    tensors = {
+        f"features.{place}.{v}": array
+        for place, pair in zip(peer.sequential_places()[:13], vgg, strict=False)
+        for v, array in zip(("weight", "bias"), pair, strict=True)
+    }
+    nan = {"classifier.0.weight": np.full(3, np.nan, "f4")}
+    np.savez(tmp_path / "v.npz", **tensors, **nan)
+    report = load_weights(voc_model, tmp_path / "v.npz")
+    assert report.source == "torchvision_vgg16"
+    kernel = vgg[0][0].transpose(2, 3, 1, 0)[:, :, ::-1]
+    np.testing.assert_array_equal(voc_model.get_layer("conv1_1").kernel, kernel)
+    np.savez(tmp_path / "v.npz", **tensors, **{"classifier.0.weight": np.zeros(3, "f4")})
+    with pytest.raises(ValueError, match="scaled to a deviation of 1"):
+        load_weights(voc_model, tmp_path / "v.npz")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "options", "warning"),
+    [
+        (4, ("cat", "dog", "bird"), {}, "does not name its 3 classes; they are taken for the mod"),
+        (4, ("cat", "dog", "bird"), {"source_labels": ("cat", "dog", "bird")}, None),
+        (4, None, {}, None),
+        (21, VOC_CLASSES, {}, "its 20 classes; they are taken for aeroplane ... tvmonitor: give"),
+        (91, ("cat",), {}, None),
+    ],
+)
+def test_classes_that_are_guessed_are_a_warning(tmp_path, outputs, labels, options, warning):
+    model = narrow(SSD300_COCO, len(labels) if labels else outputs - 1, labels)
+    groups, scale = random_layers(model, 300, outputs)
+    path = write_file(tmp_path, "torchvision", 300, "COCO", groups, scale)
+    warnings = load_weights(model, path, **options).warnings
+    assert len(warnings) == (warning is not None)
+    assert warning is None or warning in warnings[0]
+
+
+def test_a_model_that_is_no_ssd_is_refused(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="predictions")(inputs))
+    with pytest.raises(ValueError, match="must be made by ssd_vgg16"):
+        load_weights(model, tmp_path / "none.npz")
+
+
+def own_file(path, config):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[" * 100_000, "RecursionError|recursion"),
+        (" " * (1 << 25), "config.json would take 33554432 bytes"),
+        ("{}", "must be a .keras file of one"),
+        (
+            json.dumps(
+                {"config": {"layers": [{"name": "predictions", "config": {"labels": [1, 2]}}]}}
+            ),
+            r"its labels \(=\[1, 2\]\) must be names",
+        ),
+    ],
+)
+def test_damaged_configs_of_own_models_are_refused(tmp_path, config, message):
+    own_file(tmp_path / "m.keras", config)
+    with pytest.raises(ValueError, match=message):
+        own_meaning(tmp_path / "m.keras")
 
 
 def test_weights_of_full_width_do_not_fit_a_narrow_model(tmp_path):
     path = tmp_path / "v.npz"
     np.savez(path, **{f"{n}/{v.name}": v for n, v in _pairs(keras_vgg16())})
     model = ssd_vgg16(SSD300_VOC, 1, width=1 / 4)
-    with pytest.raises(ValueError, match=r"conv1_1/kernel has shape \(3, 3, 3, 8\)"):
+    with pytest.raises(ValueError, match=r"kernel has shape \(3, 3, 3, 8\), .* width 1.0 only"):
         load_weights(model, path)
 
 
@@ -347,3 +511,46 @@ def test_80_and_91_outputs_meet_by_coco_ids(tmp_path):
     theirs = groups[3][5][1].reshape(4, 91)
     assert COCO_ID_NAMES[89] == "toothbrush"
     np.testing.assert_array_equal(bias[:, [0, 1, 12, 80]], theirs[:, [0, 1, 13, 90]])
+
+
+def test_80_and_91_outputs_give_the_same_results(tmp_path):
+    """Through records of COCO and the format of its results, from one file of 91 outputs."""
+    groups, scale = random_layers(narrow(SSD300_COCO, 1), 300, 91)
+    unused = [i for i, name in enumerate(COCO_ID_NAMES, start=1) if name not in COCO_CLASSES]
+    for kernel, bias in groups[3]:  # trained, they never score
+        kernel *= 0.05
+        kernel.reshape(-1, 91, *kernel.shape[1:])[:, unused] = 0
+        bias.reshape(-1, 91)[:, unused] = -50
+    path = write_file(tmp_path, "torchvision", 300, "COCO", groups, scale)
+    write_records(
+        shapes(1, 0, image_size=64),
+        tmp_path / "records",
+        COCO_CLASSES,
+        shards=1,
+        category_ids=COCO_CATEGORY_IDS,
+    )
+    results = []
+    for labels in (COCO_CLASSES, COCO_ID_NAMES):
+        model = narrow(SSD300_COCO, len(labels), labels)
+        load_weights(model, path)
+        assert class_labels(model, SSD300_COCO, None) == labels
+        detections, samples, _ = detect_records(keras_detector(model), tmp_path / "records")
+        results.append(coco_results(detections, samples, COCO_CATEGORY_IDS))
+    assert len(results[0]) == 200
+    assert len({item["category_id"] for item in results[0]}) > 3
+    key = itemgetter("image_id", "category_id")
+    for ours, theirs in zip(*results, strict=True):
+        assert key(ours) == key(theirs)
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=0.01)
+
+
+def test_ssd_vgg16_takes_all_that_load_weights_takes(tmp_path):
+    groups, scale = random_layers(narrow(SSD300_COCO, 1), 300, 3)
+    path = write_file(tmp_path, "lufficc", 300, "COCO", groups, scale)
+    options = {"width": WIDTH, "labels": ("b",), "weights": path, "source_labels": ("a", "b")}
+    model = ssd_vgg16(SSD300_COCO, 1, source_config=SSD300_COCO, **options)
+    bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 2)
+    np.testing.assert_array_equal(bias, groups[3][5][1].reshape(4, 3)[:, [0, 2]])
+    with pytest.raises(ValueError, match="taken for amdegroot's, it lacks"):
+        ssd_vgg16(SSD300_COCO, 1, weights_source="amdegroot", **options)
