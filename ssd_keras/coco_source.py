@@ -1,7 +1,7 @@
 """COCO, and any data set in its JSON form."""
 
 import collections
-import itertools
+import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ from ssd_keras.records import Notes, Sample
 from ssd_keras.sources import (
     Object,
     Source,
+    annotated_size,
     label_id,
     make_sample,
+    mix,
     path_inside,
     read_lines,
     require_files,
@@ -30,6 +32,16 @@ _PUBLISHED_SIZES = {
 }
 _UNIONS = {"trainval35k": "train2014+valminusminival2014"}
 _PARTS_OF_VAL2014 = ("minival2014", "valminusminival2014")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Image:
+    """A listed image: its id, its file, (height, width) if they are told, and its objects."""
+
+    image_id: str
+    path: pathlib.Path
+    size: tuple[int, int] | None
+    objects: list[Object]
 
 
 def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = None) -> Source:
@@ -54,9 +66,8 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
     """
     root = pathlib.Path(path)
     notes = Notes()
-    parts: list[Iterator[Sample]] = []
+    found: list[_Image] = []
     categories: dict[int, str] = {}
-    num_images = 0
     for split in _UNIONS.get(splits, splits).split("+"):
         json_path, folder, kept_ids = _locate(root, split)
         content = _read(json_path)
@@ -65,12 +76,20 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
             raise ValueError(f"{json_path} declares other categories than the splits before it")
         categories = dict(sorted(declared.items()))
         listed = [i for i in content["images"] if kept_ids is None or i["id"] in kept_ids]
-        require_files(path_inside(folder, image["file_name"]) for image in listed)
         warn_of_other_size(split, len(listed), _PUBLISHED_SIZES)
-        num_images += len(listed)
         labels = {name: name for name in categories.values()} if labels is None else labels
-        annotations = _by_image(content["annotations"], categories, labels, json_path, notes)
-        parts.append(_samples(folder, listed, annotations, notes))
+        objects = _by_image(content["annotations"], categories, labels, json_path, notes)
+        images_of_split = [
+            _Image(
+                str(image["id"]),
+                path_inside(folder, image["file_name"]),
+                annotated_size(image.get("height"), image.get("width")),
+                objects.get(image["id"], []),
+            )
+            for image in listed
+        ]
+        require_files(image.path for image in images_of_split)
+        found += images_of_split
     category_ids = {name: category for category, name in categories.items()}
     labels = labels or {}
     undeclared = [name for name in labels if name not in category_ids]
@@ -79,8 +98,8 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
     return Source(
         description=f"COCO {root.name} {splits}",
         labels=tuple(labels.values()),
-        num_images=num_images,
-        samples=itertools.chain.from_iterable(parts),
+        num_images=len(found),
+        samples=_samples(mix(found, lambda image: image.image_id), notes),
         notes=notes,
         category_ids=tuple(category_ids[name] for name in labels),
     )
@@ -147,17 +166,10 @@ def _yxyx(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
     return y, x, y + height, x + width
 
 
-def _samples(
-    folder: pathlib.Path,
-    listed: list[dict[str, Any]],
-    objects: dict[int, list[Object]],
-    notes: Notes,
-) -> Iterator[Sample]:
+def _samples(listed: list[_Image], notes: Notes) -> Iterator[Sample]:
     for item in listed:
-        image_id = str(item["id"])
-        size = (item["height"], item["width"]) if "height" in item and "width" in item else None
-        data = (folder / item["file_name"]).read_bytes()
-        image = images.load_image(data, image_id, notes, annotated_size=size)
-        if image is None:
-            continue
-        yield make_sample(image, image_id, objects.get(item["id"], []), notes, size=size)
+        image = images.load_image(
+            item.path.read_bytes(), item.image_id, notes, annotated_size=item.size
+        )
+        if image is not None:
+            yield make_sample(image, item.image_id, item.objects, notes, size=item.size)

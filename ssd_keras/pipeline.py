@@ -95,12 +95,13 @@ def train_dataset(
         sample = augment(parse_example(serialized), config, drawn, ops)
         return sample["image"], _ground_truth(sample, length, use_difficult)
 
-    paths = _paths(directories)
     if repeat:
-        dataset = _endless(paths, seed, shuffle_buffer, num_images, start_step * batch_size)
+        dataset = _endless(directories, cards, seed, shuffle_buffer, start_step * batch_size)
         batches = tf.data.INFINITE_CARDINALITY
     else:
-        dataset = _next_epoch().flat_map(lambda e: epoch_records(paths, seed, e, shuffle_buffer))
+        dataset = _next_epoch().flat_map(
+            lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
+        )
         batches = num_images // batch_size
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(batch_size, drop_remainder=True)
@@ -159,17 +160,26 @@ def batch_image_ids(
 ) -> list[str]:
     """Names the images in batch `step` of `train_dataset(..., repeat=True)`, decoding none."""
     directories = _directories(records)
-    num_images = sum(card.num_images for card in _read_cards(directories))
-    dataset = _endless(_paths(directories), seed, shuffle_buffer, num_images, step * batch_size)
+    cards = _read_cards(directories)
+    dataset = _endless(directories, cards, seed, shuffle_buffer, step * batch_size)
     dataset = dataset.take(batch_size).map(lambda record, _: parse_example(record)["image_id"])
     return [image_id.decode() for image_id in dataset.as_numpy_iterator()]
 
 
-def epoch_records(paths: list[str], seed: int, epoch: Any, shuffle_buffer: int) -> tf.data.Dataset:
+def epoch_records(
+    directories: Sequence[str],
+    cards: Sequence[DataCard],
+    seed: int,
+    epoch: Any,
+    shuffle_buffer: int,
+) -> tf.data.Dataset:
     """The records of one epoch, still serialized, in an order given by (seed, epoch).
 
+    Joined sets are mixed evenly from the epoch's first record to its last, whatever their sizes.
+
     Args:
-        paths: Of the shards.
+        directories: Of the record sets.
+        cards: Theirs.
         seed: The run's.
         epoch: int64 scalar.
         shuffle_buffer: Records held for shuffling.
@@ -177,28 +187,45 @@ def epoch_records(paths: list[str], seed: int, epoch: Any, shuffle_buffer: int) 
     Returns:
         Dataset of (string scalar, int64 [2] of epoch and index in the epoch).
     """
+    sets = [_read_in_turns(shard_paths(directory), seed, epoch) for directory in directories]
+    dataset = sets[0]
+    if len(sets) > 1:
+        counts = [card.num_images for card in cards]
+        turns = tf.repeat(tf.range(len(sets), dtype=tf.int64), counts)
+        turns = tf.random.experimental.stateless_shuffle(turns, [seed, epoch])
+        dataset = tf.data.Dataset.choose_from_datasets(
+            sets, tf.data.Dataset.from_tensor_slices(turns)
+        )
+    order = tf.random.stateless_uniform([], [seed, epoch], None, None, tf.int64)
+    # `shuffle` mixes in the program's global seed, which must neither decide the order nor be 0
+    # beside a seed that is a tensor; inside this function it can be set without touching others.
+    tf.random.set_seed(1)
+    # Slots for the whole buffer are made at once, however few records there are.
+    buffer = min(shuffle_buffer, sum(card.num_images for card in cards))
+    dataset = dataset.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
+    return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
+
+
+def _read_in_turns(paths: list[str], seed: int, epoch: Any) -> tf.data.Dataset:
+    """The records of one set: its shards, in an order given by (seed, epoch), are read in turns."""
     shuffled = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
-    dataset = tf.data.Dataset.from_tensor_slices(shuffled)
-    dataset = dataset.interleave(
+    return tf.data.Dataset.from_tensor_slices(shuffled).interleave(
         tf.data.TFRecordDataset,
         cycle_length=min(_READERS, len(paths)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    order = tf.random.stateless_uniform([], [seed, epoch], None, None, tf.int64)
-    # `shuffle` mixes in the program's global seed, which must neither decide the order nor be 0
-    # beside a seed that is a tensor; inside this function it can be set without touching others.
-    tf.random.set_seed(1)
-    dataset = dataset.shuffle(shuffle_buffer, seed=order, reshuffle_each_iteration=False)
-    return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
 
 
 def _endless(
-    paths: list[str], seed: int, shuffle_buffer: int, num_images: int, skipped: int
+    directories: list[str], cards: list[DataCard], seed: int, shuffle_buffer: int, skipped: int
 ) -> tf.data.Dataset:
     """Epoch after epoch, without the first `skipped` records."""
+    num_images = sum(card.num_images for card in cards)
     epochs = tf.data.Dataset.range(skipped // num_images, tf.int64.max)
-    dataset = epochs.flat_map(lambda epoch: epoch_records(paths, seed, epoch, shuffle_buffer))
+    dataset = epochs.flat_map(
+        lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
+    )
     return dataset.skip(skipped % num_images)
 
 

@@ -4,8 +4,11 @@ The sources themselves are `voc_source`, `coco_source`, `yolo_source`, `tfds_sou
 """
 
 import dataclasses
+import hashlib
+import math
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
@@ -14,6 +17,8 @@ from ssd_keras.images import EncodedImage
 from ssd_keras.records import Notes, Sample
 
 _CLIPPED = 1e-4  # of the image's side; less is rounding
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +78,24 @@ def read_lines(path: pathlib.Path) -> list[str]:
         raise FileNotFoundError(f"{path} is missing")
     lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     return [line for line in lines if line]
+
+
+def mix(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """Returns the items by the SHA-256 of their names: the same order always, but no pattern in it.
+
+    Lists come by class, by year or by date, and training mixes only as much as its buffer holds;
+    the original shuffles them when it makes its databases, too (data/VOC0712/create_list.sh).
+    """
+    return sorted(items, key=lambda item: hashlib.sha256(name(item).encode()).digest())
+
+
+def annotated_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """(height, width) if an annotation gives them; some tools write 0 or nothing instead."""
+    try:
+        sides = float(height), float(width)
+    except (TypeError, ValueError):
+        return None
+    return (int(sides[0]), int(sides[1])) if all(1 <= s < math.inf for s in sides) else None
 
 
 def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:

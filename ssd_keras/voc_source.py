@@ -13,8 +13,10 @@ from ssd_keras.records import Notes, Sample
 from ssd_keras.sources import (
     Object,
     Source,
+    annotated_size,
     label_id,
     make_sample,
+    mix,
     path_inside,
     read_lines,
     require_files,
@@ -126,6 +128,7 @@ def _source(
 ) -> Source:
     require_files(file.annotation for file in files)
     require_files(file.image for file in files)
+    files = mix(files, lambda file: file.image_id)
     notes = Notes() if notes is None else notes
     ids = {name: k for k, name in enumerate(labels, start=1)}
     return Source(
@@ -139,7 +142,7 @@ def _samples(files: Iterable[_Files], ids: dict[str, int], notes: Notes) -> Iter
         if root is None:
             notes.skipped["annotation is broken or hostile XML"].append(file.image_id)
             continue
-        size = _annotated_size(root)
+        size = annotated_size(root.findtext("size/height"), root.findtext("size/width"))
         image = images.load_image(
             file.image.read_bytes(), file.image_id, notes, annotated_size=size
         )
@@ -196,9 +199,3 @@ def _yxyx(item: Element) -> tuple[float, float, float, float]:
     if box is None:
         return (float("nan"),) * 4
     return _number(box, "ymin"), _number(box, "xmin"), _number(box, "ymax"), _number(box, "xmax")
-
-
-def _annotated_size(root: Element) -> tuple[int, int] | None:
-    """(height, width) if the annotation gives them; some tools write 0 instead."""
-    height, width = _number(root, "size/height"), _number(root, "size/width")
-    return (int(height), int(width)) if height >= 1 and width >= 1 else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ssd_keras import images
 from ssd_keras.records import Notes, Sample
-from ssd_keras.sources import Object, Source, make_sample, read_labels, read_lines
+from ssd_keras.sources import Object, Source, make_sample, mix, read_labels, read_lines
 
 
 def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None) -> Source:
@@ -39,7 +39,8 @@ def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | Non
         raise FileNotFoundError(
             f"{layouts[0][0]} or {layouts[0][1]} is missing: {root} is not a YOLO folder"
         )
-    paths = sorted(p for p in image_folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+    found = (p for p in image_folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+    paths = mix(found, lambda p: p.relative_to(image_folder).as_posix())
     names = tuple((labels or _class_names(root, label_folder)).values())
     notes = Notes()
     return Source(

@@ -12,7 +12,9 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_keras import pipeline
-from ssd_keras.records import Sample, read_samples, write_records
+from ssd_keras.records import Sample, parse_example, read_card, read_samples, write_records
+from ssd_keras.voc_source import voc
+from tests.data_sets import voc_xml, write_voc
 from tests.tiny import TINY
 
 NUM_IMAGES = 23
@@ -120,18 +122,67 @@ def test_record_sets_are_joined(records, tmp_path):
 # --- the sequence ---
 
 
+def epoch_of(directories, epoch, shuffle_buffer):
+    """(record, position) of one epoch, in its order."""
+    paths = [os.fspath(directory) for directory in directories]
+    cards = [read_card(path) for path in paths]
+    dataset = pipeline.epoch_records(paths, cards, 0, tf.constant(epoch, tf.int64), shuffle_buffer)
+    return list(dataset.as_numpy_iterator())
+
+
 def test_an_epoch_holds_every_image_once_and_epochs_differ(records):
     orders = []
     for epoch in range(3):
-        paths = [os.fspath(p) for p in sorted(records.glob("*.tfrecord"))]
-        dataset = pipeline.epoch_records(paths, 0, tf.constant(epoch, tf.int64), 8)
-        elements = list(dataset.as_numpy_iterator())
+        elements = epoch_of([records], epoch, 8)
         np.testing.assert_array_equal(
             [position for _, position in elements], [[epoch, k] for k in range(NUM_IMAGES)]
         )
         orders.append([record for record, _ in elements])
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     assert orders[0] != orders[1] != orders[2]
+
+
+def shares_of_others(directories, shuffle_buffer):
+    """How many of the images of each quarter of an epoch have a name that starts with "other"."""
+    names = [
+        parse_example(record)["image_id"].numpy()
+        for record, _ in epoch_of(directories, 0, shuffle_buffer)
+    ]
+    others = np.array([name.startswith(b"other") for name in names])
+    return others.reshape(4, -1).mean(axis=1)
+
+
+def test_a_set_in_order_of_its_classes_is_mixed_when_it_is_prepared(tmp_path):
+    names = [f"{kind}{k:03d}" for kind in ("one", "other") for k in range(120)]
+    write_voc(tmp_path / "voc", {name: voc_xml([("cat", 4, 5, 40, 20)]) for name in names})
+    source = voc(tmp_path / "voc", "train")
+    write_records(source.samples, tmp_path / "set", source.labels, shards=8)
+    shares = shares_of_others([tmp_path / "set"], len(names) // 4)
+    # Four deviations of 60 drawn from 240; without mixing the first quarter has no "other".
+    np.testing.assert_allclose(shares, 0.5, atol=4 * np.sqrt(0.25 / 60 * 180 / 239))
+
+
+def test_joined_sets_of_unequal_sizes_are_mixed_all_along(tmp_path):
+    for name, count in (("one", 180), ("other", 60)):
+        write_records(make_samples(count, name), tmp_path / name, ["a", "b", "c"], shards=8)
+    shares = shares_of_others([tmp_path / "one", tmp_path / "other"], 10)
+    np.testing.assert_allclose(shares, 0.25, atol=4 * np.sqrt(0.1875 / 60 * 180 / 239))
+
+
+def test_no_more_slots_for_shuffling_than_there_are_records(records, monkeypatch):
+    """TensorFlow makes all slots at once: 18 GB for the billion asked for here."""
+    asked = []
+    shuffle = tf.data.Dataset.shuffle
+
+    def spy(dataset, buffer_size, **options):
+        asked.append(buffer_size)
+        return shuffle(dataset, min(buffer_size, 100), **options)
+
+    monkeypatch.setattr(tf.data.Dataset, "shuffle", spy)
+    for repeat in (False, True):
+        pipeline.train_dataset(records, TINY, 4, **FLIP, repeat=repeat, shuffle_buffer=10**9)
+    pipeline.batch_image_ids(records, 4, 0, 0, shuffle_buffer=10**9)
+    assert set(asked) == {NUM_IMAGES}
 
 
 def test_iterations_are_epochs_of_the_endless_stream(tmp_path):

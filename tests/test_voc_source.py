@@ -31,19 +31,18 @@ def test_a_union_of_years_in_a_devkit(tmp_path):
     write_voc(tmp_path / "VOC2007", {"000001": voc_xml([CAT])}, "trainval")
     write_voc(tmp_path / "VOC2012", {"2008_1": voc_xml([("dog", 1, 1, 9, 9)])}, "trainval")
     source = voc(tmp_path, "2007:trainval+2012:trainval")
-    assert [s.image_id for s in source.samples] == ["000001", "2008_1"]
+    assert {s.image_id for s in source.samples} == {"000001", "2008_1"}
     assert (source.labels, source.num_images) == (("cat", "dog"), 2)
 
 
 def test_own_folders_without_lists_and_with_a_label_file(tmp_path):
     write_voc(tmp_path / "mine", {"b": voc_xml([CAT]), "a": voc_xml([])})
     source = voc(tmp_path / "mine", "", {"dog": "Hund", "cat": "Katze"})
-    samples = list(source.samples)
-    assert [s.image_id for s in samples] == ["a", "b"]
-    assert [s.labels.tolist() for s in samples] == [[], [2]]
-    assert samples[0].boxes.shape == (0, 4)
+    samples = {s.image_id: s for s in source.samples}
+    assert {name: s.labels.tolist() for name, s in samples.items()} == {"a": [], "b": [2]}
+    assert samples["a"].boxes.shape == (0, 4)
     assert source.labels == ("Hund", "Katze")
-    assert [s.image_id for s in voc(tmp_path, "mine:train").samples] == ["b", "a"]
+    assert {s.image_id for s in voc(tmp_path, "mine:train").samples} == {"a", "b"}
 
 
 def test_classes_are_those_of_all_annotations_not_of_one_split(tmp_path):
@@ -186,8 +185,7 @@ def test_ilsvrc_det(tmp_path):
     write(tmp_path / "Annotations/DET/val/ILSVRC2012_val_00000001.xml", xml)
     labels = {"n02672831": "accordion", "n02691156": "airplane"}
     source = ilsvrc_det(tmp_path, "train+val1", labels)
-    samples = list(source.samples)
-    assert [s.image_id for s in samples] == [names["train"][0], names["val"][0]]
-    assert [s.labels.tolist() for s in samples] == [[2], [2]]
+    samples = {s.image_id: s.labels.tolist() for s in source.samples}
+    assert samples == {names["train"][0]: [2], names["val"][0]: [2]}
     assert source.labels == ("accordion", "airplane")
     assert source.notes.skipped == {"image without annotation": [names["train"][1]]}

@@ -24,7 +24,7 @@ def test_layouts(tmp_path, images, labels, split):
     write_yolo(tmp_path, images=images, labels=labels)
     write(tmp_path / images / "empty.png", encoded(image_format="PNG"))
     source = yolo(tmp_path, split)
-    first, second = source.samples
+    first, second = sorted(source.samples, key=lambda sample: sample.image_id)
     np.testing.assert_allclose(first.boxes, [[0, 0.4, 0.5, 0.6]], atol=1e-6)
     assert (first.image_id, first.labels.tolist()) == ("a b", [2])
     assert (second.image_id, second.labels.tolist()) == ("empty", [])
