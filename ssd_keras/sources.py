@@ -3,6 +3,7 @@
 The sources themselves are `voc_source`, `coco_source`, `yolo_source`, `tfds_source` and `shapes`.
 """
 
+import collections
 import dataclasses
 import hashlib
 import math
@@ -61,22 +62,33 @@ def read_labels(path: str | pathlib.Path) -> dict[str, str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is empty or a name occurs twice.
     """
-    labels: dict[str, str] = {}
-    for line in read_lines(pathlib.Path(path)):
-        name, _, shown = line.partition("\t")
-        if name in labels:
-            raise ValueError(f"{path} has the class {name!r} twice; class names must be unique")
-        labels[name] = shown or name
-    if not labels:
+    lines = [line.partition("\t") for line in read_lines(pathlib.Path(path))]
+    if not lines:
         raise ValueError(f"{path} is empty: it must have one class name a line")
-    return labels
+    require_unique((name for name, _, _ in lines), path)
+    return {name: shown or name for name, _, shown in lines}
+
+
+def require_unique(names: Iterable[str], where: object) -> None:
+    """Raises ValueError naming the first class that occurs twice."""
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{where} has the class {name!r} twice; class names must be unique")
+
+
+def read_text(path: pathlib.Path) -> str:
+    """Returns a text file's content; a mark of UTF-8 at its start is no part of it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a text file without surrounding space, and without empty ones."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in read_text(path).splitlines())
     return [line for line in lines if line]
 
 
@@ -117,7 +129,7 @@ def require_files(paths: Iterable[pathlib.Path]) -> None:
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} is missing ({len(missing)} of {len(paths)} files of its kind are): "
-            "extract the data set's archives again, completely"
+            "extract the data set's archives again, completely, or correct the list that names it"
         )
 
 
