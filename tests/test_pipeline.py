@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import subprocess
@@ -142,6 +143,20 @@ def test_an_epoch_holds_every_image_once_and_epochs_differ(records):
     assert orders[0] != orders[1] != orders[2]
 
 
+def test_records_of_one_shard_are_shuffled(tmp_path):
+    write_records(make_samples(100), tmp_path, ["a", "b", "c"], shards=1)
+    stored = [sample.image_id for sample in read_samples(tmp_path)]
+    orders = []
+    for epoch in range(2):
+        names = [
+            parse_example(r)["image_id"].numpy().decode()
+            for r, _ in epoch_of([tmp_path], epoch, 99)
+        ]
+        orders.append([stored.index(name) for name in names])
+    for one, other in ((orders[0], range(100)), (orders[1], range(100)), orders):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(100)
+
+
 def shares_of_others(directories, shuffle_buffer):
     """How many of the images of each quarter of an epoch have a name that starts with "other"."""
     names = [
@@ -198,6 +213,21 @@ def test_an_image_looks_different_in_every_epoch(tmp_path):
     write_records(make_samples(1), tmp_path, ["a", "b", "c"], shards=1)
     dataset = pipeline.train_dataset(tmp_path, TINY, 1, **FAST, repeat=True)
     assert len({images.tobytes() for images, _ in take(dataset, 6)}) == 6
+
+
+def test_an_image_looks_different_in_every_run(tmp_path):
+    """Of one image there is only one order, so it is the augmentation that knows the seed."""
+    write_records(make_samples(1), tmp_path, ["a", "b", "c"], shards=1)
+    runs = [
+        {
+            images.tobytes()
+            for images, _ in take(
+                pipeline.train_dataset(tmp_path, TINY, 1, **FAST, seed=seed, repeat=True), 4
+            )
+        }
+        for seed in (0, 1)
+    ]
+    assert runs[0].isdisjoint(runs[1])
 
 
 @pytest.mark.parametrize("step", [3, 6, 13])
@@ -312,6 +342,20 @@ def test_padding_is_never_cut_silently(records):
     assert dataset.element_spec[1].shape == (4, 50, 5)
 
 
+def test_an_image_with_far_more_objects_than_the_others_is_told(records, tmp_path):
+    crowd = next(make_samples(1, "crowd"))
+    for count, directory in ((101, tmp_path / "a"), (100, tmp_path / "b")):
+        boxes = np.tile(np.float32([[0, 0, 0.5, 0.5]]), (count, 1))
+        labels, difficult = np.ones(count, int), np.zeros(count, bool)
+        many = dataclasses.replace(crowd, boxes=boxes, labels=labels, difficult=difficult)
+        write_records([many], directory, ["a", "b", "c"], shards=1)
+    message = r"padded to 101 objects, though all but .* at most 3: .*; max_boxes \(=3\) would"
+    with pytest.warns(UserWarning, match=message):
+        pipeline.eval_dataset([records, tmp_path / "a"], TINY, 4)
+    pipeline.eval_dataset([records, tmp_path / "b"], TINY, 4)  # no warning: warnings are errors
+    pipeline.eval_dataset(tmp_path / "a", TINY, 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -322,6 +366,9 @@ def test_padding_is_never_cut_silently(records):
         ({"start_step": 5}, r"start_step \(=5\).*repeat=True"),
         ({"start_step": -5, "repeat": True}, r"start_step \(=-5\) must not be negative"),
         ({"max_boxes": 0}, r"max_boxes \(=0\) must be at least 1"),
+        ({"max_boxes": 2.5}, r"max_boxes \(=2.5\) must be a whole number"),
+        ({"batch_size": 2.0}, r"batch_size \(=2.0\) must be a whole number"),
+        ({"seed": 1.5}, r"seed \(=1.5\) must be a whole number"),
     ],
 )
 def test_bad_arguments_are_named(records, arguments, message):
@@ -364,7 +411,15 @@ def test_workers_of_the_service_share_the_work(records):
     dataset = pipeline.train_dataset(
         records, TINY, 4, **FAST, repeat=True, service=dispatcher.target
     )
-    batches = take(dataset, 30)
+    iterator = iter(dataset)
+    batches = [next(iterator)[0].numpy().tobytes() for _ in range(30)]
+    assert all(worker._num_tasks() for worker in workers)
     # No batch comes twice: each epoch is made by one worker.
-    assert len({images.tobytes() for images, _ in batches}) == 30
-    del dataset, workers
+    assert len(set(batches)) == 30
+    del iterator, dataset, workers
+
+
+@pytest.mark.parametrize("address", ["grpc://localhost:1", "localhost", "grpc://localhost:port"])
+def test_a_service_that_does_not_answer_is_named(records, address):
+    with pytest.raises(ConnectionError, match=rf"service \(='{address}'\) does not answer"):
+        pipeline.train_dataset(records, TINY, 4, repeat=True, service=address)

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import pathlib
 import signal
@@ -10,7 +9,7 @@ import pytest
 from absl.testing import flagsaver
 
 from ssd_keras.records import read_card, read_samples
-from tests.data_sets import coco_json, encoded, voc_xml, write, write_voc
+from tests.data_sets import coco_json, encoded, loaded_script, voc_xml, write, write_voc
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "data" / "prepare.py"
 CAT = ("cat", 4, 5, 40, 20)
@@ -18,10 +17,8 @@ CAT = ("cat", 4, 5, 40, 20)
 
 @pytest.fixture(scope="module")
 def prepare():
-    spec = importlib.util.spec_from_file_location("prepare", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with loaded_script(SCRIPT) as module:
+        yield module
 
 
 def run(prepare, capsys, **values):
