@@ -2,8 +2,11 @@
 
     python data/benchmark.py --records=records/voc2007 --torch_python=/path/with/torch/bin/python
 
-Rows are decoding alone (the floor), the variants, and `ssd` built up op by op. Every round runs all
-rows once, so that other work on the machine falls on all of them; the median round counts.
+--torch_python is a Python with `pip install -e '.[benchmark]'`. Rows are decoding (the floor),
+the variants, `ssd` built up op by op, and the variants again with more threads, whose images a
+second of wall time show how they grow with cores. Every round runs all rows once, so that other
+work on the machine falls on all of them; the median round counts. Last comes the difference of
+`ssd_fast` from `ssd`.
 """
 
 import os
@@ -16,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from ssd_keras.augment import AUGMENTATIONS, SSD, Op, augment
+from ssd_keras.augment import AUGMENTATIONS, SSD, SSD_FAST, Op, augment
 from ssd_keras.commands import command
 from ssd_keras.config import CONFIGS
 from ssd_keras.records import parse_example, shard_paths
@@ -26,14 +29,16 @@ _RECORDS = flags.DEFINE_string("records", None, "Record set with the images.", r
 _CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Gives the size.")
 _IMAGES = flags.DEFINE_integer("images", 100, "Images of a round.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
-_THREADS = flags.DEFINE_integer("threads", 1, "Images of ours made at a time.", lower_bound=1)
+_THREADS = flags.DEFINE_list(
+    "threads", ["1", "2"], "Images of ours made at a time; all rows with the first number."
+)
 _TORCH = flags.DEFINE_string("torch_python", None, "A Python with torchvision to compare with.")
 
-Pass = Callable[[], float]
+Pass = Callable[[], tuple[float, float]]
 
 
-def tensorflow_pass(records: list[bytes], ops: tuple[Op, ...] | None) -> Pass:
-    """One pass of ours, or only decoding (`ops` None): gives its CPU-seconds."""
+def tensorflow_pass(records: list[bytes], ops: tuple[Op, ...] | None, threads: int) -> Pass:
+    """One pass of ours, or only decoding (`ops` None): gives its CPU-seconds and wall seconds."""
     config = CONFIGS[_CONFIG.value]
 
     def make(index: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
@@ -43,14 +48,14 @@ def tensorflow_pass(records: list[bytes], ops: tuple[Op, ...] | None) -> Pass:
         return augment(sample, config, tf.stack([index, 0]), ops)["image"]
 
     dataset = tf.data.Dataset.from_tensor_slices(records).cache().repeat(_ROUNDS.value + 1)
-    dataset = dataset.enumerate().map(make, num_parallel_calls=_THREADS.value)
+    dataset = dataset.enumerate().map(make, num_parallel_calls=threads)
     iterator = iter(dataset)
 
-    def run() -> float:
-        start = time.process_time()
+    def run() -> tuple[float, float]:
+        start = time.process_time(), time.perf_counter()
         for _ in range(len(records)):
             next(iterator)
-        return time.process_time() - start
+        return time.process_time() - start[0], time.perf_counter() - start[1]
 
     return run
 
@@ -73,15 +78,29 @@ def torchvision_pass(records: list[bytes], folder: str) -> Pass:
         text=True,
     )
 
-    def run() -> float:
+    def run() -> tuple[float, float]:
+        start = time.perf_counter()
         worker.stdin.write("\n")
         worker.stdin.flush()
         answer = worker.stdout.readline()
         if not answer:
             raise ValueError(f"--torch_python={_TORCH.value} cannot run {script}: see its error")
-        return float(answer)
+        return float(answer), time.perf_counter() - start
 
     return run
+
+
+def difference_of_fast(records: list[bytes]) -> float:
+    """Mean difference of `ssd_fast` from `ssd` with the same draws, in levels."""
+    config = CONFIGS[_CONFIG.value]
+    differences = []
+    for index, record in enumerate(records):
+        one, other = (
+            augment(parse_example(record), config, [index, 0], ops)["image"]
+            for ops in (SSD, SSD_FAST)
+        )
+        differences.append(np.abs(one - other).mean())
+    return float(np.mean(differences))
 
 
 @command
@@ -91,26 +110,39 @@ def main(argv: list[str]) -> None:
         record.numpy()
         for record in tf.data.TFRecordDataset(shard_paths(_RECORDS.value)).take(_IMAGES.value)
     ]
-    passes = {"decode": tensorflow_pass(records, None)}
+    threads, *more_threads = map(int, _THREADS.value)
+    passes = {"decode": tensorflow_pass(records, None, threads)}
     for name, ops in AUGMENTATIONS.items():
-        passes[name] = tensorflow_pass(records, ops)
+        passes[name] = tensorflow_pass(records, ops, threads)
     for count in range(1, len(SSD)):
         row = "  ".join(["none", *(f"+ {op.__name__}" for op in SSD[:count])])
-        passes[row] = tensorflow_pass(records, SSD[:count])
+        passes[row] = tensorflow_pass(records, SSD[:count], threads)
+    for count in more_threads:
+        for name in ("ssd", "ssd_fast"):
+            row = f"{name}, {count} threads"
+            passes[row] = tensorflow_pass(records, AUGMENTATIONS[name], count)
     with tempfile.TemporaryDirectory() as folder:
         if _TORCH.value:
             passes["torchvision"] = torchvision_pass(records, folder)
         for run in passes.values():  # warm up
             run()
         rounds = [{name: run() for name, run in passes.items()} for _ in range(_ROUNDS.value)]
-    print(f"CPU-ms an image, {len(records)} images, {_ROUNDS.value} rounds: median (least)")
+    print(
+        f"CPU-ms an image: median (least); images a second: median (most); {len(records)} images, "
+        f"{_ROUNDS.value} rounds, {threads} thread(s) where none are named"
+    )
     for name in passes:
-        times = np.array([round_[name] for round_ in rounds]) / len(records) * 1e3
+        cpu, wall = np.array([round_[name] for round_ in rounds]).T
+        times, rates = cpu / len(records) * 1e3, len(records) / wall
         ratio = ""
         if _TORCH.value:
-            ratios = [round_["torchvision"] / round_[name] for round_ in rounds]
+            ratios = [round_["torchvision"][0] / round_[name][0] for round_ in rounds]
             ratio = f"  torchvision / this = {np.median(ratios):.2f}"
-        print(f"{np.median(times):7.2f} ({times.min():.2f}){ratio}  {name}")
+        print(
+            f"{np.median(times):7.2f} ({times.min():.2f})  {np.median(rates):7.1f} "
+            f"({rates.max():.1f}){ratio}  {name}"
+        )
+    print(f"ssd_fast differs from ssd by {difference_of_fast(records):.2f} levels in the mean")
 
 
 if __name__ == "__main__":

@@ -34,36 +34,54 @@ _SHARDS = flags.DEFINE_integer("shards", 8, "number of record files", lower_boun
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 1500, "shapes: how many to draw", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "shapes: take another for another split", lower_bound=0)
 
+_USED = {
+    "voc": {"path", "splits", "labels"},
+    "coco": {"path", "splits", "labels"},
+    "ilsvrc_det": {"path", "splits", "labels"},
+    "yolo": {"path", "splits", "labels"},
+    "tfds": {"path", "splits", "name"},
+    "shapes": {"num_images", "seed"},
+}
+_REQUIRED = {  # of the above, and an example
+    "voc": {"path": "VOCdevkit"},
+    "coco": {"path": "coco", "splits": "train2017 or my.json:images"},
+    "ilsvrc_det": {"path": "ILSVRC", "splits": "val"},
+    "yolo": {"path": "my_set"},
+    "tfds": {"path": "~/tensorflow_datasets", "splits": "train", "name": "voc/2007"},
+    "shapes": {},
+}
 _ILSVRC_LABELS = pathlib.Path(__file__).with_name("labels") / "ilsvrc_det.txt"
 
 
 def open_source() -> Source:
     """Opens the data set that the flags name."""
-    unused = "labels" if _SOURCE.value in ("shapes", "tfds") else "name"
-    if flags.FLAGS[unused].value is not None:
-        raise ValueError(f"--{unused} is not used by --source={_SOURCE.value}")
+    for name in sorted(set().union(*_USED.values()) - _USED[_SOURCE.value]):
+        if not flags.FLAGS[name].using_default_value:
+            raise ValueError(f"--{name} is not used by --source={_SOURCE.value}")
+    for name, example in _REQUIRED[_SOURCE.value].items():
+        if not flags.FLAGS[name].value:
+            raise ValueError(
+                f"--{name} is missing: --source={_SOURCE.value} needs it, such as {example}"
+            )
     if _SOURCE.value == "shapes":
         samples = shapes(_NUM_IMAGES.value, _SEED.value)
         return Source(
             f"shapes, seed {_SEED.value}", SHAPE_LABELS, _NUM_IMAGES.value, samples, Notes()
         )
-    if _PATH.value is None:
-        raise ValueError(f"--path is missing: --source={_SOURCE.value} needs the data set's folder")
-    if _SOURCE.value == "tfds" and _NAME.value is None:
-        raise ValueError("--name is missing: --source=tfds needs one, such as voc/2007")
-    labels = None if _LABELS.value is None else read_labels(_LABELS.value)
+    path = pathlib.Path(_PATH.value).expanduser()  # the shell leaves --path=~/x as it is
+    labels = _LABELS.value and read_labels(pathlib.Path(_LABELS.value).expanduser())
     match _SOURCE.value:
         case "voc":
-            return voc(_PATH.value, _SPLITS.value, labels)
+            return voc(path, _SPLITS.value, labels)
         case "coco":
-            return coco(_PATH.value, _SPLITS.value, labels)
+            return coco(path, _SPLITS.value, labels)
         case "ilsvrc_det":
-            return ilsvrc_det(_PATH.value, _SPLITS.value, labels or read_labels(_ILSVRC_LABELS))
+            return ilsvrc_det(path, _SPLITS.value, labels or read_labels(_ILSVRC_LABELS))
         case "yolo":
-            return yolo(_PATH.value, _SPLITS.value, labels)
+            return yolo(path, _SPLITS.value, labels)
     from ssd_keras.tfds_source import tfds_dataset  # its import takes ten seconds
 
-    return tfds_dataset(_PATH.value, _NAME.value, _SPLITS.value)
+    return tfds_dataset(path, _NAME.value, _SPLITS.value)
 
 
 def with_progress(source: Source) -> Iterator[Sample]:
@@ -89,18 +107,22 @@ def main(argv: list[str]) -> None:
     """Reads the data set, writes the records and prints what they hold."""
     del argv
     source = open_source()
-    card = write_records(
-        with_progress(source),
-        _OUT.value,
-        source.labels,
-        shards=_SHARDS.value,
-        source=source.description,
-        category_ids=source.category_ids,
-        notes=source.notes,
-    )
-    print(f"\n{summary(card)}")
+    out = pathlib.Path(_OUT.value).expanduser()
+    try:
+        card = write_records(
+            with_progress(source),
+            out,
+            source.labels,
+            shards=_SHARDS.value,
+            source=source.description,
+            category_ids=source.category_ids,
+            notes=source.notes,
+        )
+    finally:
+        print(flush=True)  # ends the line of the progress bar, also before an error
+    print(summary(card))
     print(
-        f"{_OUT.value}: {card.num_images} images, {card.num_objects} objects "
+        f"{out}: {card.num_images} images, {card.num_objects} objects "
         f"({card.num_difficult} difficult, at most {card.max_objects} in an image), "
         f"{len(card.labels)} classes, {len(card.shards)} shards"
     )

@@ -6,6 +6,7 @@ the crop: only the part of the image that stays is decoded and distorted. The re
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,7 @@ def random_crop(view: View, seed: Any) -> View:
         view,
         boxes=boxes,
         keep=view.keep & inside,
+        crop=crop,
         window=samplers.crop_window(crop, view.canvas),
         sampler=sampler,
     )
@@ -52,8 +54,8 @@ def random_crop(view: View, seed: Any) -> View:
 
 def random_interpolation(view: View, seed: Any) -> View:
     """Draws how the warp interpolates; without this op it is linear."""
-    drawn = tf.random.stateless_uniform([], seed, 0, len(INTERPOLATIONS), tf.int32)
-    return dataclasses.replace(view, interpolation=drawn)
+    index = tf.random.stateless_uniform([], seed, 0, len(INTERPOLATIONS), tf.int32)
+    return dataclasses.replace(view, interpolation=index)
 
 
 def fast_warp(view: View, seed: Any) -> View:
@@ -97,7 +99,10 @@ FLIP_ONLY: tuple[Op, ...] = (random_mirror,)
 NONE: tuple[Op, ...] = ()
 
 # What `augment` tells of its draws.
-DRAWN = ("canvas", "offset", "window", "sampler", "interpolation", "mirror", "distortion")
+DRAWN = ("canvas", "offset", "crop", "window", "sampler", "interpolation", "mirror", "distortion")
+
+# Pixels are made in this order, whatever the order of the ops.
+_GEOMETRY = (random_expand, random_crop, random_mirror)
 
 AUGMENTATIONS = {
     "ssd": SSD,  # the paper's SSD300* and SSD512*
@@ -118,22 +123,43 @@ def augment(
             "width" int32 pixels, "boxes" float32 [G, 4], "labels" int32 [G], "difficult" bool [G].
         config: Gives S, the side of the picture, and the mean that fills an expansion.
         seed: int [2].
-        ops: One of the tuples of this module, or your own.
+        ops: One of the tuples of this module, or your own, in which expansion, crop and mirror
+            must keep that order.
 
     Returns:
         "image" float32 [S, S, 3] RGB 0..255, "boxes" float32 [G', 4] yxyx with ymin < ymax and
         xmin < xmax, "labels" int32 [G'], "difficult" bool [G'], and "params", a dict of what was
         drawn: the attributes of `View` named in `DRAWN`.
+
+    Raises:
+        ValueError: If expansion, crop and mirror repeat or stand in another order.
     """
+    view = decide(sample, seed, ops)
+    with tf.name_scope("render"):
+        image = render(sample["image"], view, config.image_size, config.mean)
+    return {"image": image, **ground_truth(sample, view), "params": drawn(view)}
+
+
+def decide(sample: dict[str, Any], seed: Any, ops: tuple[Op, ...]) -> View:
+    """Draws what will be seen of a sample, without its pixels; arguments as of `augment`."""
+    geometry = [op for op in ops if op in _GEOMETRY]
+    for one, other in itertools.pairwise(geometry):
+        if _GEOMETRY.index(one) >= _GEOMETRY.index(other):
+            raise ValueError(
+                f"ops have {other.__name__} after {one.__name__}: each of "
+                f"{', '.join(op.__name__ for op in _GEOMETRY)} may stand once, in this order"
+            )
     view = whole_image(sample)
     seeds = tf.random.experimental.stateless_split(seed, max(len(ops), 1))
     for i, op in enumerate(ops):
         with tf.name_scope(op.__name__):
             view = op(view, seeds[i])
-    with tf.name_scope("render"):
-        image = render(sample["image"], view, config.image_size, config.mean)
-    params = {name: getattr(view, name) for name in DRAWN if getattr(view, name) is not None}
-    return {"image": image, **ground_truth(sample, view), "params": params}
+    return view
+
+
+def drawn(view: View) -> dict[str, Any]:
+    """What was drawn, by the name of the attribute; without a distortion if there was none."""
+    return {name: getattr(view, name) for name in DRAWN if getattr(view, name) is not None}
 
 
 def ground_truth(sample: dict[str, Any], view: View) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Guard(keras.callbacks.Callback):
 
     Args:
         gradient_limit: Largest norm of the gradients.
-        records: Record sets of the run, to name the images.
+        records: Record sets of the run, to name the images; none if their order is not fixed.
         batch_size: The run's, likewise.
         seed: The run's, likewise.
         first_batch: Which of the run's batches comes first.
@@ -63,7 +63,9 @@ class Guard(keras.callbacks.Callback):
         self._largest = max(self._largest, norm)
         if np.isfinite(loss) and norm <= self.gradient_limit:
             return
-        images = pipeline.batch_image_ids(self.records, self.batch_size, self.seed, number)
+        images = ["unknown"]
+        if self.records:
+            images = pipeline.batch_image_ids(self.records, self.batch_size, self.seed, number)
         raise FloatingPointError(
             f"batch {number}: mean loss since the last checkpoint (={loss:g}), gradient norm "
             f"(={norm:g}, limit {self.gradient_limit:g}); images of the batch: "

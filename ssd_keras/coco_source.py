@@ -1,7 +1,7 @@
 """COCO, and any data set in its JSON form."""
 
 import collections
-import itertools
+import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
@@ -12,11 +12,15 @@ from ssd_keras.records import Notes, Sample
 from ssd_keras.sources import (
     Object,
     Source,
+    annotated_size,
     label_id,
     make_sample,
+    mix,
     path_inside,
     read_lines,
+    read_text,
     require_files,
+    require_unique,
     warn_of_other_size,
 )
 
@@ -29,7 +33,23 @@ _PUBLISHED_SIZES = {
     "val2017": 5000,
 }
 _UNIONS = {"trainval35k": "train2014+valminusminival2014"}
+# What is read of each entry, and as what.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "images": {"id": (int, str), "file_name": str},
+    "annotations": {"image_id": (int, str), "category_id": int},  # and perhaps "id"
+    "categories": {"id": int, "name": str},
+}
 _PARTS_OF_VAL2014 = ("minival2014", "valminusminival2014")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Image:
+    """A listed image: its id, its file, (height, width) if they are told, and its objects."""
+
+    image_id: str
+    path: pathlib.Path
+    size: tuple[int, int] | None
+    objects: list[Object]
 
 
 def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = None) -> Source:
@@ -49,14 +69,14 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
 
     Raises:
         FileNotFoundError: If a JSON file or an image is missing.
-        ValueError: If a JSON file is not COCO's, the splits' categories differ, a file name leads
-            out of the folder, or an annotation's category is not declared.
+        ValueError: If a JSON file is not COCO's, ids or category names repeat, the splits'
+            categories differ, a file name leads out of the folder, or an annotation's category is
+            not declared.
     """
     root = pathlib.Path(path)
     notes = Notes()
-    parts: list[Iterator[Sample]] = []
+    found: list[_Image] = []
     categories: dict[int, str] = {}
-    num_images = 0
     for split in _UNIONS.get(splits, splits).split("+"):
         json_path, folder, kept_ids = _locate(root, split)
         content = _read(json_path)
@@ -65,12 +85,21 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
             raise ValueError(f"{json_path} declares other categories than the splits before it")
         categories = dict(sorted(declared.items()))
         listed = [i for i in content["images"] if kept_ids is None or i["id"] in kept_ids]
-        require_files(path_inside(folder, image["file_name"]) for image in listed)
         warn_of_other_size(split, len(listed), _PUBLISHED_SIZES)
-        num_images += len(listed)
         labels = {name: name for name in categories.values()} if labels is None else labels
-        annotations = _by_image(content["annotations"], categories, labels, json_path, notes)
-        parts.append(_samples(folder, listed, annotations, notes))
+        wanted = {image["id"] for image in listed}
+        objects = _by_image(content, wanted, categories, labels, json_path, notes)
+        images_of_split = [
+            _Image(
+                str(image["id"]),
+                path_inside(folder, image["file_name"]),
+                annotated_size(image.get("height"), image.get("width")),
+                objects.get(image["id"], []),
+            )
+            for image in listed
+        ]
+        require_files(image.path for image in images_of_split)
+        found += images_of_split
     category_ids = {name: category for category, name in categories.items()}
     labels = labels or {}
     undeclared = [name for name in labels if name not in category_ids]
@@ -79,8 +108,8 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
     return Source(
         description=f"COCO {root.name} {splits}",
         labels=tuple(labels.values()),
-        num_images=num_images,
-        samples=itertools.chain.from_iterable(parts),
+        num_images=len(found),
+        samples=_samples(mix(found, lambda image: image.image_id), notes),
         notes=notes,
         category_ids=tuple(category_ids[name] for name in labels),
     )
@@ -102,39 +131,66 @@ def _locate(root: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path,
     return json_path.with_name("instances_val2014.json"), root / "val2014", ids
 
 
-def _read(json_path: pathlib.Path) -> dict[str, Any]:
-    if not json_path.is_file():
-        raise FileNotFoundError(f"{json_path} is missing")
+def _read(json_path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """The JSON file's content, which has all of `_FIELDS`."""
     try:
-        content = json.loads(json_path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(json_path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{json_path} is not JSON: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if key not in content:
-            raise ValueError(f"{json_path} has no {key!r}: it is not COCO's ground truth")
+    for key, fields in _FIELDS.items():
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise ValueError(f"{json_path} has no list {key!r}: it is not COCO's ground truth")
+        for k, entry in enumerate(entries):
+            for name, kind in fields.items():
+                value = entry.get(name) if isinstance(entry, dict) else None
+                if not isinstance(value, kind):
+                    raise ValueError(
+                        f"{json_path} has no usable {name!r} (={value!r}) in {key}[{k}]: it is "
+                        "not COCO's ground truth"
+                    )
+    require_unique((c["name"] for c in content["categories"]), json_path)
+    for key in ("categories", "annotations"):
+        ids = collections.Counter(entry["id"] for entry in content[key] if "id" in entry)
+        repeated = [entry_id for entry_id, count in ids.items() if count > 1]
+        if repeated:
+            raise ValueError(f"{json_path} has id {repeated[0]} twice in {key}: ids must be unique")
     return content
 
 
 def _by_image(
-    annotations: list[dict[str, Any]],
+    content: dict[str, list[dict[str, Any]]],
+    wanted: set[int | str],
     categories: dict[int, str],
     labels: dict[str, str],
     json_path: pathlib.Path,
     notes: Notes,
-) -> dict[int, list[Object]]:
-    """Image id -> its objects, without crowd regions."""
+) -> dict[int | str, list[Object]]:
+    """Image id -> its objects, without crowd regions, for the image ids `wanted`."""
     ids = {name: k for k, name in enumerate(labels, start=1)}
-    objects: dict[int, list[Object]] = collections.defaultdict(list)
-    for annotation in annotations:
-        where = f"annotation {annotation.get('id')} in {json_path}"
-        category = annotation["category_id"]
+    listed = {image["id"] for image in content["images"]}
+    objects: dict[int | str, list[Object]] = collections.defaultdict(list)
+    lost = 0
+    for annotation in content["annotations"]:
+        name = f"annotation {annotation.get('id')}"
+        image_id, category = annotation["image_id"], annotation["category_id"]
         if category not in categories:
-            raise ValueError(f"{where} has the category id {category}, which is not declared there")
-        if annotation.get("iscrowd"):
-            notes.skipped["crowd region"].append(f"annotation {annotation.get('id')}")
-        else:
-            label = label_id(categories[category], ids, where)
-            objects[annotation["image_id"]].append(Object(_yxyx(annotation), label))
+            raise ValueError(
+                f"{name} in {json_path} has the category id {category}, which is not declared there"
+            )
+        if image_id not in listed:
+            lost += 1
+            notes.skipped["annotation of an image that is not listed"].append(name)
+        elif image_id in wanted and annotation.get("iscrowd"):
+            notes.skipped["crowd region"].append(name)
+        elif image_id in wanted:
+            label = label_id(categories[category], ids, f"{name} in {json_path}")
+            objects[image_id].append(Object(_yxyx(annotation), label))
+    if lost and lost == len(content["annotations"]):
+        raise ValueError(
+            f"{json_path} lists no image that has annotations: image_id (={image_id!r}) must be "
+            f"the id of one, and be written as there: {next(iter(listed), None)!r}"
+        )
     return objects
 
 
@@ -147,17 +203,10 @@ def _yxyx(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
     return y, x, y + height, x + width
 
 
-def _samples(
-    folder: pathlib.Path,
-    listed: list[dict[str, Any]],
-    objects: dict[int, list[Object]],
-    notes: Notes,
-) -> Iterator[Sample]:
+def _samples(listed: list[_Image], notes: Notes) -> Iterator[Sample]:
     for item in listed:
-        image_id = str(item["id"])
-        size = (item["height"], item["width"]) if "height" in item and "width" in item else None
-        data = (folder / item["file_name"]).read_bytes()
-        image = images.load_image(data, image_id, notes, annotated_size=size)
-        if image is None:
-            continue
-        yield make_sample(image, image_id, objects.get(item["id"], []), notes, size=size)
+        image = images.load_image(
+            item.path.read_bytes(), item.image_id, notes, annotated_size=item.size
+        )
+        if image is not None:
+            yield make_sample(image, item.image_id, item.objects, notes, size=item.size)

@@ -4,6 +4,8 @@ import functools
 import sys
 from collections.abc import Callable
 
+import tensorflow as tf
+
 Main = Callable[[list[str]], int | None]
 
 
@@ -35,7 +37,7 @@ def command_with_inputs(main: Main) -> Main:
     def run(argv: list[str]) -> int | None:
         try:
             return main(argv)
-        except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        except (ValueError, OSError, FloatingPointError, RuntimeError, tf.errors.OpError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
 

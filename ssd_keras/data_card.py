@@ -45,6 +45,7 @@ class DataCard:
         skipped: Reason -> names of the images and boxes that were left out.
         adjusted: Reason -> names of the images and boxes that were stored changed.
         shards: File name -> number of samples, in stored order.
+        shard_bytes: File name -> size of the file; empty in cards of old.
     """
 
     source: str
@@ -60,6 +61,7 @@ class DataCard:
     skipped: dict[str, list[str]]
     adjusted: dict[str, list[str]]
     shards: dict[str, int]
+    shard_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def make_card(
@@ -72,6 +74,7 @@ def make_card(
     source: str,
     notes: Notes,
     shards: dict[str, int],
+    shard_bytes: dict[str, int],
 ) -> DataCard:
     """Counts the ground truth of at least one image.
 
@@ -84,6 +87,7 @@ def make_card(
         source: See `DataCard`.
         notes: What was skipped and adjusted.
         shards: See `DataCard`.
+        shard_bytes: See `DataCard`.
     """
     objects_per_image = np.bincount([len(ids) for ids in label_ids])
     objects_per_class = np.bincount(np.concatenate(label_ids), minlength=len(labels) + 1)[1:]
@@ -104,6 +108,7 @@ def make_card(
         skipped=dict(notes.skipped),
         adjusted=dict(notes.adjusted),
         shards=shards,
+        shard_bytes=shard_bytes,
     )
 
 
@@ -119,7 +124,7 @@ def read_card(directory: str | os.PathLike[str]) -> DataCard:
 
     Raises:
         FileNotFoundError: If there is no card (the set is incomplete) or a shard is missing.
-        ValueError: If the card is not one.
+        ValueError: If the card is not one, or a shard has another size than when it was written.
     """
     path = pathlib.Path(directory, CARD_NAME)
     if not path.is_file():
@@ -135,10 +140,14 @@ def read_card(directory: str | os.PathLike[str]) -> DataCard:
         raise ValueError(
             f"{path} is not a data card ({error}): write the set again with data/prepare.py"
         ) from error
+    remedy = "copy the whole directory again, or write it again with data/prepare.py"
     for name in card.shards:
-        if not path.with_name(name).is_file():
-            raise FileNotFoundError(
-                f"{path.with_name(name)} is missing, though {path} lists it: "
-                "copy the whole directory, or write it again with data/prepare.py"
+        shard = path.with_name(name)
+        if not shard.is_file():
+            raise FileNotFoundError(f"{shard} is missing, though {path} lists it: {remedy}")
+        size = shard.stat().st_size
+        if size != card.shard_bytes.get(name, size):
+            raise ValueError(
+                f"{shard} has {size} bytes, but {card.shard_bytes[name]} were written: {remedy}"
             )
     return card

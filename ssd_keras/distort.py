@@ -106,13 +106,15 @@ def hsv8_to_rgb(hsv: Planes) -> Planes:
     h, s, v = hsv
     chroma = v * s * (1.0 / 255.0)
     turn = h * (1.0 / 30.0)  # sixths of the circle
+    turn = tf.where(turn >= 6.0, turn - 6.0, turn)
 
-    def channel(shift: float) -> Any:
-        k = turn + shift
-        k = tf.where(k >= 6.0, k - 6.0, k)
-        return tf.round(v - chroma * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0))
+    def without(share: Any) -> Any:
+        return tf.round(v - chroma * tf.clip_by_value(share, 0.0, 1.0))
 
-    return channel(5.0), channel(3.0), channel(1.0)
+    red = without(2.0 - tf.abs(turn - 3.0))
+    green = without(tf.abs(turn - 2.0) - 1.0)
+    blue = without(tf.abs(turn - 4.0) - 1.0)
+    return red, green, blue
 
 
 def _saturate(plane: Any) -> Any:

@@ -6,15 +6,15 @@ number of threads, and a resumed run sees what the uninterrupted one would have 
 """
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from ssd_keras.augment import AUGMENTATIONS, augment
+from ssd_keras.augment import AUGMENTATIONS, Op, augment
 from ssd_keras.config import SSDConfig
 from ssd_keras.images import decode
+from ssd_keras.pipeline_checks import check_service, check_sizes, check_whole, padded_length
 from ssd_keras.records import DataCard, parse_example, read_card, shard_paths
 
 Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -52,10 +52,11 @@ def train_dataset(
         seed: Of the order and the augmentation.
         repeat: Go on after the last record.
         start_step: With `repeat`, begin at this batch; those before are skipped undecoded.
-        max_boxes: G, the padded number of objects; None takes the largest in the data cards.
-            A smaller one warns and says how many objects it can cut.
-        use_difficult: Whether difficult objects are ground truth: the original says yes for VOC, no
-            for COCO, whose crowd regions are flagged so. The crop samplers look at all objects.
+        max_boxes: G, the padded number of objects; None takes the largest in the data cards, and
+            warns if hardly an image needs it. A smaller one warns and says how many objects it
+            can cut.
+        use_difficult: Whether difficult objects are ground truth, as the original says for VOC. The
+            crop samplers look at all objects.
         shuffle_buffer: Encoded records held for shuffling.
         service: Address of a `tf.data` service dispatcher ("grpc://host:port") whose workers, which
             must see the files under the same paths, do this work. Needs `repeat`. Workers share the
@@ -69,8 +70,11 @@ def train_dataset(
 
     Raises:
         FileNotFoundError: If a record set is missing or incomplete.
+        ConnectionError: If nothing answers at `service`.
         ValueError: If an argument, or the labels of the record sets, break a rule.
     """
+    numbers = {"batch_size": batch_size, "seed": seed, "start_step": start_step}
+    check_whole(**numbers, max_boxes=max_boxes or 0, shuffle_buffer=shuffle_buffer)
     if augmentation not in AUGMENTATIONS:
         raise ValueError(
             f"augmentation (={augmentation!r}) must be one of {', '.join(AUGMENTATIONS)}"
@@ -82,25 +86,26 @@ def train_dataset(
         )
     if start_step < 0:
         raise ValueError(f"start_step (={start_step}) must not be negative")
+    if service:
+        check_service(service)
     directories = _directories(records)
     cards = _read_cards(directories)
     num_images = sum(card.num_images for card in cards)
-    _check_sizes(directories, num_images, batch_size, shuffle_buffer, repeat)
-    length = _padded_length(cards, max_boxes)
+    check_sizes(_paths(directories), num_images, batch_size, shuffle_buffer, repeat)
+    length = padded_length(cards, max_boxes)
     ops = AUGMENTATIONS[augmentation]
 
     def make_sample(serialized: Any, position: Any) -> tuple[Any, Any]:
-        # (seed, epoch, index) -> the two integers of a stateless seed
-        drawn = tf.random.experimental.stateless_fold_in([seed, position[0]], position[1])
-        sample = augment(parse_example(serialized), config, drawn, ops)
+        sample = training_sample(serialized, position, config, seed, ops)
         return sample["image"], _ground_truth(sample, length, use_difficult)
 
-    paths = _paths(directories)
     if repeat:
-        dataset = _endless(paths, seed, shuffle_buffer, num_images, start_step * batch_size)
+        dataset = endless_records(directories, cards, seed, shuffle_buffer, start_step * batch_size)
         batches = tf.data.INFINITE_CARDINALITY
     else:
-        dataset = _next_epoch().flat_map(lambda e: epoch_records(paths, seed, e, shuffle_buffer))
+        dataset = _next_epoch().flat_map(
+            lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
+        )
         batches = num_images // batch_size
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(batch_size, drop_remainder=True)
@@ -134,7 +139,7 @@ def eval_dataset(
         raise ValueError(f"batch_size (={batch_size}) must be at least 1")
     directories = _directories(records)
     cards = _read_cards(directories)
-    length = _padded_length(cards, None)
+    length = padded_length(cards, None)
     batches = -(-sum(card.num_images for card in cards) // batch_size)
 
     def make_sample(serialized: Any) -> tuple[Any, Any]:
@@ -165,17 +170,34 @@ def batch_image_ids(
 ) -> list[str]:
     """Names the images in batch `step` of `train_dataset(..., repeat=True)`, decoding none."""
     directories = _directories(records)
-    num_images = sum(card.num_images for card in _read_cards(directories))
-    dataset = _endless(_paths(directories), seed, shuffle_buffer, num_images, step * batch_size)
+    cards = _read_cards(directories)
+    dataset = endless_records(directories, cards, seed, shuffle_buffer, step * batch_size)
     dataset = dataset.take(batch_size).map(lambda record, _: parse_example(record)["image_id"])
     return [image_id.decode() for image_id in dataset.as_numpy_iterator()]
 
 
-def epoch_records(paths: list[str], seed: int, epoch: Any, shuffle_buffer: int) -> tf.data.Dataset:
+def training_sample(
+    serialized: Any, position: Any, config: SSDConfig, seed: int, ops: tuple[Op, ...]
+) -> dict[str, Any]:
+    """What `augment` makes of an element of `epoch_records`; seeded by (seed, epoch, index)."""
+    both = tf.random.experimental.stateless_fold_in([seed, position[0]], position[1])
+    return augment(parse_example(serialized), config, both, ops)
+
+
+def epoch_records(
+    directories: Sequence[str],
+    cards: Sequence[DataCard],
+    seed: int,
+    epoch: Any,
+    shuffle_buffer: int,
+) -> tf.data.Dataset:
     """The records of one epoch, still serialized, in an order given by (seed, epoch).
 
+    Joined sets are mixed evenly from the epoch's first record to its last, whatever their sizes.
+
     Args:
-        paths: Of the shards.
+        directories: Of the record sets.
+        cards: Theirs.
         seed: The run's.
         epoch: int64 scalar.
         shuffle_buffer: Records held for shuffling.
@@ -183,28 +205,49 @@ def epoch_records(paths: list[str], seed: int, epoch: Any, shuffle_buffer: int) 
     Returns:
         Dataset of (string scalar, int64 [2] of epoch and index in the epoch).
     """
+    sets = [_read_in_turns(shard_paths(directory), seed, epoch) for directory in directories]
+    dataset = sets[0]
+    if len(sets) > 1:
+        counts = [card.num_images for card in cards]
+        turns = tf.repeat(tf.range(len(sets), dtype=tf.int64), counts)
+        turns = tf.random.experimental.stateless_shuffle(turns, [seed, epoch])
+        dataset = tf.data.Dataset.choose_from_datasets(
+            sets, tf.data.Dataset.from_tensor_slices(turns)
+        )
+    order = tf.random.stateless_uniform([], [seed, epoch], None, None, tf.int64)
+    # `shuffle` mixes in the program's global seed, which must neither decide the order nor be 0
+    # beside a seed that is a tensor; inside this function it can be set without touching others.
+    tf.random.set_seed(1)
+    # Slots for the whole buffer are made at once, however few records there are.
+    buffer = min(shuffle_buffer, sum(card.num_images for card in cards))
+    dataset = dataset.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
+    return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
+
+
+def _read_in_turns(paths: list[str], seed: int, epoch: Any) -> tf.data.Dataset:
+    """The records of one set: its shards, in an order given by (seed, epoch), are read in turns."""
     shuffled = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
-    dataset = tf.data.Dataset.from_tensor_slices(shuffled)
-    dataset = dataset.interleave(
+    return tf.data.Dataset.from_tensor_slices(shuffled).interleave(
         tf.data.TFRecordDataset,
         cycle_length=min(_READERS, len(paths)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    order = tf.random.stateless_uniform([], [seed, epoch], None, None, tf.int64)
-    # `shuffle` mixes in the program's global seed, which must neither decide the order nor be 0
-    # beside a seed that is a tensor; inside this function it can be set without touching others.
-    tf.random.set_seed(1)
-    dataset = dataset.shuffle(shuffle_buffer, seed=order, reshuffle_each_iteration=False)
-    return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
 
 
-def _endless(
-    paths: list[str], seed: int, shuffle_buffer: int, num_images: int, skipped: int
+def endless_records(
+    directories: Sequence[str],
+    cards: Sequence[DataCard],
+    seed: int,
+    shuffle_buffer: int = SHUFFLE_BUFFER,
+    skipped: int = 0,
 ) -> tf.data.Dataset:
-    """Epoch after epoch, without the first `skipped` records."""
+    """The elements of `epoch_records`, epoch after epoch, without the first `skipped`."""
+    num_images = sum(card.num_images for card in cards)
     epochs = tf.data.Dataset.range(skipped // num_images, tf.int64.max)
-    dataset = epochs.flat_map(lambda epoch: epoch_records(paths, seed, epoch, shuffle_buffer))
+    dataset = epochs.flat_map(
+        lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
+    )
     return dataset.skip(skipped % num_images)
 
 
@@ -247,48 +290,3 @@ def _read_cards(directories: list[str]) -> list[DataCard]:
                 f"{cards[0].labels}: record sets that are joined must have the same, in one order"
             )
     return cards
-
-
-def _padded_length(cards: list[DataCard], max_boxes: int | None) -> int:
-    """G; neither expansion nor cropping adds objects, so the cards' largest number is enough."""
-    largest = max(card.max_objects for card in cards)
-    if max_boxes is None:
-        return max(largest, 1)
-    if max_boxes < 1:
-        raise ValueError(f"max_boxes (={max_boxes}) must be at least 1, or None for {largest}")
-    if max_boxes < largest:
-        surplus = [
-            (images, count - max_boxes)
-            for card in cards
-            for count, images in enumerate(card.objects_per_image)
-            if count > max_boxes
-        ]
-        warnings.warn(
-            f"max_boxes (={max_boxes}) is below the largest number of objects in an image "
-            f"({largest}): up to {sum(n * cut for n, cut in surplus)} objects in "
-            f"{sum(n for n, _ in surplus)} images will be cut off",
-            stacklevel=3,
-        )
-    return max_boxes
-
-
-def _check_sizes(
-    directories: list[str], num_images: int, batch_size: int, shuffle_buffer: int, repeat: bool
-) -> None:
-    for name, value in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
-        if value < 1:
-            raise ValueError(f"{name} (={value}) must be at least 1")
-    if batch_size > num_images and not repeat:
-        raise ValueError(
-            f"batch_size (={batch_size}) must not exceed the number of images ({num_images}): "
-            "take a smaller one, or repeat=True"
-        )
-    per_record = sum(os.path.getsize(path) for path in _paths(directories)) / num_images
-    needed = per_record * min(shuffle_buffer, num_images)
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-    if needed > limit:
-        raise ValueError(
-            f"shuffle_buffer (={shuffle_buffer}) needs about {needed / 1e9:.1f} GB, but may take "
-            f"half of this machine's memory, {limit / 1e9:.1f} GB: at most "
-            f"{int(limit / per_record)} records of this size"
-        )

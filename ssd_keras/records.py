@@ -152,13 +152,15 @@ def write_records(
 
     Raises:
         ValueError: If `directory` holds something else, an image id occurs twice, a label id is
-            not in 1..len(labels), or there are no samples.
+            not in 1..len(labels), or there are no labels or no samples.
     """
     directory = pathlib.Path(directory)
     labels = tuple(labels)
     notes = Notes() if notes is None else notes
     if shards < 1:
         raise ValueError(f"`shards` (={shards}) must be at least 1")
+    if not labels:
+        raise ValueError(f"there are no classes to write to {directory}: give their names")
     _clear_leftovers(directory)
 
     names = [f"records-{k:05d}-of-{shards:05d}.tfrecord" for k in range(shards)]
@@ -170,7 +172,10 @@ def write_records(
         for index, sample in enumerate(samples):
             _check(sample, len(labels))
             if sample.image_id in truths:
-                raise ValueError(f"image id {sample.image_id!r} occurs twice; ids must be unique")
+                raise ValueError(
+                    f"image id {sample.image_id!r} occurs twice; ids must be unique: "
+                    "name every split and every image once"
+                )
             writers[index % shards].write(serialize(sample))
             truths[sample.image_id] = dataclasses.replace(sample, image=b"")
     if not truths:
@@ -186,6 +191,7 @@ def write_records(
         source=source,
         notes=notes,
         shards={name: len(range(k, len(truths), shards)) for k, name in enumerate(names)},
+        shard_bytes={name: (directory / name).stat().st_size for name in names},
     )
     write_card(card, directory)
     return card

@@ -103,7 +103,10 @@ def _weights(tap: Any, cell: Any, inverse: Any, interpolation: Any) -> Any:
 
 
 def _area(tap: Any, cell: Any, inverse: Any, corner: Any) -> Any:
-    """Overlap of taps with the cell; as in OpenCV only two of them unless both axes shrink."""
+    """Overlap of taps with the cell, [2, N, R, K].
+
+    As in OpenCV, only of two taps unless both axes shrink.
+    """
     scale = 1 / inverse
     overlap = tf.minimum(tap + 1, (cell + 1) * scale) - tf.maximum(tap, cell * scale)
     beyond = tf.maximum(cell + 1 - (corner + 1) * inverse, 0)
@@ -115,11 +118,13 @@ def _area(tap: Any, cell: Any, inverse: Any, corner: Any) -> Any:
 
 
 def _cubic(x: Any, a: float = -0.75) -> Any:
+    """Keys' kernel at the distances `x` [2, N, R, K]."""
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return tf.where(x <= 1, near, tf.where(x < 2, far, 0.0))
 
 
 def _lanczos4(x: Any) -> Any:
+    """Lanczos' kernel of 4 lobes at the distances `x` [2, N, R, K], but for a factor."""
     kernel = tf.sin(math.pi * x) * tf.sin(math.pi / 4 * x) / tf.maximum(x * x, 1e-12)
     return tf.where(x < 1e-6, math.pi**2 / 4, tf.where(x < 4, kernel, 0.0))

@@ -3,9 +3,13 @@
 The sources themselves are `voc_source`, `coco_source`, `yolo_source`, `tfds_source` and `shapes`.
 """
 
+import collections
 import dataclasses
+import hashlib
+import math
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
@@ -14,6 +18,8 @@ from ssd_keras.images import EncodedImage
 from ssd_keras.records import Notes, Sample
 
 _CLIPPED = 1e-4  # of the image's side; less is rounding
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -56,23 +62,52 @@ def read_labels(path: str | pathlib.Path) -> dict[str, str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is empty or a name occurs twice.
     """
-    labels: dict[str, str] = {}
-    for line in read_lines(pathlib.Path(path)):
-        name, _, shown = line.partition("\t")
-        if name in labels:
-            raise ValueError(f"{path} has the class {name!r} twice; class names must be unique")
-        labels[name] = shown or name
-    if not labels:
+    lines = [line.partition("\t") for line in read_lines(pathlib.Path(path))]
+    if not lines:
         raise ValueError(f"{path} is empty: it must have one class name a line")
-    return labels
+    require_unique((name for name, _, _ in lines), path)
+    return {name: shown or name for name, _, shown in lines}
+
+
+def require_unique(names: Iterable[str], where: object) -> None:
+    """Raises ValueError naming the first class that occurs twice."""
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{where} has the class {name!r} twice; class names must be unique")
+
+
+def read_text(path: pathlib.Path) -> str:
+    """Returns a text file's content; a mark of UTF-8 at its start is no part of it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a text file without surrounding space, and without empty ones."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in read_text(path).splitlines())
     return [line for line in lines if line]
+
+
+def mix(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """Returns the items by the SHA-256 of their names: the same order always, but no pattern in it.
+
+    Lists come by class, by year or by date, and training mixes only as much as its buffer holds;
+    the original shuffles them when it makes its databases, too (data/VOC0712/create_list.sh).
+    """
+    return sorted(items, key=lambda item: hashlib.sha256(name(item).encode()).digest())
+
+
+def annotated_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """(height, width) if an annotation gives them; some tools write 0 or nothing instead."""
+    try:
+        sides = float(height), float(width)
+    except (TypeError, ValueError):
+        return None
+    return (int(sides[0]), int(sides[1])) if all(1 <= s < math.inf for s in sides) else None
 
 
 def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -94,7 +129,7 @@ def require_files(paths: Iterable[pathlib.Path]) -> None:
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} is missing ({len(missing)} of {len(paths)} files of its kind are): "
-            "extract the data set's archives again, completely"
+            "extract the data set's archives again, completely, or correct the list that names it"
         )
 
 

@@ -28,7 +28,7 @@ def tfds_dataset(path: str | pathlib.Path, name: str, split: str) -> Source:
         FileNotFoundError: If it is not prepared there.
         ValueError: If there is no such split or its features are others.
     """
-    data_dir = pathlib.Path(path).expanduser()
+    data_dir = pathlib.Path(path)
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from ssd_keras import config as configs
+from ssd_keras.augment import AUGMENTATIONS
 from ssd_keras.callbacks import BEST, HISTORY
 from ssd_keras.commands import command
 from ssd_keras.model import ssd_vgg16
@@ -63,6 +64,9 @@ _PRECISION = flags.DEFINE_enum(
     "What to compute in: mixed_float16 for GPUs, mixed_bfloat16 for newer CPUs and TPUs.",
 )
 _MIRRORED = flags.DEFINE_bool("mirrored", False, "Train on all GPUs of this machine.")
+_SERVICE = flags.DEFINE_string(
+    "service", None, "Address (grpc://host:port) of a tf.data service that makes the batches."
+)
 _LIMIT = flags.DEFINE_float("gradient_limit", 1e6, "Stop when the gradients' norm is above it.")
 
 flags.DEFINE_integer("iterations", _R["iterations"], "Steps of the optimizer in all.")
@@ -80,7 +84,8 @@ flags.DEFINE_integer("warmup", _R["warmup"], "Iterations of linear warm-up.")
 flags.DEFINE_float("momentum", _R["momentum"], "Momentum of SGD.")
 flags.DEFINE_float("weight_decay", _R["weight_decay"], "Coupled L2 on all but biases, with SGD.")
 flags.DEFINE_float("clip_norm", _R["clip_norm"], "Largest norm of the gradients; 0: no limit.")
-flags.DEFINE_string("augmentation", _R["augmentation"], "Augmentation variant.")
+flags.DEFINE_enum("augmentation", _R["augmentation"], list(AUGMENTATIONS), "Augmentation variant.")
+flags.DEFINE_integer("max_boxes", _R["max_boxes"], "Objects an image is padded or cut to.")
 flags.DEFINE_bool("use_difficult", _R["use_difficult"], "Learn difficult objects (COCO: no).")
 flags.DEFINE_list("freeze", [], "Layers that do not learn, such as conv1_*,conv2_*.")
 flags.DEFINE_integer("eval_every", _R["eval_every"], "Iterations between two checkpoints.")
@@ -115,6 +120,7 @@ def main(argv: list[str]) -> None:
             val_records=_VAL.value,
             weights=_weights(),
             gradient_limit=_LIMIT.value,
+            service=_SERVICE.value,
         )
     history = os.path.join(_RUN_DIR.value, HISTORY)
     plot_history(history, os.path.join(_RUN_DIR.value, "history.png"))

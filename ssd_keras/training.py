@@ -49,6 +49,7 @@ class Recipe:
         augmentation: Name of the augmentation variant.
         use_difficult: Whether objects marked difficult are ground truth: the original says yes for
             VOC, no for COCO.
+        max_boxes: Objects an image is padded or cut to; None: the largest number in an image.
         freeze: Layers that do not learn: the paper's names or patterns, such as "conv1_*".
         eval_every: Iterations between two checkpoints and evaluations; divides `iterations`.
         seed: Of the initial weights, the order of images and the augmentation.
@@ -67,6 +68,7 @@ class Recipe:
     clip_norm: float = 0.0
     augmentation: str = "ssd"
     use_difficult: bool = True
+    max_boxes: int | None = None
     freeze: tuple[str, ...] = ()
     eval_every: int = 1000
     seed: int = 0
@@ -118,6 +120,7 @@ def train(
     val_records: str | os.PathLike[str] | None = None,
     weights: Mapping[str, Any] | None = None,
     gradient_limit: float = 1e6,
+    service: str | None = None,
     jit_compile: bool | str = "auto",
 ) -> keras.Model:
     """Trains a model of `ssd_vgg16`, or goes on with the run that `run_dir` holds.
@@ -134,6 +137,8 @@ def train(
         weights: Arguments of `load_weights` for a new run, `path` at least; its report goes to
             `weights.txt`.
         gradient_limit: Stop when the norm of the gradients, before clipping, is above it.
+        service: Address of a `tf.data` service (see `train_dataset`) that makes the batches; a
+            resumed run then sees other ones, and no images can be named.
         jit_compile: As in `keras.Model.compile`.
 
     Returns:
@@ -176,11 +181,15 @@ def train(
         augmentation=recipe.augmentation,
         seed=recipe.seed,
         use_difficult=recipe.use_difficult,
+        max_boxes=recipe.max_boxes,
+        service=service,
         start_step=first_batch,
         repeat=True,
     )
     callbacks: list[keras.callbacks.Callback] = [
-        Guard(gradient_limit, records, recipe.batch_size, recipe.seed, first_batch),
+        Guard(
+            gradient_limit, [] if service else records, recipe.batch_size, recipe.seed, first_batch
+        ),
         # Before those that write: they find its value in the logs.
         *([VOCEvaluation(model, val_records, recipe.batch_size)] if val_records else []),
         Checkpoint(run_dir),

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ssd_keras import images
 from ssd_keras.distort import Distortion, distort
 from ssd_keras.resample import LINEAR, axis_maps, resample
 
@@ -19,8 +20,9 @@ class View:
         image_size: int32 [2] (height, width), pixels.
         canvas: int32 [2] (height, width), the image after expansion.
         offset: int32 [2] (y, x), the image's corner on the canvas.
-        window: int32 [4] (top, left, height, width), the crop, canvas pixels.
-        sampler: int32, which sampler made the crop; 0 kept the whole canvas.
+        crop: float32 [4] yxyx, the crop as drawn, relative to the canvas.
+        window: int32 [4] (top, left, height, width), the crop in whole canvas pixels.
+        sampler: int32, which sampler made the crop, 0 (the whole canvas) to 6.
         interpolation: int32, an index of `INTERPOLATIONS`.
         mirror: bool.
         distortion: The photometric parameters, or None.
@@ -32,6 +34,7 @@ class View:
     image_size: Any
     canvas: Any
     offset: Any
+    crop: Any
     window: Any
     sampler: Any
     interpolation: Any
@@ -49,6 +52,7 @@ def whole_image(sample: dict[str, Any]) -> View:
         image_size=size,
         canvas=size,
         offset=tf.zeros([2], tf.int32),
+        crop=tf.constant([0.0, 0.0, 1.0, 1.0]),
         window=tf.concat([[0, 0], size], 0),
         sampler=tf.constant(0),
         interpolation=tf.constant(LINEAR),
@@ -64,6 +68,7 @@ def render(encoded: Any, view: View, size: int, mean: tuple[float, ...]) -> Any:
     last = tf.clip_by_value(top_left + view.window[2:], first + 1, view.image_size)
     visible = tf.concat([first, last - first], 0)
     pixels = decode(encoded, visible)
+    mean = tuple(float(round(level)) for level in mean)  # as pixels are
     if view.fast:
         image = _render_fast(pixels, view, first - top_left, last - top_left, size, mean)
     else:
@@ -77,6 +82,7 @@ def _render_fast(
     pixels: Any, view: View, first: Any, last: Any, size: int, mean: tuple[float, ...]
 ) -> Any:
     """Warps the visible pixels, which span `first` to `last` in the window; distorts; fills."""
+    seen = tf.reduce_all((first < view.window[2:]) & (last > 0))  # not only fill
     edges = tf.cast(tf.stack([first, last]), tf.float32)  # [2, 2]: first and last, y and x
     edges *= size / tf.cast(view.window[2:], tf.float32)
     first, last = tf.unstack(tf.cast(tf.round(edges), tf.int32))
@@ -85,7 +91,7 @@ def _render_fast(
     planes = _distort(tf.round(tf.image.resize(pixels, last - first)), view)
     margins = tf.stack([first, size - last], axis=1)
     r, g, b = (
-        tf.pad(plane, margins, constant_values=level)
+        tf.pad(tf.where(seen, plane, level), margins, constant_values=level)
         for plane, level in zip(planes, mean, strict=True)
     )
     # Three bytes of one integer: twice as fast as tf.stack(axis=-1).
@@ -107,17 +113,17 @@ def decode(encoded: Any, window: Any) -> Any:
     top, left, height, width = tf.unstack(window)
 
     def jpeg() -> Any:
-        # One more column: the last one decoded lacks the colour of its right neighbour.
-        image_width = tf.io.extract_jpeg_shape(encoded)[1]
-        wider = tf.stack([top, left, height, tf.minimum(width + 1, image_width - left)])
+        # One more column on either side: the outermost ones lack the colour of their neighbours.
+        extra = tf.minimum(left, 1)
+        right = tf.minimum(left + width + 1, tf.io.extract_jpeg_shape(encoded)[1])
+        wider = tf.stack([top, left - extra, height, right - left + extra])
         image = tf.image.decode_and_crop_jpeg(
             encoded, wider, channels=3, dct_method="INTEGER_ACCURATE"
         )
-        return image[:, :width]
+        return image[:, extra : extra + width]
 
     def other() -> Any:
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        return image[top : top + height, left : left + width]
+        return images.decode(encoded)[top : top + height, left : left + width]
 
     image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
     return tf.ensure_shape(image, [None, None, 3])

@@ -13,8 +13,10 @@ from ssd_keras.records import Notes, Sample
 from ssd_keras.sources import (
     Object,
     Source,
+    annotated_size,
     label_id,
     make_sample,
+    mix,
     path_inside,
     read_lines,
     require_files,
@@ -62,6 +64,7 @@ def voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = N
             object's class is not declared.
     """
     files: list[_Files] = []
+    notes = Notes()
     folders: dict[pathlib.Path, None] = {}  # in order, each once
     for token in splits.split("+"):
         year, _, split = token.rpartition(":")
@@ -74,6 +77,9 @@ def voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = N
             warn_of_other_size(f"{folder.name}:{split}", len(names), _PUBLISHED_SIZES)
         else:
             names = sorted(xml.stem for xml in annotations.glob("*.xml"))
+            pictures = {image.stem for image in (folder / "JPEGImages").glob("*")}
+            for lonely in sorted(pictures - set(names)):
+                notes.skipped["image without annotation"].append(lonely)
         folders[annotations] = None
         files += [
             _Files(
@@ -85,7 +91,7 @@ def voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = N
         ]
     if labels is None:
         labels = {name: name for name in sorted(_class_names(folders))}
-    return _source(f"VOC {pathlib.Path(path).name} {splits}".strip(), files, labels)
+    return _source(f"VOC {pathlib.Path(path).name} {splits}".strip(), files, labels, notes)
 
 
 def ilsvrc_det(path: str | pathlib.Path, splits: str, labels: dict[str, str]) -> Source:
@@ -121,12 +127,10 @@ def ilsvrc_det(path: str | pathlib.Path, splits: str, labels: dict[str, str]) ->
     return _source(f"ILSVRC DET {splits}", files, labels, notes)
 
 
-def _source(
-    description: str, files: list[_Files], labels: dict[str, str], notes: Notes | None = None
-) -> Source:
+def _source(description: str, files: list[_Files], labels: dict[str, str], notes: Notes) -> Source:
     require_files(file.annotation for file in files)
     require_files(file.image for file in files)
-    notes = Notes() if notes is None else notes
+    files = mix(files, lambda file: file.image_id)
     ids = {name: k for k, name in enumerate(labels, start=1)}
     return Source(
         description, tuple(labels.values()), len(files), _samples(files, ids, notes), notes
@@ -139,7 +143,7 @@ def _samples(files: Iterable[_Files], ids: dict[str, int], notes: Notes) -> Iter
         if root is None:
             notes.skipped["annotation is broken or hostile XML"].append(file.image_id)
             continue
-        size = _annotated_size(root)
+        size = annotated_size(root.findtext("size/height"), root.findtext("size/width"))
         image = images.load_image(
             file.image.read_bytes(), file.image_id, notes, annotated_size=size
         )
@@ -165,16 +169,15 @@ def _image_path(stem: pathlib.Path) -> pathlib.Path:
 
 def _class_names(folders: Iterable[pathlib.Path]) -> set[str]:
     roots = (_parse(xml) for folder in folders for xml in folder.glob("*.xml"))
-    return {
-        _text(item, "name") for root in roots if root is not None for item in root.findall("object")
-    }
+    items = (item for root in roots if root is not None for item in root.findall("object"))
+    return {_text(item, "name") for item in items} - {""}
 
 
 def _parse(path: pathlib.Path) -> Element | None:
-    """The root element, or None if the file is not XML or declares entities."""
+    """The root element, or None if the file cannot be read as XML or declares entities."""
     try:
         return SafeElementTree.parse(path).getroot()
-    except (ParseError, DefusedXmlException):
+    except (ParseError, DefusedXmlException, LookupError, ValueError):  # the last two: its encoding
         return None
 
 
@@ -196,9 +199,3 @@ def _yxyx(item: Element) -> tuple[float, float, float, float]:
     if box is None:
         return (float("nan"),) * 4
     return _number(box, "ymin"), _number(box, "xmin"), _number(box, "ymax"), _number(box, "xmax")
-
-
-def _annotated_size(root: Element) -> tuple[int, int] | None:
-    """(height, width) if the annotation gives them; some tools write 0 instead."""
-    height, width = _number(root, "size/height"), _number(root, "size/width")
-    return (int(height), int(width)) if height >= 1 and width >= 1 else None

@@ -1,12 +1,22 @@
 """Folders in YOLO's form: images, and a text file an image with `class x y width height`."""
 
 import pathlib
-import re
 from collections.abc import Iterator
+
+import yaml
 
 from ssd_keras import images
 from ssd_keras.records import Notes, Sample
-from ssd_keras.sources import Object, Source, make_sample, read_labels, read_lines
+from ssd_keras.sources import (
+    Object,
+    Source,
+    make_sample,
+    mix,
+    read_labels,
+    read_lines,
+    read_text,
+    require_unique,
+)
 
 
 def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None) -> Source:
@@ -24,8 +34,8 @@ def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | Non
 
     Raises:
         FileNotFoundError: If the image or label folder or the class names are missing.
-        ValueError: If data.yaml has no list of names. While samples are read: if a line of a text
-            file is not five numbers or its class number is not below the number of names.
+        ValueError: If data.yaml has no names, or one twice. While samples are read: if a line of a
+            text file is not five numbers or its class number is not below the number of names.
     """
     root = pathlib.Path(path)
     layouts = [
@@ -39,9 +49,14 @@ def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | Non
         raise FileNotFoundError(
             f"{layouts[0][0]} or {layouts[0][1]} is missing: {root} is not a YOLO folder"
         )
-    paths = sorted(p for p in image_folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+    found = (p for p in image_folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+    paths = mix(found, lambda p: p.relative_to(image_folder).as_posix())
     names = tuple((labels or _class_names(root, label_folder)).values())
     notes = Notes()
+    ids = {_image_id(path, image_folder) for path in paths}
+    ids_of_texts = {_image_id(text, label_folder) for text in label_folder.rglob("*.txt")}
+    for lonely in sorted(ids_of_texts - ids - {"classes"}):
+        notes.skipped["label file without image"].append(lonely)
     return Source(
         description=f"YOLO {root.name} {split}".strip(),
         labels=names,
@@ -59,7 +74,7 @@ def _samples(
     notes: Notes,
 ) -> Iterator[Sample]:
     for path in paths:
-        image_id = path.relative_to(image_folder).with_suffix("").as_posix()
+        image_id = _image_id(path, image_folder)
         image = images.load_image(path.read_bytes(), image_id, notes, upright=True)
         if image is None:
             continue
@@ -69,6 +84,10 @@ def _samples(
             for k, line in enumerate(read_lines(text) if text.is_file() else [], start=1)
         ]
         yield make_sample(image, image_id, objects, notes, size=(1, 1))
+
+
+def _image_id(path: pathlib.Path, folder: pathlib.Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def _object(line: str, num_classes: int, where: str) -> Object:
@@ -98,19 +117,23 @@ def _class_names(root: pathlib.Path, label_folder: pathlib.Path) -> dict[str, st
 
 
 def _yaml_names(path: pathlib.Path) -> list[str]:
-    """The `names` of a data.yaml in the forms that YOLO's tools write; no YAML reader is needed.
-
-    names: [a, b]    names: ['a', 'b']    or, one a line, indented: "- a" or "0: a".
-    """
-    text = path.read_text(encoding="utf-8-sig")
-    inline = re.search(r"^names:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL)
-    block = re.search(
-        r"^names:[^\S\n]*\n((?:[^\S\n]*(?:-|\d+:)[^\n]*(?:\n|$))+)", text, re.MULTILINE
-    )
-    if inline:
-        names = inline[1].split(",")
-    elif block:
-        names = [re.sub(r"^\s*(?:-|\d+:)", "", line) for line in block[1].splitlines()]
-    else:
+    """The `names` of a data.yaml: a list, or a dictionary with the keys 0, 1, 2, ..."""
+    try:
+        # This loader makes nothing but text of scalars: the class "no" is not False.
+        content = yaml.load(read_text(path), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict):
+        numbers = [str(k) for k in range(len(names))]
+        if set(names) != set(numbers):
+            raise ValueError(
+                f"{path} has `names` with the keys {', '.join(names)}: they must be the class "
+                "numbers, from 0 on without a gap"
+            )
+        names = [names[number] for number in numbers]
+    usable = isinstance(names, list) and all(name and isinstance(name, str) for name in names)
+    if not names or not usable:
         raise ValueError(f"{path} has no list `names`: write one class name a line to classes.txt")
-    return [name.strip().strip("'\"") for name in names if name.strip()]
+    require_unique(names, path)
+    return names

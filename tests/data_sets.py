@@ -1,9 +1,24 @@
 """Small data sets in the forms that people have them, for the tests of the sources."""
 
+import contextlib
+import importlib.util
 import io
 import json
 
+from absl import flags
 from PIL import Image
+
+
+@contextlib.contextmanager
+def loaded_script(path):
+    """A command outside of the package as a module; its flags are gone afterwards."""
+    before = set(flags.FLAGS)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
 
 
 def encoded(size=(40, 20), image_format="JPEG", **options):

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras import view
 from ssd_keras.augment import (
-    DRAWN,
     augment,
+    decide,
+    drawn,
     ground_truth,
     random_distort,
     random_expand,
@@ -33,9 +33,9 @@ def picture(height=75, width=100, seed=0, grey=False):
     return np.repeat(image[..., :1], 3, -1) if grey else image
 
 
-def encode(image, image_format="PNG"):
+def encode(image, image_format="PNG", **options):
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, image_format)
+    Image.fromarray(image).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -52,11 +52,11 @@ def sample(image=None, boxes=BOXES, image_format="PNG"):
 
 
 @functools.cache
-def draws(ops, count=40, config=TINY):
+def draws(ops, count=40, image_format="PNG"):
     """`count` results of `augment` with different seeds, from a tf.data graph, as NumPy."""
-    fixed = sample()
+    fixed = sample(image_format=image_format)
     dataset = tf.data.Dataset.range(count).map(
-        lambda k: augment(fixed, config, tf.stack([tf.constant(7, tf.int64), k]), ops)
+        lambda k: augment(fixed, TINY, tf.stack([tf.constant(7, tf.int64), k]), ops)
     )
     return list(dataset.as_numpy_iterator())
 
@@ -66,12 +66,8 @@ def views(ops, count=1500, boxes=None):
     """The same without pixels, hence quick: what was drawn, and the ground truth that is left."""
 
     def plan(k):
-        seen = view.whole_image(fixed)
-        seeds = tf.random.experimental.stateless_split(tf.stack([tf.constant(7, tf.int64), k]), 5)
-        for i, op in enumerate(ops):
-            seen = op(seen, seeds[i])
-        drawn = {name: getattr(seen, name) for name in DRAWN if getattr(seen, name) is not None}
-        return drawn | ground_truth(fixed, seen)
+        seen = decide(fixed, tf.stack([tf.constant(7, tf.int64), k]), ops)
+        return drawn(seen) | ground_truth(fixed, seen)
 
     fixed = sample(boxes=BOXES if boxes is None else np.reshape(boxes, [-1, 4]))
     fixed |= {"height": tf.constant(HEIGHT), "width": tf.constant(WIDTH)}
@@ -82,6 +78,14 @@ def assert_share(hits, probability):
     """Two-sided: the share of hits lies within 4 standard deviations of its expectation."""
     deviation = np.sqrt(probability * (1 - probability) / len(hits))
     assert abs(np.mean(hits) - probability) < 4 * deviation
+
+
+def assert_same_distribution(values, others):
+    """Two-sided Kolmogorov-Smirnov test of two samples at about 1 in 10,000."""
+    points = np.sort(np.concatenate([values, others]))
+    shares = (np.searchsorted(np.sort(x), points, "right") / len(x) for x in (values, others))
+    distance = np.max(np.abs(np.subtract(*shares)))
+    assert distance < 2.23 * np.sqrt(1 / len(values) + 1 / len(others))
 
 
 def assert_uniform(values, low, high):

@@ -116,6 +116,23 @@ def emit(boxes, crop):
     return emitted
 
 
+def random_trial(rng):
+    """SampleBBox with numbers of its own: scale and aspect, then the place."""
+    scale, aspect = rng.uniform(0.3, 1), rng.uniform(0.5, 2)
+    aspect = min(max(aspect, scale**2), 1 / scale**2)
+    width, height = scale * math.sqrt(aspect), scale / math.sqrt(aspect)
+    ymin, xmin = rng.uniform(0, max(1 - height, 0)), rng.uniform(0, max(1 - width, 0))
+    return ymin, xmin, ymin + height, xmin + width
+
+
+def random_crop(rng, boxes):
+    """All of it: the sampler, its best overlap with an object, and the number of objects kept."""
+    trials = [[random_trial(rng) for _ in range(50)] for _ in range(6)]
+    successes = run_samplers(trials, boxes)
+    sampler, crop = successes[rng.integers(len(successes))]
+    return sampler, max(iou(crop, box) for box in boxes), len(emit(boxes, crop))
+
+
 # --- warp ---
 
 

@@ -1,7 +1,12 @@
+import dataclasses
+import io
+import itertools
+
 import numpy as np
 import pytest
 import reference_augment as reference
 import tensorflow as tf
+from PIL import Image
 
 from ssd_keras.augment import (
     AUGMENTATIONS,
@@ -12,6 +17,7 @@ from ssd_keras.augment import (
     augment,
     fast_warp,
     random_crop,
+    random_distort,
     random_expand,
     random_mirror,
 )
@@ -24,6 +30,7 @@ from tests.draws import (
     WIDTH,
     assert_share,
     draws,
+    encode,
     picture,
     sample,
     views,
@@ -31,11 +38,15 @@ from tests.draws import (
 from tests.tiny import TINY
 
 
-@pytest.mark.parametrize("ops", [SSD, SSD_NO_EXPAND], ids=["ssd", "ssd_no_expand"])
-def test_pixels_are_those_of_the_original_step_by_step(ops):
-    image = picture()
+@pytest.mark.parametrize(
+    ("ops", "image_format"),
+    [(SSD, "PNG"), (SSD_NO_EXPAND, "PNG"), (SSD, "JPEG")],
+    ids=["ssd", "ssd_no_expand", "ssd of a JPEG"],
+)
+def test_pixels_are_those_of_the_original_step_by_step(ops, image_format):
+    image = np.array(Image.open(io.BytesIO(encode(picture(), image_format))))
     differences = []
-    for result in draws(ops):
+    for result in draws(ops, image_format=image_format):
         expected = reference.make_picture(image, result["params"], 64, MEAN, INTERPOLATIONS)
         differences.append(np.abs(result["image"] - expected))
     # Ties of rounding in the fixed-point tables move H or S by one, a few pixels by some levels.
@@ -46,24 +57,41 @@ def test_pixels_are_those_of_the_original_step_by_step(ops):
 def test_boxes_are_those_of_the_original_step_by_step():
     kept = 0
     for result in views((random_expand, random_crop), 400):
-        canvas, offset, window = (result[k] for k in ("canvas", "offset", "window"))
+        canvas, offset, crop = (result[name] for name in ("canvas", "offset", "crop"))
         on_canvas = (BOXES * [HEIGHT, WIDTH, HEIGHT, WIDTH] + np.tile(offset, 2)) / np.tile(
             canvas, 2
         )
-        # The crop itself is not told, only its pixels: it ends up to two pixels around them.
-        start, end = window[:2], window[:2] + window[2:]
-        inner, outer = (
-            reference.emit(
-                on_canvas, np.concatenate([start + lower, end + upper]) / np.tile(canvas, 2)
-            )
-            for lower, upper in ((1, 0), (0, 2))
-        )
-        labels = set(result["labels"] - 1)
-        assert inner.keys() <= labels <= outer.keys()
-        for box, label in zip(result["boxes"], result["labels"], strict=True):
-            np.testing.assert_allclose(box, outer[label - 1], atol=3 / window[2:].min())
-            kept += 1
+        expected = reference.emit(on_canvas, crop)
+        assert (result["labels"] - 1).tolist() == list(expected)
+        if expected:
+            np.testing.assert_allclose(result["boxes"], list(expected.values()), atol=2e-6)
+        start, end = np.trunc(crop[:2] * canvas), crop[2:] * canvas
+        np.testing.assert_array_equal(result["window"][:2], start)
+        assert (np.abs(result["window"][2:] - (end - crop[:2] * canvas)) < 1).all()
+        kept += len(expected)
     assert kept > 400
+
+
+def test_what_an_op_has_dropped_stays_dropped():
+    def drop_the_first(seen, seed):
+        del seed
+        return dataclasses.replace(seen, keep=seen.keep & [False, True, True])
+
+    results = views((drop_the_first, random_crop), 30)
+    assert {label for r in results for label in r["labels"]} == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("ops", "message"),
+    [
+        ((random_crop, random_expand), "random_expand after random_crop"),
+        ((random_mirror, random_distort, random_crop), "random_crop after random_mirror"),
+        ((random_crop, random_crop), "random_crop after random_crop"),
+    ],
+)
+def test_geometry_out_of_order_is_refused(ops, message):
+    with pytest.raises(ValueError, match=rf"ops have {message}: each of random_expand, .* order"):
+        augment(sample(), TINY, [0, 0], ops)
 
 
 def test_none_keeps_image_and_boxes():
@@ -118,6 +146,36 @@ def test_mirror_and_interpolation_draws():
     assert_share([r["mirror"] for r in results], 0.5)
     for k in range(5):
         assert_share([r["interpolation"] == k for r in results], 0.2)
+
+
+def scalars(result):
+    """Every number that was drawn as one that depends on no other; NaN where it has no effect."""
+    canvas, crop, d = result["canvas"], result["crop"], result["distortion"]
+    room = canvas - [HEIGHT, WIDTH]
+    expanded = room.min() > 100
+    values = {"ratio": canvas[1] / WIDTH if expanded else np.nan}
+    values["offset y"], values["offset x"] = result["offset"] / np.where(expanded, room, np.nan)
+    height, width = crop[2:] - crop[:2]
+    free = result["sampler"] == 6  # whatever its first trial is, it is taken
+    values["scale"] = np.sqrt(height * width) if free else np.nan
+    values["aspect"] = np.log(width / height) if free else np.nan
+    values["crop y"] = crop[0] / (1 - height) if free and height < 0.95 else np.nan
+    values["crop x"] = crop[1] / (1 - width) if free and width < 0.95 else np.nan
+    values |= {f"applied {k}": d.applied[k] for k in range(4)}
+    values |= {name: getattr(d, name) for name in d._fields if name != "applied"}
+    return values | {name: result[name] for name in ("interpolation", "mirror")}
+
+
+def test_draws_are_independent():
+    """Also of other ops' draws: each has a seed of its own."""
+    results = [scalars(r) for r in views(SSD, 2000)]
+    names = list(results[0])
+    drawn = np.array([list(r.values()) for r in results], float)
+    for i, j in itertools.combinations(range(len(names)), 2):
+        both = drawn[np.isfinite(drawn[:, [i, j]]).all(axis=1)][:, [i, j]]
+        assert len(both) > 150
+        correlation = np.corrcoef(both.T)[0, 1]
+        assert abs(correlation) < 4.5 / np.sqrt(len(both)), (names[i], names[j], correlation)
 
 
 @pytest.mark.parametrize("name", ["ssd", "ssd_fast"])

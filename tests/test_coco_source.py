@@ -63,9 +63,23 @@ def test_trainval35k_from_json_files_and_minival2014_from_a_list(tmp_path):
     write_coco(tmp_path, "val2014", val, [(3, 7, [0, 0, 9, 9])])
     write_coco(tmp_path, "valminusminival2014", val[:1], folder="val2014")
     write(tmp_path / "annotations/minival2014.txt", "COCO_val2014_000000000003\n")
-    assert [s.image_id for s in coco(tmp_path, "trainval35k").samples] == ["1", "2"]
+    assert {s.image_id for s in coco(tmp_path, "trainval35k").samples} == {"1", "2"}
     minival = list(coco(tmp_path, "minival2014").samples)
     assert [(s.image_id, s.labels.tolist()) for s in minival] == [("3", [1])]
+
+
+@pytest.mark.parametrize(
+    ("split", "published"),
+    [
+        *(("train2014", 82783), ("val2014", 40504), ("train2017", 118287), ("val2017", 5000)),
+        *(("minival2014", 5000), ("valminusminival2014", 35504)),
+    ],
+)
+def test_a_split_of_another_size_than_published_is_told(tmp_path, caplog, split, published):
+    folder = "val2014" if "minival" in split else None
+    write_coco(tmp_path, split, folder=folder)
+    coco(tmp_path, split)
+    assert f"{split} lists 1 images; the published split has {published}" in caplog.text
 
 
 def test_own_json_file_and_labels(tmp_path):
@@ -98,10 +112,97 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"'\.\./9\.jpg' points outside"):
         coco(tmp_path, "train2017")
     write(tmp_path / "annotations/instances_train2017.json", json.dumps({"images": []}))
-    with pytest.raises(ValueError, match="has no 'annotations': it is not COCO's"):
+    with pytest.raises(ValueError, match="has no list 'annotations': it is not COCO's"):
         coco(tmp_path, "train2017")
     write(tmp_path / "annotations/instances_train2017.json", "{")
     with pytest.raises(ValueError, match="is not JSON"):
+        coco(tmp_path, "train2017")
+
+
+def change(tmp_path, **fields):
+    """Changes the first entry of "images", "annotations" or "categories" in the JSON file."""
+    path = tmp_path / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    for key, values in fields.items():
+        content[key][0] |= values
+    write(path, json.dumps(content))
+
+
+def test_annotations_of_images_that_are_not_listed_are_named(tmp_path):
+    boxes = [(9, 7, [0, 0, 9, 9]), (8, 7, [0, 0, 9, 9])]
+    write_coco(tmp_path, annotations=boxes)
+    source = coco(tmp_path, "train2017")
+    assert next(source.samples).labels.tolist() == [1]
+    assert source.notes.skipped == {"annotation of an image that is not listed": ["annotation 2"]}
+    write_coco(tmp_path, annotations=boxes[:1])
+    change(tmp_path, images={"id": "9"})
+    with pytest.raises(ValueError, match=r"image_id \(=9\) must be .* written as there: '9'"):
+        coco(tmp_path, "train2017")
+
+
+def test_of_a_list_of_ids_only_its_own_annotations_count(tmp_path):
+    val = [(2, "COCO_val2014_2.jpg"), (3, "COCO_val2014_3.jpg")]
+    crowds = [(image_id, 7, [0, 0, 9, 9], True) for image_id, _ in val]
+    write_coco(tmp_path, "val2014", val, crowds)
+    write(tmp_path / "annotations/minival2014.txt", "3\n")
+    assert coco(tmp_path, "minival2014").notes.skipped == {"crowd region": ["annotation 2"]}
+
+
+def test_what_repeats_is_refused(tmp_path):
+    write_coco(tmp_path, annotations=[(9, 7, [0, 0, 9, 9])] * 2)
+    change(tmp_path, annotations={"id": 2})
+    with pytest.raises(ValueError, match="has id 2 twice in annotations: ids must be unique"):
+        coco(tmp_path, "train2017")
+    for categories, message in (
+        ([(7, "cat"), (7, "dog")], "has id 7 twice in categories"),
+        ([(7, "cat"), (8, "cat")], "has the class 'cat' twice"),
+    ):
+        write_coco(tmp_path, categories=categories)
+        with pytest.raises(ValueError, match=message):
+            coco(tmp_path, "train2017")
+
+
+@pytest.mark.parametrize("size", [0, -20, None, "twenty", float("nan"), float("inf"), [20]])
+def test_without_a_usable_size_the_images_own_is_taken(tmp_path, size):
+    write_coco(tmp_path, annotations=[(9, 7, [4, 5, 20, 10])])
+    change(tmp_path, images={"height": size})
+    (sample,) = coco(tmp_path, "train2017").samples
+    np.testing.assert_allclose(sample.boxes, [[0.25, 0.1, 0.75, 0.6]])
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "value"),
+    [
+        ("images", "id", None),
+        ("images", "file_name", None),
+        ("annotations", "image_id", [9]),
+        ("annotations", "category_id", None),
+        ("categories", "id", "7"),
+        ("categories", "name", 7),
+    ],
+)
+def test_unusable_fields_are_named(tmp_path, entry, field, value):
+    write_coco(tmp_path, annotations=[(9, 7, [0, 0, 9, 9])])
+    change(tmp_path, **{entry: {field: value}})
+    with pytest.raises(ValueError, match=rf"json has no usable '{field}' \(=.*\) in {entry}\[0\]"):
+        coco(tmp_path, "train2017")
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"images": [], "annotations": null}'])
+def test_other_json_is_refused(tmp_path, content):
+    write(tmp_path / "annotations/instances_train2017.json", content)
+    with pytest.raises(ValueError, match=r"train2017\.json has no list '(images|annotations)'"):
+        coco(tmp_path, "train2017")
+
+
+def test_a_byte_order_mark_is_read_and_another_encoding_named(tmp_path):
+    write_coco(tmp_path)
+    path = tmp_path / "annotations/instances_train2017.json"
+    text = path.read_text().replace('"cat"', '"Föhn"')
+    write(path, text.encode("utf-8-sig"))
+    assert coco(tmp_path, "train2017").labels[0] == "Föhn"
+    write(path, text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train2017\.json is not UTF-8 text .*save it as UTF-8"):
         coco(tmp_path, "train2017")
 
 

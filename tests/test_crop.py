@@ -11,6 +11,7 @@ from tests.draws import (
     HEIGHT,
     MEAN,
     WIDTH,
+    assert_same_distribution,
     assert_share,
     assert_uniform,
     draws,
@@ -119,6 +120,26 @@ def test_crops_meet_their_samplers_constraint():
     # The constraint binds: without it crops overlap less than half with every object.
     assert np.median(overlaps[6]) < 0.35
     assert np.median(overlaps[3]) < 0.65  # and is not overfulfilled
+
+
+def test_overlap_and_kept_objects_are_distributed_as_the_originals():
+    """Two-sided, against the slow original with random numbers of its own."""
+    rng = np.random.default_rng(0)
+    expected = [reference.random_crop(rng, BOXES) for _ in range(800)]
+    results = views((random_crop,))
+    samplers = np.array([sampler for sampler, _, _ in expected])
+    drawn = np.array([r["sampler"] for r in results])
+    for k in range(7):
+        one, other = drawn == k, samplers == k
+        deviation = np.sqrt(np.var(one) / len(one) + np.var(other) / len(other))
+        assert abs(np.mean(one) - np.mean(other)) < 4 * deviation
+    overlaps = [max(reference.iou(r["crop"], box) for box in BOXES) for r in results]
+    assert_same_distribution(overlaps, [overlap for _, overlap, _ in expected])
+    kept = np.array([len(r["labels"]) for r in results])
+    others = np.array([count for _, _, count in expected])
+    for k in range(4):
+        deviation = np.sqrt(np.var(kept == k) / len(kept) + np.var(others == k) / len(others))
+        assert abs(np.mean(kept == k) - np.mean(others == k)) < 4 * deviation
 
 
 def test_emission_is_by_centre_edges_included():

@@ -112,8 +112,10 @@ def test_annotated_size():
     assert load_image(data, "same", notes, annotated_size=(40, 60)).height == 40
     assert load_image(data, "half", notes, annotated_size=(20, 30)).height == 40
     assert load_image(data, "turned", notes, annotated_size=(60, 40)) is None
-    assert notes.adjusted == {"image of another size than annotated": ["half"]}
-    assert notes.skipped == {"image of another shape than annotated": ["turned"]}
+    assert load_image(data, "1 %", notes, annotated_size=(400, 606)).height == 40
+    assert load_image(data, "3 %", notes, annotated_size=(400, 618)) is None
+    assert notes.adjusted == {"image of another size than annotated": ["half", "1 %"]}
+    assert notes.skipped == {"image of another shape than annotated": ["turned", "3 %"]}
 
 
 def test_orientation_is_ignored_unless_the_annotation_tells_that_the_image_is_seen_turned():

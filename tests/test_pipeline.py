@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import subprocess
@@ -12,7 +13,9 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_keras import pipeline
-from ssd_keras.records import Sample, read_samples, write_records
+from ssd_keras.records import Sample, parse_example, read_card, read_samples, write_records
+from ssd_keras.voc_source import voc
+from tests.data_sets import voc_xml, write_voc
 from tests.tiny import TINY
 
 NUM_IMAGES = 23
@@ -120,18 +123,81 @@ def test_record_sets_are_joined(records, tmp_path):
 # --- the sequence ---
 
 
+def epoch_of(directories, epoch, shuffle_buffer):
+    """(record, position) of one epoch, in its order."""
+    paths = [os.fspath(directory) for directory in directories]
+    cards = [read_card(path) for path in paths]
+    dataset = pipeline.epoch_records(paths, cards, 0, tf.constant(epoch, tf.int64), shuffle_buffer)
+    return list(dataset.as_numpy_iterator())
+
+
 def test_an_epoch_holds_every_image_once_and_epochs_differ(records):
     orders = []
     for epoch in range(3):
-        paths = [os.fspath(p) for p in sorted(records.glob("*.tfrecord"))]
-        dataset = pipeline.epoch_records(paths, 0, tf.constant(epoch, tf.int64), 8)
-        elements = list(dataset.as_numpy_iterator())
+        elements = epoch_of([records], epoch, 8)
         np.testing.assert_array_equal(
             [position for _, position in elements], [[epoch, k] for k in range(NUM_IMAGES)]
         )
         orders.append([record for record, _ in elements])
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     assert orders[0] != orders[1] != orders[2]
+
+
+def test_records_of_one_shard_are_shuffled(tmp_path):
+    write_records(make_samples(100), tmp_path, ["a", "b", "c"], shards=1)
+    stored = [sample.image_id for sample in read_samples(tmp_path)]
+    orders = []
+    for epoch in range(2):
+        names = [
+            parse_example(r)["image_id"].numpy().decode()
+            for r, _ in epoch_of([tmp_path], epoch, 99)
+        ]
+        orders.append([stored.index(name) for name in names])
+    for one, other in ((orders[0], range(100)), (orders[1], range(100)), orders):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(100)
+
+
+def shares_of_others(directories, shuffle_buffer):
+    """How many of the images of each quarter of an epoch have a name that starts with "other"."""
+    names = [
+        parse_example(record)["image_id"].numpy()
+        for record, _ in epoch_of(directories, 0, shuffle_buffer)
+    ]
+    others = np.array([name.startswith(b"other") for name in names])
+    return others.reshape(4, -1).mean(axis=1)
+
+
+def test_a_set_in_order_of_its_classes_is_mixed_when_it_is_prepared(tmp_path):
+    names = [f"{kind}{k:03d}" for kind in ("one", "other") for k in range(120)]
+    write_voc(tmp_path / "voc", {name: voc_xml([("cat", 4, 5, 40, 20)]) for name in names})
+    source = voc(tmp_path / "voc", "train")
+    write_records(source.samples, tmp_path / "set", source.labels, shards=8)
+    shares = shares_of_others([tmp_path / "set"], len(names) // 4)
+    # Four deviations of 60 drawn from 240; without mixing the first quarter has no "other".
+    np.testing.assert_allclose(shares, 0.5, atol=4 * np.sqrt(0.25 / 60 * 180 / 239))
+
+
+def test_joined_sets_of_unequal_sizes_are_mixed_all_along(tmp_path):
+    for name, count in (("one", 180), ("other", 60)):
+        write_records(make_samples(count, name), tmp_path / name, ["a", "b", "c"], shards=8)
+    shares = shares_of_others([tmp_path / "one", tmp_path / "other"], 10)
+    np.testing.assert_allclose(shares, 0.25, atol=4 * np.sqrt(0.1875 / 60 * 180 / 239))
+
+
+def test_no_more_slots_for_shuffling_than_there_are_records(records, monkeypatch):
+    """TensorFlow makes all slots at once: 18 GB for the billion asked for here."""
+    asked = []
+    shuffle = tf.data.Dataset.shuffle
+
+    def spy(dataset, buffer_size, **options):
+        asked.append(buffer_size)
+        return shuffle(dataset, min(buffer_size, 100), **options)
+
+    monkeypatch.setattr(tf.data.Dataset, "shuffle", spy)
+    for repeat in (False, True):
+        pipeline.train_dataset(records, TINY, 4, **FLIP, repeat=repeat, shuffle_buffer=10**9)
+    pipeline.batch_image_ids(records, 4, 0, 0, shuffle_buffer=10**9)
+    assert set(asked) == {NUM_IMAGES}
 
 
 def test_iterations_are_epochs_of_the_endless_stream(tmp_path):
@@ -147,6 +213,21 @@ def test_an_image_looks_different_in_every_epoch(tmp_path):
     write_records(make_samples(1), tmp_path, ["a", "b", "c"], shards=1)
     dataset = pipeline.train_dataset(tmp_path, TINY, 1, **FAST, repeat=True)
     assert len({images.tobytes() for images, _ in take(dataset, 6)}) == 6
+
+
+def test_an_image_looks_different_in_every_run(tmp_path):
+    """Of one image there is only one order, so it is the augmentation that knows the seed."""
+    write_records(make_samples(1), tmp_path, ["a", "b", "c"], shards=1)
+    runs = [
+        {
+            images.tobytes()
+            for images, _ in take(
+                pipeline.train_dataset(tmp_path, TINY, 1, **FAST, seed=seed, repeat=True), 4
+            )
+        }
+        for seed in (0, 1)
+    ]
+    assert runs[0].isdisjoint(runs[1])
 
 
 @pytest.mark.parametrize("step", [3, 6, 13])
@@ -261,6 +342,20 @@ def test_padding_is_never_cut_silently(records):
     assert dataset.element_spec[1].shape == (4, 50, 5)
 
 
+def test_an_image_with_far_more_objects_than_the_others_is_told(records, tmp_path):
+    crowd = next(make_samples(1, "crowd"))
+    for count, directory in ((101, tmp_path / "a"), (100, tmp_path / "b")):
+        boxes = np.tile(np.float32([[0, 0, 0.5, 0.5]]), (count, 1))
+        labels, difficult = np.ones(count, int), np.zeros(count, bool)
+        many = dataclasses.replace(crowd, boxes=boxes, labels=labels, difficult=difficult)
+        write_records([many], directory, ["a", "b", "c"], shards=1)
+    message = r"padded to 101 objects, though all but .* at most 3: .*; max_boxes \(=3\) would"
+    with pytest.warns(UserWarning, match=message):
+        pipeline.eval_dataset([records, tmp_path / "a"], TINY, 4)
+    pipeline.eval_dataset([records, tmp_path / "b"], TINY, 4)  # no warning: warnings are errors
+    pipeline.eval_dataset(tmp_path / "a", TINY, 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -271,6 +366,9 @@ def test_padding_is_never_cut_silently(records):
         ({"start_step": 5}, r"start_step \(=5\).*repeat=True"),
         ({"start_step": -5, "repeat": True}, r"start_step \(=-5\) must not be negative"),
         ({"max_boxes": 0}, r"max_boxes \(=0\) must be at least 1"),
+        ({"max_boxes": 2.5}, r"max_boxes \(=2.5\) must be a whole number"),
+        ({"batch_size": 2.0}, r"batch_size \(=2.0\) must be a whole number"),
+        ({"seed": 1.5}, r"seed \(=1.5\) must be a whole number"),
     ],
 )
 def test_bad_arguments_are_named(records, arguments, message):
@@ -313,7 +411,15 @@ def test_workers_of_the_service_share_the_work(records):
     dataset = pipeline.train_dataset(
         records, TINY, 4, **FAST, repeat=True, service=dispatcher.target
     )
-    batches = take(dataset, 30)
+    iterator = iter(dataset)
+    batches = [next(iterator)[0].numpy().tobytes() for _ in range(30)]
+    assert all(worker._num_tasks() for worker in workers)
     # No batch comes twice: each epoch is made by one worker.
-    assert len({images.tobytes() for images, _ in batches}) == 30
-    del dataset, workers
+    assert len(set(batches)) == 30
+    del iterator, dataset, workers
+
+
+@pytest.mark.parametrize("address", ["grpc://localhost:1", "localhost", "grpc://localhost:port"])
+def test_a_service_that_does_not_answer_is_named(records, address):
+    with pytest.raises(ConnectionError, match=rf"service \(='{address}'\) does not answer"):
+        pipeline.train_dataset(records, TINY, 4, repeat=True, service=address)

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import pathlib
 import signal
@@ -10,7 +9,7 @@ import pytest
 from absl.testing import flagsaver
 
 from ssd_keras.records import read_card, read_samples
-from tests.data_sets import coco_json, encoded, voc_xml, write, write_voc
+from tests.data_sets import coco_json, encoded, loaded_script, voc_xml, write, write_voc
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "data" / "prepare.py"
 CAT = ("cat", 4, 5, 40, 20)
@@ -18,10 +17,8 @@ CAT = ("cat", 4, 5, 40, 20)
 
 @pytest.fixture(scope="module")
 def prepare():
-    spec = importlib.util.spec_from_file_location("prepare", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with loaded_script(SCRIPT) as module:
+        yield module
 
 
 def run(prepare, capsys, **values):
@@ -95,7 +92,11 @@ def test_yolo_and_shapes(prepare, capsys, tmp_path):
     ("values", "message"),
     [
         ({"source": "voc"}, "error: --path is missing: --source=voc needs"),
-        ({"source": "tfds", "path": "."}, "error: --name is missing: --source=tfds needs"),
+        ({"source": "tfds", "path": ".", "splits": "x"}, "error: --name is missing: --source=tfds"),
+        ({"source": "coco", "path": "."}, "error: --splits is missing: --source=coco needs it"),
+        ({"source": "ilsvrc_det", "path": "."}, "error: --splits is missing: --source=ilsvrc_det"),
+        ({"source": "voc", "path": ".", "num_images": 3}, "error: --num_images is not used by"),
+        ({"source": "shapes", "path": "."}, "error: --path is not used by --source=shapes"),
         ({"source": "voc", "path": "nowhere"}, "error: nowhere/Annotations is missing"),
         ({"source": "shapes", "labels": "x.txt"}, "error: --labels is not used by --source=shapes"),
     ],
@@ -106,6 +107,25 @@ def test_errors_are_one_line(prepare, capsys, tmp_path, values, message):
     assert printed.startswith(message)
     assert printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_errors_while_writing_have_a_line_of_their_own(prepare, capsys, tmp_path):
+    write_voc(tmp_path, {"a": voc_xml([CAT])})
+    out = str(tmp_path / "out")
+    code, printed = run(
+        prepare, capsys, source="voc", path=str(tmp_path), splits="train+train", out=out
+    )
+    assert code == 1
+    assert "\nerror: image id 'a' occurs twice; ids must be unique: name every split" in printed
+
+
+def test_home_folders(prepare, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_voc(tmp_path / "set", {"a": voc_xml([CAT])})
+    write(tmp_path / "labels.txt", "cat\n")
+    values = {"path": "~/set", "labels": "~/labels.txt", "out": "~/out"}
+    assert run(prepare, capsys, source="voc", splits="train", **values)[0] == 0
+    assert read_card(tmp_path / "out").num_images == 1
 
 
 def test_killed_half_way_it_leaves_no_complete_set_and_finishes_when_run_again(

@@ -117,6 +117,7 @@ def test_card_counts(tmp_path):
             "records-00000-of-00002.tfrecord": 2,
             "records-00001-of-00002.tfrecord": 1,
         },
+        "shard_bytes": {path.name: path.stat().st_size for path in tmp_path.glob("*.tfrecord")},
     }
     assert records.read_card(tmp_path) == card
 
@@ -165,6 +166,25 @@ def test_a_missing_shard_is_named(tmp_path):
         records.shard_paths(tmp_path)
 
 
+@pytest.mark.parametrize("cut", ["at a record's end", "inside a record"])
+def test_a_shard_that_is_cut_is_named(tmp_path, cut):
+    records.write_records([sample("a"), sample("b")], tmp_path, ["cat"], shards=1)
+    path = tmp_path / "records-00000-of-00001.tfrecord"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if cut == "at a record's end" else data[:-3])
+    with pytest.raises(ValueError, match=rf"{path.name} has \d+ bytes, but {len(data)} were"):
+        next(records.read_samples(tmp_path))
+
+
+def test_cards_without_sizes_are_read(tmp_path):
+    records.write_records([sample("a")], tmp_path, ["cat"], shards=1)
+    path = tmp_path / "card.json"
+    fields = json.loads(path.read_text())
+    del fields["shard_bytes"]
+    path.write_text(json.dumps(fields))
+    assert records.read_card(tmp_path).num_images == 1
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"labels": ["cat"]}'])
 def test_a_broken_card_is_named(tmp_path, text):
     (tmp_path / "card.json").write_text(text)
@@ -190,6 +210,8 @@ def test_an_empty_set_is_refused_with_the_reason(tmp_path):
     notes.skipped["image does not decode"] += ["a", "b"]
     with pytest.raises(ValueError, match=r"no images .*: 2 x image does not decode"):
         records.write_records([], tmp_path, ["cat"], notes=notes)
+    with pytest.raises(ValueError, match="no classes to write"):
+        records.write_records([sample()], tmp_path, [])
     with pytest.raises(ValueError, match=r"`shards` \(=0\) must be at least 1"):
         records.write_records([sample()], tmp_path, ["cat"], shards=0)
 

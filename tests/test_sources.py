@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from ssd_keras.images import EncodedImage
 from ssd_keras.records import Notes
-from ssd_keras.sources import Object, make_sample, path_inside, read_labels
+from ssd_keras.sources import Object, make_sample, mix, path_inside, read_labels
 from tests.data_sets import write
 
 LABELS = pathlib.Path(__file__).parent.parent / "data" / "labels"
@@ -65,6 +65,15 @@ def test_label_files(tmp_path):
         read_labels(tmp_path / "labels.txt")
     with pytest.raises(FileNotFoundError, match="missing"):
         read_labels(tmp_path / "none.txt")
+
+
+def test_mixing_does_not_depend_on_the_order_of_a_list_but_on_its_names():
+    names = [f"{k:06d}" for k in range(400)]
+    mixed = mix(names, str)
+    assert mixed[:3] == ["000053", "000310", "000071"]
+    assert mix(reversed(names), str) == mixed
+    assert sorted(mixed) == names
+    assert abs(np.corrcoef(np.array(mixed, int), np.arange(400))[0, 1]) < 4 / np.sqrt(400)
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b"])

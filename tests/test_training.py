@@ -162,6 +162,20 @@ def test_frozen_layers_do_not_learn(records, tmp_path):
     assert not {p for p in changed if p.startswith(("conv1_", "conv2_1"))}
 
 
+def test_the_pipeline_is_asked_for_what_the_run_is(records, tmp_path, monkeypatch):
+    def asked(*arguments, **options):
+        raise Killed(options)
+
+    monkeypatch.setattr("ssd_keras.pipeline.train_dataset", asked)
+    recipe = dataclasses.replace(RECIPE, max_boxes=7, use_difficult=False, seed=3)
+    with pytest.raises(Killed) as caught:
+        train(narrow(), recipe, tmp_path, [records], service="grpc://host:1")
+    (options,) = caught.value.args
+    assert (options["max_boxes"], options["service"]) == (7, "grpc://host:1")
+    assert (options["use_difficult"], options["seed"]) == (False, 3)
+    assert (options["augmentation"], options["repeat"]) == ("flip_only", True)
+
+
 def test_guard_names_the_images(records, tmp_path):
     with pytest.raises(FloatingPointError, match=r"batch 0: .*limit 1e-09.*image \d, image \d"):
         train(narrow(), RECIPE, tmp_path / "run", [records], gradient_limit=1e-9)

@@ -31,19 +31,18 @@ def test_a_union_of_years_in_a_devkit(tmp_path):
     write_voc(tmp_path / "VOC2007", {"000001": voc_xml([CAT])}, "trainval")
     write_voc(tmp_path / "VOC2012", {"2008_1": voc_xml([("dog", 1, 1, 9, 9)])}, "trainval")
     source = voc(tmp_path, "2007:trainval+2012:trainval")
-    assert [s.image_id for s in source.samples] == ["000001", "2008_1"]
+    assert {s.image_id for s in source.samples} == {"000001", "2008_1"}
     assert (source.labels, source.num_images) == (("cat", "dog"), 2)
 
 
 def test_own_folders_without_lists_and_with_a_label_file(tmp_path):
     write_voc(tmp_path / "mine", {"b": voc_xml([CAT]), "a": voc_xml([])})
     source = voc(tmp_path / "mine", "", {"dog": "Hund", "cat": "Katze"})
-    samples = list(source.samples)
-    assert [s.image_id for s in samples] == ["a", "b"]
-    assert [s.labels.tolist() for s in samples] == [[], [2]]
-    assert samples[0].boxes.shape == (0, 4)
+    samples = {s.image_id: s for s in source.samples}
+    assert {name: s.labels.tolist() for name, s in samples.items()} == {"a": [], "b": [2]}
+    assert samples["a"].boxes.shape == (0, 4)
     assert source.labels == ("Hund", "Katze")
-    assert [s.image_id for s in voc(tmp_path, "mine:train").samples] == ["b", "a"]
+    assert {s.image_id for s in voc(tmp_path, "mine:train").samples} == {"a", "b"}
 
 
 def test_classes_are_those_of_all_annotations_not_of_one_split(tmp_path):
@@ -82,7 +81,13 @@ def test_an_object_without_a_box(tmp_path):
     assert source.notes.skipped == {"box without four numbers": ["a object 1"]}
 
 
-@pytest.mark.parametrize("xml", [BOMB, "<annotation><object>", "", "\x00"])
+@pytest.mark.parametrize(
+    "xml",
+    [
+        *(BOMB, "<annotation><object>", "", "\x00"),
+        *('<?xml version="1.0" encoding="gb2312"?><a/>', '<?xml version="1.0" encoding="no"?><a/>'),
+    ],
+)
 def test_hostile_and_broken_xml_is_skipped(tmp_path, xml):
     write_voc(tmp_path, {"bad": xml, "good": voc_xml([CAT])})
     source = voc(tmp_path, "train")
@@ -109,7 +114,7 @@ def test_boxes_go_by_the_annotated_size(tmp_path):
     assert source.notes.adjusted == {"image of another size than annotated": ["a"]}
 
 
-@pytest.mark.parametrize("size", [None, (0, 0)])
+@pytest.mark.parametrize("size", [None, (0, 0), ("inf", 20), ("wide", 20)])
 def test_without_an_annotated_size_the_images_own_is_taken(tmp_path, size):
     write_voc(tmp_path, {"a": voc_xml([CAT], size=size)})
     np.testing.assert_allclose(next(voc(tmp_path, "train").samples).boxes, [[0.25, 0.1, 1, 1]])
@@ -146,6 +151,30 @@ def test_names_that_leave_the_folder_are_refused(tmp_path):
         voc(tmp_path / "set", "train")
 
 
+def test_an_object_without_a_name_is_no_class(tmp_path):
+    write_voc(tmp_path, {"a": voc_xml([CAT, ("", 1, 1, 9, 9)])})
+    source = voc(tmp_path, "train")
+    assert source.labels == ("cat",)
+    with pytest.raises(ValueError, match=r"a\.xml has an object of class ''"):
+        next(source.samples)
+
+
+def test_images_without_annotation_are_named(tmp_path):
+    write_voc(tmp_path, {"a": voc_xml([CAT])})
+    write(tmp_path / "JPEGImages/b.jpg", encoded())
+    assert voc(tmp_path, "").notes.skipped == {"image without annotation": ["b"]}
+
+
+def test_a_list_that_names_files_is_blamed(tmp_path):
+    write_voc(tmp_path, {"a": voc_xml([CAT])})
+    write(tmp_path / "ImageSets/Main/train.txt", "a.jpg\n")
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg\.xml is missing .*or correct the list"):
+        voc(tmp_path, "train")
+    write(tmp_path / "ImageSets/Main/train.txt", "Föhn\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train\.txt is not UTF-8 text"):
+        voc(tmp_path, "train")
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
@@ -166,13 +195,20 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
         voc(tmp_path, "2007:trainval")
 
 
-def test_a_split_of_another_size_than_published_is_told(tmp_path, caplog):
-    write_voc(tmp_path / "VOC2007", {"000001": voc_xml([CAT])}, "test")
-    voc(tmp_path, "2007:test")
-    assert "VOC2007:test lists 1 images; the published split has 4952" in caplog.text
+@pytest.mark.parametrize(
+    ("split", "published"),
+    [
+        *(("2007:train", 2501), ("2007:val", 2510), ("2007:trainval", 5011), ("2007:test", 4952)),
+        *(("2012:train", 5717), ("2012:val", 5823), ("2012:trainval", 11540)),
+    ],
+)
+def test_a_split_of_another_size_than_published_is_told(tmp_path, caplog, split, published):
+    write_voc(tmp_path / f"VOC{split[:4]}", {"000001": voc_xml([CAT])}, split[5:])
+    voc(tmp_path, split)
+    assert f"VOC{split} lists 1 images; the published split has {published}" in caplog.text
 
 
-def test_ilsvrc_det(tmp_path):
+def test_ilsvrc_det(tmp_path, caplog):
     """Images without annotation are negatives and left out, as in the original."""
     names = {"train": ["ILSVRC2014_train_0000/a", "ILSVRC2013_train_extra0/b"]}
     names["val"] = ["ILSVRC2012_val_00000001"]
@@ -185,9 +221,12 @@ def test_ilsvrc_det(tmp_path):
     write(tmp_path / "Annotations/DET/train/ILSVRC2014_train_0000/a.xml", xml)
     write(tmp_path / "Annotations/DET/val/ILSVRC2012_val_00000001.xml", xml)
     labels = {"n02672831": "accordion", "n02691156": "airplane"}
+    write(tmp_path / "ImageSets/DET/val.txt", f"{names['val'][0]} 7\n")
+    assert ilsvrc_det(tmp_path, "val", labels).num_images == 1
     source = ilsvrc_det(tmp_path, "train+val1", labels)
-    samples = list(source.samples)
-    assert [s.image_id for s in samples] == [names["train"][0], names["val"][0]]
-    assert [s.labels.tolist() for s in samples] == [[2], [2]]
+    samples = {s.image_id: s.labels.tolist() for s in source.samples}
+    assert samples == {names["train"][0]: [2], names["val"][0]: [2]}
     assert source.labels == ("accordion", "airplane")
     assert source.notes.skipped == {"image without annotation": [names["train"][1]]}
+    assert "DET:train lists 2 images; the published split has 456567" in caplog.text
+    assert "DET:val lists 1 images; the published split has 20121" in caplog.text

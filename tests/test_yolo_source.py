@@ -24,7 +24,7 @@ def test_layouts(tmp_path, images, labels, split):
     write_yolo(tmp_path, images=images, labels=labels)
     write(tmp_path / images / "empty.png", encoded(image_format="PNG"))
     source = yolo(tmp_path, split)
-    first, second = source.samples
+    first, second = sorted(source.samples, key=lambda sample: sample.image_id)
     np.testing.assert_allclose(first.boxes, [[0, 0.4, 0.5, 0.6]], atol=1e-6)
     assert (first.image_id, first.labels.tolist()) == ("a b", [2])
     assert (second.image_id, second.labels.tolist()) == ("empty", [])
@@ -38,6 +38,9 @@ def test_layouts(tmp_path, images, labels, split):
         'names: ["cat",\n  "guinea pig"]\nnc: 2',
         "train: ../train\nnames:\n  0: cat\n  1: guinea pig\nnc: 2\n",
         "names:\n- cat\n- 'guinea pig'\n",
+        "names:\n  0: cat  # pet\n\n  # another\n  1: guinea pig\n",
+        "names:\n  1: guinea pig\n  0: cat\n",
+        "names: {0: cat, 1: 'guinea pig'}\n",
     ],
 )
 def test_names_of_data_yaml(tmp_path, text):
@@ -47,14 +50,38 @@ def test_names_of_data_yaml(tmp_path, text):
     assert yolo(tmp_path).labels == ("cat", "guinea pig")
 
 
+def test_words_that_mean_something_to_yaml_are_names_too(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    write(tmp_path / "data.yaml", "names: ['a, b', no, 007]\n")
+    assert yolo(tmp_path).labels == ("a, b", "no", "007")
+
+
+def test_label_files_without_image_are_named(tmp_path):
+    write_yolo(tmp_path)
+    write(tmp_path / "labels/lost.txt", "")
+    write(tmp_path / "labels/classes.txt", "cat\n")
+    assert yolo(tmp_path).notes.skipped == {"label file without image": ["lost"]}
+
+
 def test_names_that_cannot_be_found(tmp_path):
     write_yolo(tmp_path)
     (tmp_path / "classes.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"classes\.txt is missing, and so is data\.yaml"):
         yolo(tmp_path)
-    write(tmp_path / "data.yaml", "names: many\n")
-    with pytest.raises(ValueError, match="has no list `names`"):
-        yolo(tmp_path)
+    for text in ("names: many\n", "names: []\n", "names: [[a], b]\n", "nc: 2\n", "- cat\n"):
+        write(tmp_path / "data.yaml", text)
+        with pytest.raises(ValueError, match=r"data\.yaml has no list `names`"):
+            yolo(tmp_path)
+    for text, message in (
+        ("names: {1: cat, 2: dog}\n", "with the keys 1, 2: they must be .* from 0 on"),
+        ("names: [cat, dog, cat]\n", "has the class 'cat' twice"),
+        ("names: [cat\n", r"data\.yaml is not YAML"),
+        ("names: [Föhn]\n".encode("latin-1"), r"data\.yaml is not UTF-8 text"),
+    ):
+        write(tmp_path / "data.yaml", text)
+        with pytest.raises(ValueError, match=message):
+            yolo(tmp_path)
     assert yolo(tmp_path, labels={"x": "x", "y": "y"}).labels == ("x", "y")
 
 

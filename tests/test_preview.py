@@ -1,0 +1,56 @@
+import itertools
+import pathlib
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from PIL import Image
+
+from ssd_keras.augment import SSD_FAST
+from ssd_keras.pipeline import train_dataset
+from ssd_keras.records import write_records
+from ssd_keras.shapes import SHAPE_LABELS, shapes
+from tests.data_sets import loaded_script
+from tests.tiny import TINY
+
+SCRIPT = pathlib.Path(__file__).parent.parent / "data" / "preview.py"
+
+
+@pytest.fixture(scope="module")
+def preview():
+    with loaded_script(SCRIPT) as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("records") / "set")
+    samples = list(shapes(6, 0, image_size=64))
+    for sample in samples:
+        sample.difficult[::2] = True
+    write_records(samples, directory, SHAPE_LABELS, shards=2)
+    return directory
+
+
+@pytest.mark.parametrize("use_difficult", [True, False])
+def test_it_shows_what_the_network_is_fed(preview, records, use_difficult):
+    options = {"seed": 3, "use_difficult": use_difficult}
+    dataset = train_dataset(records, TINY, 4, augmentation="ssd_fast", repeat=True, **options)
+    images, truth = (
+        np.concatenate(x) for x in zip(*dataset.take(2).as_numpy_iterator(), strict=True)
+    )
+    fed = preview.fed_samples([records], TINY, SSD_FAST, first=2, **options)
+    for k, sample in enumerate(itertools.islice(fed, 6), start=2):  # into the second epoch
+        np.testing.assert_array_equal(sample["image"], images[k])
+        np.testing.assert_array_equal(sample["boxes"], truth[k][truth[k, :, 4] > 0][:, :4])
+        np.testing.assert_array_equal(sample["labels"], truth[k][truth[k, :, 4] > 0][:, 4])
+
+
+def test_the_command_writes_a_sheet(preview, records, tmp_path, capsys):
+    out = str(tmp_path / "sheet.png")
+    preview.flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(records=[records], out=out, images=3, columns=2):
+        assert preview.main([]) is None
+    with Image.open(out) as sheet:
+        assert sheet.width > 2 * 300
+    assert "3 samples" in capsys.readouterr().out
