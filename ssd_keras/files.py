@@ -7,6 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what `atomic` left in a folder when its process was killed.
+
+    For folders that one process at a time writes to.
+    """
+    for path in folder.glob(".*"):
+        if path.name.split(".")[1].isdecimal() and path.is_file():
+            path.unlink()
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its place when the block has succeeded.

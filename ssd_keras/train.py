@@ -96,7 +96,10 @@ flags.DEFINE_integer("seed", _R["seed"], "Of initial weights, order of images an
 def main(argv: list[str]) -> None:
     """Builds the model and trains it."""
     values = {name: flags.FLAGS[name].value for name in _R}
-    values["boundaries"] = tuple(int(b) for b in values["boundaries"] or ())
+    boundaries = values["boundaries"] or ()
+    if not all(boundary.isdecimal() for boundary in boundaries):
+        raise ValueError(f"--boundaries (={','.join(boundaries)}) must be whole numbers")
+    values["boundaries"] = tuple(map(int, boundaries))
     values["freeze"] = tuple(values["freeze"] or ())
     recipe = Recipe(**values)
     labels = read_card(_RECORDS.value[0]).labels

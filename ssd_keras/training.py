@@ -7,6 +7,7 @@ a run that is killed and started again ends with the same weights as one that wa
 import dataclasses
 import fnmatch
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import tensorflow as tf
 from ssd_keras import pipeline
 from ssd_keras.augment import AUGMENTATIONS
 from ssd_keras.callbacks import CHECKPOINT, Checkpoint, Guard, VOCEvaluation
-from ssd_keras.files import atomic
+from ssd_keras.files import atomic, remove_leftovers
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import load_model
 from ssd_keras.optimizer import Adam, CaffeSGD, Schedule
@@ -80,6 +81,8 @@ class Recipe:
         for name in ("warmup", "clip_norm", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} (={getattr(self, name)}) must not be negative")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate (={self.learning_rate}) must be above 0")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum (={self.momentum}) must be in [0, 1)")
         if self.augmentation not in AUGMENTATIONS:
@@ -115,7 +118,7 @@ def train(
     model: keras.Model,
     recipe: Recipe,
     run_dir: str | os.PathLike[str],
-    records: Sequence[str | os.PathLike[str]],
+    records: pipeline.Records,
     *,
     val_records: str | os.PathLike[str] | None = None,
     weights: Mapping[str, Any] | None = None,
@@ -150,6 +153,7 @@ def train(
         FloatingPointError: If the loss or the gradients run away; the message names the images.
     """
     run_dir = Path(run_dir)
+    records = [records] if isinstance(records, (str, os.PathLike)) else list(records)
     config = model.get_layer("predictions").ssd_config
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if recipe.accumulate > 1 and replicas > 1:
@@ -210,7 +214,10 @@ def train(
 def _check_labels(model: keras.Model, records: Sequence[str | os.PathLike[str]]) -> None:
     head = model.get_layer("predictions")
     for directory in records:
-        labels = tuple(read_card(directory).labels)
+        card = read_card(directory)
+        labels = tuple(card.labels)
+        if not card.num_objects:
+            raise ValueError(f"records {directory} hold no object: there is nothing to learn from")
         if labels != (head.labels or labels) or len(labels) != head.num_classes:
             raise ValueError(
                 f"records {directory} have the {len(labels)} labels {labels}, but the model was "
@@ -227,6 +234,8 @@ def _freeze(model: keras.Model, patterns: Sequence[str]) -> None:
             raise ValueError(f"freeze (={pattern!r}) matches no layer; there are {names}")
         for layer in layers:
             layer.trainable = False
+    if not model.trainable_weights:
+        raise ValueError(f"freeze (={tuple(patterns)}) leaves nothing that learns")
 
 
 def _claim(
@@ -245,19 +254,25 @@ def _claim(
         "recipe": dataclasses.asdict(recipe),
         "records": [os.fspath(directory) for directory in records],
         "weights": os.fspath(weights["path"]) if weights else None,
+        "precision": model.get_layer("conv1_1").dtype_policy.name,
         "labels": head.labels,
         "config": head.ssd_config.to_dict(),
         "parameters": model.count_params(),
     }
     run = json.loads(json.dumps(run))  # tuples become the lists that a file holds
     path = run_dir / RUN
+    if run_dir.is_dir():
+        remove_leftovers(run_dir)
     if path.exists():
-        held = json.loads(path.read_text())
-        differing = sorted(k for k in run if held.get(k) != run[k])
+        try:
+            held = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): choose another run_dir") from error
+        differing = _differences(held, run)
         if differing and (run_dir / CHECKPOINT).exists():
             raise ValueError(
-                f"run_dir (={run_dir}) holds a run with another {', '.join(differing)} "
-                f"(see {path}): choose another folder, or repeat that run's arguments to resume it"
+                f"run_dir (={run_dir}) holds a run with another {'; another '.join(differing)}: "
+                "choose another folder, or repeat that run's arguments to resume it"
             )
         if not differing:
             return
@@ -267,3 +282,14 @@ def _claim(
         )
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(run, indent=2))
+
+
+def _differences(held: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    """What of a run is not as its folder has it, with both values; a recipe field by field."""
+    flat = [{**r, **{f"recipe {k}": v for k, v in r["recipe"].items()}} for r in (held, run)]
+    keys = sorted(key for key in flat[1] if key != "recipe")
+    return [
+        f"{key} ({flat[0].get(key)}, not {flat[1][key]})"
+        for key in keys
+        if flat[0].get(key) != flat[1][key]
+    ]

@@ -181,6 +181,24 @@ def test_guard_names_the_images(records, tmp_path):
         train(narrow(), RECIPE, tmp_path / "run", [records], gradient_limit=1e-9)
 
 
+def test_what_a_killed_writer_left_is_removed(records, tmp_path):
+    (tmp_path / ".77.run.json").write_text("{")
+    (tmp_path / ".77.last.keras").write_bytes(b"half of it")
+    train(narrow(), dataclasses.replace(RECIPE, iterations=2), tmp_path, [records])
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        train(narrow(), RECIPE, tmp_path, [records])
+
+
+def test_a_damaged_checkpoint_is_named(records, tmp_path):
+    recipe = dataclasses.replace(RECIPE, iterations=2)
+    train(narrow(), recipe, tmp_path, [records])
+    (tmp_path / "last.keras").write_bytes(b"half of it")
+    with pytest.raises(ValueError, match=r"last\.keras is damaged or no \.keras file"):
+        train(narrow(), recipe, tmp_path, [records])
+
+
 def test_guard_stops_at_a_loss_that_is_no_number(records):
     class Model:
         optimizer = type("Optimizer", (), {"gradient_norm": tf.constant(1.0)})
@@ -267,18 +285,26 @@ def test_says_what_is_wrong(finished, records, tmp_path):
     other = narrow(dataclasses.replace(TINY, clip=True))
     with pytest.raises(ValueError, match="holds a run with another config"):
         train(other, RECIPE, finished[1], [records])
+    changed = dataclasses.replace(RECIPE, learning_rate=0.5, seed=7)
+    message = r"another recipe learning_rate \(0.001, not 0.5\); another recipe seed \(0, not 7\):"
+    with pytest.raises(ValueError, match=message):
+        train(narrow(), changed, finished[1], records)
     with pytest.raises(ValueError, match=r"iterations \(=5\) must be a multiple of eval_every"):
         Recipe(iterations=5, eval_every=2)
     for name, value in (
         ("optimizer", "lion"),
         ("augmentation", "mosaic"),
         ("accumulate", 0),
+        ("learning_rate", 0.0),
         ("warmup", -1),
         ("clip_norm", -1.0),
         ("momentum", 1.0),
     ):
         with pytest.raises(ValueError, match=rf"{name} \(='?{value}'?\) must"):
             Recipe(**{name: value})
+    frozen = dataclasses.replace(RECIPE, freeze=("*",))
+    with pytest.raises(ValueError, match=r"freeze .* leaves nothing that learns"):
+        train(narrow(), frozen, tmp_path / "y", [records])
     frozen = dataclasses.replace(RECIPE, freeze=("conv_1",))
     with pytest.raises(ValueError, match=r"freeze \(='conv_1'\) matches no layer"):
         train(narrow(), frozen, tmp_path / "y", [records])
