@@ -13,8 +13,8 @@ def remove_leftovers(folder: Path) -> None:
     For folders that one process at a time writes to.
     """
     for path in folder.glob(".*"):
-        if path.name.split(".")[1].isdecimal() and path.is_file():
-            path.unlink()
+        if path.name.split(".")[1].isdecimal():
+            _remove(path)
 
 
 @contextlib.contextmanager
@@ -23,15 +23,29 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name ends as `path` does, since some writers go by the ending. What the block
     writes may be a file or a folder; after an exception it is removed and `path` is untouched.
+    A folder in the way is moved aside first, and back if need be: two renames, so that a kill
+    between them leaves both, under hidden names. Behind a symbolic link its target is replaced.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    replaced = path.with_name(f".{os.getpid()}.old.{path.name}")
+    _remove(temporary)  # of an earlier process of the same number
     try:
         yield temporary
+        if temporary.is_dir() and path.is_dir():
+            _remove(replaced)
+            os.replace(path, replaced)
         os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        if replaced.exists() and not path.exists():
+            os.replace(replaced, path)
+        _remove(temporary)
+        _remove(replaced)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

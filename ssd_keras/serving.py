@@ -5,7 +5,6 @@ The contract of the signatures is in export/README.md.
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,8 +100,6 @@ def export_saved_model(
         tf.saved_model.save(detector, str(folder), signatures=detector.signatures())
         agreement = verify_saved_model(folder, model, decoder)
         check_agreement(agreement, TOLERANCE)
-        if path.exists():
-            shutil.rmtree(path)
     logging.info("%s agrees with the Keras model: %s", path, agreement)
     return agreement
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from ssd_keras.commands import command
+from ssd_keras.commands import command_with_inputs
 from ssd_keras.files import atomic
 from ssd_keras.images import decode
 
@@ -49,7 +49,7 @@ def warmup_records(
     return logs
 
 
-@command
+@command_with_inputs
 def main(argv: list[str]) -> None:
     """Writes the records beside the model's other files."""
     model = Path(_MODEL.value)

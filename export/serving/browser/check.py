@@ -21,7 +21,7 @@ from absl import app, flags
 from PIL import Image
 from serve import FOLDER, server
 
-from ssd_keras.commands import command
+from ssd_keras.commands import command_with_inputs
 from ssd_keras.pipeline import warp
 from ssd_keras.tflite_runtime import TFLiteDetector
 
@@ -97,7 +97,7 @@ def browse(model: Path, pictures: list[Path]) -> dict:
     return json.loads(done.stdout)
 
 
-@command
+@command_with_inputs
 def main(argv: list[str]) -> int:
     """Compares, and prints a table."""
     paths = [Path(name) for name in argv[1:]]
