@@ -1,7 +1,8 @@
 """Box formats, IoU and the coding of boxes as offsets from default boxes.
 
 Corner form `yxyx` is (ymin, xmin, ymax, xmax), centre form `cyxhw` is (cy, cx, h, w); both are
-fractions of the image's height and width. All functions are pure and take any leading dimensions.
+fractions of the image's height and width. All functions are pure, take any leading dimensions, and
+compute in float32 whatever numbers they are given.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ import tensorflow as tf
 
 def yxyx_to_cyxhw(boxes: tf.Tensor) -> tf.Tensor:
     """Corner form to centre form, float [..., 4]."""
-    ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
+    ymin, xmin, ymax, xmax = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=-1)
 
 
 def cyxhw_to_yxyx(boxes: tf.Tensor) -> tf.Tensor:
     """Centre form to corner form, float [..., 4]."""
-    cy, cx, h, w = tf.unstack(boxes, axis=-1)
+    cy, cx, h, w = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2], axis=-1)
 
 
@@ -31,6 +32,7 @@ def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [..., A, B] in [0, 1]; 0 where the union has no area.
     """
+    boxes_a, boxes_b = tf.cast(boxes_a, tf.float32), tf.cast(boxes_b, tf.float32)
     # One plane per coordinate: slicing inside the [A, B] products is several times slower.
     ay0, ax0, ay1, ax1 = tf.unstack(boxes_a[..., :, None, :], axis=-1)  # [..., A, 1]
     by0, bx0, by1, bx1 = tf.unstack(boxes_b[..., None, :, :], axis=-1)  # [..., 1, B]
@@ -53,7 +55,7 @@ def encode(boxes: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float
         float32 [..., P, 4]: (d cy / h, d cx / w, ln h/h', ln w/w'), divided by the variances.
     """
     cy, cx, h, w = tf.unstack(yxyx_to_cyxhw(boxes), axis=-1)
-    dcy, dcx, dh, dw = tf.unstack(default_boxes, axis=-1)
+    dcy, dcx, dh, dw = tf.unstack(tf.cast(default_boxes, tf.float32), axis=-1)
     offsets = [(cy - dcy) / dh, (cx - dcx) / dw, tf.math.log(h / dh), tf.math.log(w / dw)]
     return tf.stack([o / v for o, v in zip(offsets, variances, strict=True)], axis=-1)
 
@@ -69,7 +71,8 @@ def decode(offsets: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[flo
     Returns:
         float32 [..., P, 4], `yxyx`; may lie outside [0, 1].
     """
-    tcy, tcx, th, tw = (t * v for t, v in zip(tf.unstack(offsets, axis=-1), variances, strict=True))
-    dcy, dcx, dh, dw = tf.unstack(default_boxes, axis=-1)
+    parts = tf.unstack(tf.cast(offsets, tf.float32), axis=-1)
+    tcy, tcx, th, tw = (part * v for part, v in zip(parts, variances, strict=True))
+    dcy, dcx, dh, dw = tf.unstack(tf.cast(default_boxes, tf.float32), axis=-1)
     centred = tf.stack([dcy + tcy * dh, dcx + tcx * dw, dh * tf.exp(th), dw * tf.exp(tw)], axis=-1)
     return cyxhw_to_yxyx(centred)

@@ -31,6 +31,15 @@ def test_iou_of_boxes_without_area_is_zero():
     assert np.all(np.isfinite(pairwise_iou(empty, empty)))
 
 
+def test_lists_and_other_floats_are_boxes_too():
+    boxes = [[0.0, 0, 0.5, 0.5]]
+    for same in (boxes, np.array(boxes), tf.constant(boxes, tf.float16)):
+        assert pairwise_iou(same, boxes).numpy().tolist() == [[1.0]]
+        centred = yxyx_to_cyxhw(same)
+        offsets = encode(same, np.array(centred, np.float64), (0.1, 0.1, 0.2, 0.2))
+        assert decode(offsets.numpy().tolist(), centred, (0.1,) * 4).numpy().tolist() == boxes
+
+
 def test_encode_by_hand():
     # Default box at (.5, .5) of .4 x .2; the object at (.6, .5), .4 x .4.
     # dy = .1 / .4 / .1 = 2.5; dx = 0; dh = ln 1 = 0; dw = ln 2 / .2 = 3.4657.
