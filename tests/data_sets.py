@@ -5,8 +5,11 @@ import importlib.util
 import io
 import json
 
+import numpy as np
 from absl import flags
 from PIL import Image
+
+from ssd_keras.records import Sample
 
 
 @contextlib.contextmanager
@@ -75,3 +78,26 @@ def coco_json(images, annotations, categories=((7, "cat"), (90, "hair drier"))):
             "categories": [{"id": k, "name": name} for k, name in categories],
         }
     )
+
+
+def noise(seed, image_format):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def make_samples(count, prefix="image"):
+    """Noise, another in each image, with 0 to 3 objects, the last of them difficult."""
+    for k in range(count):
+        corners = np.array([[0.1, 0.1, 0.9, 0.9], [0.2, 0.3, 0.6, 0.7], [0.5, 0.1, 0.8, 0.4]])
+        boxes = corners[: k % 4].astype(np.float32)
+        yield Sample(
+            image=noise(k, "JPEG" if k % 2 else "PNG"),
+            image_id=f"{prefix}{k}",
+            height=20,
+            width=30,
+            boxes=boxes,
+            labels=np.arange(1, len(boxes) + 1),
+            difficult=np.arange(1, len(boxes) + 1) == len(boxes),
+        )
