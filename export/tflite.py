@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
             iou_threshold=_IOU.value,
             max_detections=_MAX.value,
         )
-        print(f"{path} agrees with {_MODEL.value}: {agreement}", flush=True)
+        print(f"{path} beside {_MODEL.value}: {agreement}", flush=True)
 
 
 if __name__ == "__main__":

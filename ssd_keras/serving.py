@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from ssd_keras.agreement import Agreement, Tolerance, compare, reference, unpad
@@ -74,10 +73,12 @@ def export_saved_model(
         overwrite: Replace an earlier export in `path`.
 
     Returns:
-        How the file's detections on three built-in pictures agree with the Keras model's.
+        How the file's detections on three built-in pictures agree with the Keras model's; if the
+        model finds nothing on them, its `is_empty` is true and a warning is logged.
 
     Raises:
-        ValueError: If model, config and labels do not fit, or `path` is in use.
+        ValueError: If model, config and labels do not fit, a weight is not finite, or `path` is in
+            use.
         RuntimeError: If the written detector differs from the model by more than 1e-4; nothing
             is left in `path`.
     """
@@ -100,10 +101,9 @@ def export_saved_model(
         detector = _Detector(model, decoder, freeze, assets)
         tf.saved_model.save(detector, str(folder), signatures=detector.signatures())
         agreement = verify_saved_model(folder, model, decoder)
-        check_agreement(agreement, TOLERANCE)
+        check_agreement(path, agreement, TOLERANCE)
         if path.exists():
             shutil.rmtree(path)
-    logging.info("%s agrees with the Keras model: %s", path, agreement)
     return agreement
 
 

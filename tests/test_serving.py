@@ -69,7 +69,7 @@ def assert_agrees(model, outputs, images, config=SSD300_VOC):
     references = agreement.reference(model, decoder, images.astype(np.float32))
     found = agreement.compare(references, agreement.unpad(outputs), decoder, serving.TOLERANCE)
     assert found.detections > 0
-    exporting.check_agreement(found, serving.TOLERANCE)
+    exporting.check_agreement("outputs", found, serving.TOLERANCE)
 
 
 def test_thresholds_are_baked_in(model, tmp_path):
@@ -219,7 +219,7 @@ def test_a_file_that_detects_otherwise_is_not_left_behind(model, exported, tmp_p
     other.set_weights([w * 1.01 for w in model.get_weights()])
     monkeypatch.setattr(serving, "_Detector", FakeDetector)
     monkeypatch.setattr(tf.saved_model, "save", lambda _, to, **__: shutil.copytree(exported, to))
-    with pytest.raises(RuntimeError, match="does not agree with the Keras model: 600 detections"):
+    with pytest.raises(RuntimeError, match=r"does not agree with the Keras model: \d+ detections"):
         serving.export_saved_model(other, SSD300_VOC, tmp_path / "detector")
     assert list(tmp_path.iterdir()) == []
 
@@ -228,7 +228,7 @@ def test_what_does_not_fit_together_is_refused(model, tmp_path):
     out = tmp_path / "detector"
     with pytest.raises(ValueError, match=r"config .*is not the one of the model"):
         serving.export_saved_model(model, SSD300_COCO, out)
-    with pytest.raises(ValueError, match=r"labels has 2 names, but the model detects 3 classes"):
+    with pytest.raises(ValueError, match="labels has 2 names, but num_classes"):
         serving.export_saved_model(model, SSD300_VOC, out, labels=["a", "b"])
     with pytest.raises(ValueError, match=r"'a\\nb' must be one line"):
         serving.export_saved_model(model, SSD300_VOC, out, labels=["a\nb", "c", "d"])

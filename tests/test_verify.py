@@ -64,7 +64,7 @@ def test_equal_detections_in_another_order_agree():
 
 def test_differences_are_those_of_the_nearest_candidate():
     found = compare(one_reference(A, B), [(0.1, 0.1, 0.5, 0.52, 0.87, 1), B])
-    assert (found.unmatched, found.detections) == (0, 2)
+    assert (found.unmatched, found.detections) == (1, 2)  # none of the score at A's place
     assert found.box_difference == pytest.approx(0.02)
     assert found.score_difference == pytest.approx(0.03)
     assert not TOLERANCE.covers(found)
@@ -90,6 +90,62 @@ def test_scores_at_the_threshold_and_behind_a_full_image_are_excused():
     assert compare(one_reference(A, faint), [A], score_threshold=0.001).unmatched == 1
     near = (0.6, 0.6, 0.9, 0.9, 0.895, 2)
     assert compare(one_reference(A), [A, near], max_detections=1).unmatched == 0
+
+
+def test_what_should_be_suppressed_is_unmatched():
+    inside = (0.1, 0.1, 0.5, 0.4, 0.5, 1)  # IoU 0.75 with A
+    suppressed = dataclasses.replace(one_reference(A, inside), detections=detections(A))
+    assert compare(suppressed, [A, inside]).unmatched == 1
+    assert compare(suppressed, [A, inside], iou_threshold=0.9).unmatched == 1  # lacking in ours
+    assert compare(one_reference(A, inside), [A, inside], iou_threshold=0.9).unmatched == 0
+    assert compare(one_reference(A, B), [A, A, A, B]).unmatched == 2
+    assert compare(one_reference(A, B), [A, (*A[:5], 2), B]).unmatched == 1  # of another class
+
+
+def test_the_better_of_two_overlapping_boxes_must_be_kept():
+    worse = (0.1, 0.1, 0.5, 0.45, 0.3, 1)
+    reference = dataclasses.replace(one_reference(A, worse), detections=detections(A))
+    assert compare(reference, [worse]).unmatched == 1
+
+
+def test_boxes_that_overlap_only_once_they_are_cut_at_the_border_are_both_kept():
+    above, below = (-0.9, 0.2, 0.1, 0.6, 0.9, 1), (-0.1, 0.2, 0.1, 0.6, 0.8, 1)  # IoU 0.1
+    cut = [(0.0, *above[1:]), (0.0, *below[1:])]  # IoU 1
+    reference = dataclasses.replace(one_reference(above, below), detections=detections(*cut))
+    assert compare(reference, cut) == agreement.Agreement(1, 2, 0, 0.0, 0.0)
+
+
+def test_half_of_the_clear_detections_is_half():
+    """However many faint ones there are beside them."""
+    faint = [(0.01 * i, 0.9, 0.01 * i + 0.01, 1.0, 0.015, 2) for i in range(50)]
+    assert compare(one_reference(A, B, *faint), [A, *faint]).unmatched_share == 0.5
+
+
+@pytest.mark.parametrize("precision", ["dynamic", "int8"])
+def test_8_bits_may_move_boxes_and_scores_a_little_only(precision):
+    tolerance = tflite.TOLERANCES[precision]
+    rows = np.array([(0.1 * i, 0.1, 0.1 * i + 0.1, 0.4, 0.9, 1) for i in range(8)])
+
+    def covers(rows_found):
+        found = [detections(*rows_found)]
+        return tolerance.covers(
+            agreement.compare([one_reference(*rows)], found, decoder(), tolerance)
+        )
+
+    assert covers(np.add(rows, [0.02, 0.02, 0.02, 0.02, -0.06, 0]))
+    assert not covers(np.add(rows, [0, 0.1, 0, 0.1, 0, 0]))
+    assert not covers(np.add(rows, [0, 0, 0, 0, -0.2, 0]))
+    assert not covers(rows[::2])
+
+
+def test_nothing_to_compare_is_no_agreement():
+    faint = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
+    for reference in (one_reference(), one_reference(faint)):
+        found = compare(reference, [])
+        assert found.is_empty
+        assert str(found) == "nothing to compare: no clear detection in 1 images"
+        assert not TOLERANCE.covers(found)
+    assert not compare(one_reference(faint), [A]).is_empty
 
 
 def test_nan_never_agrees():
