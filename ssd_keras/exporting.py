@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from ssd_keras.agreement import Agreement, Tolerance
@@ -68,6 +69,13 @@ def in_float32(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=copied)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def versions() -> dict[str, str]:
+    """Of what made a file, for its description."""
+    import ssd_keras  # late: the package imports the exporters
+
+    return {"ssd_keras": ssd_keras.__version__, "tensorflow": tf.__version__}
 
 
 def sample_pictures() -> list[bytes]:

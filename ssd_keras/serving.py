@@ -25,6 +25,7 @@ from ssd_keras.exporting import (
     class_labels,
     in_float32,
     sample_pictures,
+    versions,
 )
 from ssd_keras.files import atomic
 from ssd_keras.pipeline import warp
@@ -93,6 +94,7 @@ def export_saved_model(
         "max_detections": max_detections,
         "frozen": freeze,
         "config": config.to_dict(),
+        "versions": versions(),
     }
     with atomic(path) as folder, tempfile.TemporaryDirectory() as temporary:
         assets = Path(temporary)

@@ -15,7 +15,13 @@ from tensorflow.lite.python.convert import mlir_quantize
 from ssd_keras.agreement import Agreement, Tolerance, compare, reference
 from ssd_keras.config import SSDConfig
 from ssd_keras.detections import DetectionDecoder
-from ssd_keras.exporting import check_agreement, class_labels, in_float32, sample_pictures
+from ssd_keras.exporting import (
+    check_agreement,
+    class_labels,
+    in_float32,
+    sample_pictures,
+    versions,
+)
 from ssd_keras.files import atomic
 from ssd_keras.pipeline import warp
 from ssd_keras.tflite_checks import check_structure
@@ -104,6 +110,7 @@ def export_tflite(
         "iou_threshold": iou_threshold,
         "max_detections": max_detections,
         "config": config.to_dict(),
+        "versions": versions(),
     }
     with atomic(path) as temporary:
         temporary.write_bytes(add_metadata(content, kind, description))

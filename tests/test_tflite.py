@@ -15,6 +15,7 @@ from ssd_keras.exporting import in_float32, sample_pictures
 from ssd_keras.layers import DilatedConv2D
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.pipeline import warp
+from ssd_keras.predictor import keras_detector, load_detector
 from ssd_keras.tflite_checks import check_structure
 from ssd_keras.tflite_graphs import graph, suppress
 from ssd_keras.tflite_metadata import tflite_description
@@ -140,6 +141,19 @@ def test_constant_and_nan_images(export, value):
     (found,) = TFLiteDetector(export("detections", "float32"))([np.full((64, 64, 3), value)])
     assert np.all(np.isfinite(found["boxes"]))
     assert np.isfinite(value) or len(found["scores"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["raw", "detections", "mediapipe"])
+def test_every_kind_detects_and_is_evaluated_as_a_keras_model_is(model, export, kind):
+    detector = load_detector(export(kind, "float32"))
+    found = detector.detect(sample_pictures()[:2])
+    expected = keras_detector(model).detect(sample_pictures()[:2])
+    assert detector.labels == LABELS
+    for ours, theirs in zip(expected, found, strict=True):
+        assert theirs["classes"].dtype == np.int32
+        np.testing.assert_allclose(theirs["scores"], ours["scores"], atol=1e-5)
+    with pytest.raises(ValueError, match="one of 1 images does not decode"):
+        detector.detect([b"no image"])
 
 
 def test_runs_in_compiled_model(model, export):
