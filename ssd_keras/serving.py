@@ -200,6 +200,14 @@ class _Detector(tf.Module):
     @tf.function
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         size = self._size
+        given = _of_any_shape(image_bytes)
+        # Not by its rank, which is taken for known: that check would be optimised away.
+        shape = tf.concat([tf.shape(given), [-1, -1]], axis=0)[:2]
+        check = tf.debugging.assert_equal(
+            shape, [tf.size(given), -1], message="image_bytes must be [B]"
+        )
+        with tf.control_dependencies([check]):
+            image_bytes = tf.reshape(given, [-1])  # so that the check is the first to fail
         spec = (tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.bool))
         images, decoded = tf.map_fn(self._read, image_bytes, fn_output_signature=spec)
         outputs = self._detect(images)
@@ -228,13 +236,15 @@ def _checked(images: tf.Tensor, size: int | None) -> tf.Tensor:
 
     TensorFlow itself does not hold the caller of a signature to its shape.
     """
-    # On a tensor of known shape the check would be optimised away.
-    unknown = tf.compat.v1.placeholder_with_default(images, shape=None)
-    shape = tf.concat([tf.shape(unknown), [0, 0, 0]], axis=0)[1:5]  # of any rank
-    height, width = (size, size) if size else (shape[0], shape[1])
+    shape = tf.concat([tf.shape(_of_any_shape(images)), [0, 0, 0]], axis=0)[1:5]  # of any rank
+    height, width = (size, size) if size else tf.unstack(tf.maximum(shape[:2], 1), 2)
     message = f"images must be [B, {size or 'H'}, {size or 'W'}, 3]"
-    if size:
-        message += "; signature any_size takes other sizes"
+    message += "; signature any_size takes other sizes" if size else ", H and W above 0"
     check = tf.debugging.assert_equal(shape, [height, width, 3, 0], message=message)
     with tf.control_dependencies([check]):
         return tf.identity(images)
+
+
+def _of_any_shape(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor; checks on one of known shape would be optimised away."""
+    return tf.compat.v1.placeholder_with_default(tensor, shape=None)

@@ -5,6 +5,7 @@ The kinds, their inputs and outputs are described in export/README.md.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -68,7 +69,7 @@ def export_tflite(
     Args:
         model: A model of `ssd_vgg16`; one of mixed precision is exported in float32.
         config: The model's config.
-        path: The file; one that is there is replaced.
+        path: The file, whose name ends in `.tflite`; one that is there is replaced.
         kind: "raw" (all boxes and scores, for GPU and NPU delegates), "detections" (the outputs
             of the SavedModel) or "mediapipe" (for MediaPipe Tasks' ObjectDetector).
         precision: "float32", "float16" (weights), "dynamic" (8-bit weights) or "int8" (8-bit
@@ -90,15 +91,9 @@ def export_tflite(
         RuntimeError: If the file is not built as it should be or detects otherwise than the model
             beyond `TOLERANCES`; nothing is written then.
     """
+    check_options(path, kind, precision, calibration is not None)
     labels = class_labels(model, config, labels)
     model = in_float32(model)
-    for name, value, known in (("kind", kind, KINDS), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise ValueError(f"{name} (={value!r}) must be one of {', '.join(known)}")
-    if (precision == "int8") != (calibration is not None):
-        raise ValueError(
-            f"calibration must be given with precision 'int8' and only then, not with {precision!r}"
-        )
     decoder = DetectionDecoder(config, score_threshold, iou_threshold, max_detections)
     content = _convert(model, graph(model, decoder, kind), config, precision, calibration)
     check_structure(content, model, kind, precision)
@@ -120,6 +115,31 @@ def export_tflite(
         agreement = compare(reference(model, decoder, images), found, decoder, tolerance)
         check_agreement(path, agreement, tolerance)
     return agreement
+
+
+def check_options(
+    path: str | os.PathLike[str], kind: str, precision: str, calibrated: bool
+) -> None:
+    """Checks what can be checked before any work.
+
+    Args:
+        path: See `export_tflite`, as the next two.
+        kind: "raw", "detections" or "mediapipe".
+        precision: Of `PRECISIONS`.
+        calibrated: Whether there are images for calibration.
+
+    Raises:
+        ValueError: If an option is unknown, they do not fit together, or no file can be at `path`.
+    """
+    if Path(path).suffix != ".tflite" or Path(path).is_dir():
+        raise ValueError(f"path (={path}) must be a file whose name ends in .tflite")
+    for name, value, known in (("kind", kind, KINDS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise ValueError(f"{name} (={value!r}) must be one of {', '.join(known)}")
+    if (precision == "int8") != calibrated:
+        raise ValueError(
+            f"calibration must be given with precision 'int8' and only then, not with {precision!r}"
+        )
 
 
 def _convert(

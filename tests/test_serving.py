@@ -174,11 +174,27 @@ def test_an_empty_batch(signatures):
         ),
         ("any_size", tf.zeros([300, 300, 3], tf.uint8), r"images must be \[B, H, W, 3\]"),
         ("any_size", tf.zeros([1, 30, 30, 1], tf.uint8), r"images must be \[B, H, W, 3\]"),
+        ("any_size", tf.zeros([1, 0, 30, 3], tf.uint8), r"images must be .*, H and W above 0"),
+        ("encoded", tf.constant("one"), r"image_bytes must be \[B\]"),
+        ("encoded", tf.constant([["one"]]), r"image_bytes must be \[B\]"),
     ],
 )
 def test_wrong_input_gives_a_readable_error(signatures, signature, images, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        signatures[signature](images=images)
+        signatures[signature](**{"image_bytes" if signature == "encoded" else "images": images})
+
+
+def test_runs_in_a_session_as_a_server_has_it(exported, signatures):
+    batch = [encode(pictures(1)[0]), b"no picture"]
+    expected = signatures["encoded"](image_bytes=tf.constant(batch))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], str(exported))
+        signature = meta.signature_def["encoded"]
+        outputs = {name: info.name for name, info in signature.outputs.items()}
+        found = session.run(outputs, {signature.inputs["image_bytes"].name: batch})
+    assert found["image_decoded"].tolist() == [True, False]
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
 def test_labels_and_thresholds_travel_along(exported):
