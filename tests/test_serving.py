@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,7 +16,9 @@ from ssd_keras import agreement, exporting, serving
 from ssd_keras.config import SSD300_COCO, SSD300_VOC, SSD512_COCO
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import ssd_vgg16
+from tests.tiny import TINY
 
+COMMAND = Path(__file__).parents[1] / "export" / "saved_model.py"
 LABELS = ("disk", "ring", "square")
 RUN_ALONE = """
     import sys
@@ -264,6 +267,36 @@ def test_a_folder_in_use_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="holds an export already"):
         serving.export_saved_model(model, SSD300_VOC, earlier)
     assert exporting.check_free(earlier, True, "saved_model.pb") == earlier
+
+
+def test_the_command_passes_every_flag_and_overwrites(tmp_path):
+    model = ssd_vgg16(TINY, 3, width=1 / 16)
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    out = tmp_path / "detector"
+    exported = serving.export_saved_model(model, TINY, out, labels=LABELS)
+    assert exported.detections > 0
+    assert (out / "variables" / "variables.index").is_file()
+    flags = {
+        "model": tmp_path / "model.keras",
+        "out": out,
+        "labels": tmp_path / "labels.txt",
+        "score_threshold": 0.02,
+        "iou_threshold": 0.5,
+        "max_detections": 150,
+    }
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    command = [sys.executable, COMMAND, *words, "--freeze", "--overwrite"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=COMMAND.parents[1])
+    assert done.returncode == 0, done.stderr
+    found = serving.saved_model_description(out)
+    assert found["labels"] == ["a", "b", "c"]
+    thresholds = [found[f"{n}_threshold"] for n in ("score", "iou")]
+    assert [*thresholds, found["max_detections"]] == [0.02, 0.5, 150]
+    assert found["versions"]["tensorflow"] == tf.__version__
+    # Frozen weights are in the graph, not in variables.
+    assert found["frozen"]
+    assert (out / "saved_model.pb").stat().st_size > 4 * model.count_params()
 
 
 def test_labels_of_a_foreign_folder(tmp_path):
