@@ -57,7 +57,7 @@ def summarize(folder: Path, seconds: float) -> None:
     contact_sheet([Image.open(path) for path in found]).save(folder / "detections.png")
     shutil.copy(folder / "run" / "history.png", folder / "history.png")
     metrics = json.loads((folder / "metrics.json").read_text())
-    files = json.loads((folder / "verification.json").read_text())
+    files = json.loads((folder / "verification.json").read_text())["files"]
     print(f"\n{'class':16}{'AP@0.5':>8}")
     for label, values in metrics["classes"].items():
         print(f"{label:16}{values['ap_area']:8.3f}")

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
         freeze=_FREEZE.value,
         overwrite=_OVERWRITE.value,
     )
-    print(f"{_OUT.value} agrees with {_MODEL.value}: {agreement}")
+    print(f"{_OUT.value} beside {_MODEL.value}: {agreement}")
 
 
 if __name__ == "__main__":

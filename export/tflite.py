@@ -15,7 +15,7 @@ from ssd_keras.commands import command
 from ssd_keras.model import load_model
 from ssd_keras.pipeline import eval_dataset
 from ssd_keras.sources import read_labels
-from ssd_keras.tflite import KINDS, PRECISIONS, export_tflite
+from ssd_keras.tflite import KINDS, PRECISIONS, check_options, export_tflite
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The .tflite file to write.", required=True)
@@ -38,16 +38,21 @@ _MAX = flags.DEFINE_integer("max_detections", 200, "Detections kept of an image.
 def main(argv: list[str]) -> None:
     """Exports one model."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes
-    model = load_model(_MODEL.value)
-    config = model.get_layer("predictions").ssd_config
-    calibration = eval_dataset(_RECORDS.value, config, 1) if _RECORDS.value else None
-    if calibration and "int8" not in _PRECISIONS.value:
+    out = Path(_OUT.value)
+    several = len(_PRECISIONS.value) > 1
+    paths = {p: out.with_stem(f"{out.stem}_{p}") if several else out for p in _PRECISIONS.value}
+    if not paths:
+        raise ValueError(f"--precision is empty, but must name some of {', '.join(PRECISIONS)}")
+    if _RECORDS.value and "int8" not in paths:
         raise ValueError(
             f"--calibration_records is for --precision int8, not for {_PRECISIONS.value}"
         )
-    out = Path(_OUT.value)
-    for precision in _PRECISIONS.value:
-        path = out.with_stem(f"{out.stem}_{precision}") if _PRECISIONS.value[1:] else out
+    for precision, path in paths.items():
+        check_options(path, _KIND.value, precision, precision == "int8" and bool(_RECORDS.value))
+    model = load_model(_MODEL.value)
+    config = model.get_layer("predictions").ssd_config
+    calibration = eval_dataset(_RECORDS.value, config, 1) if _RECORDS.value else None
+    for precision, path in paths.items():
         agreement = export_tflite(
             model,
             config,
@@ -60,7 +65,7 @@ def main(argv: list[str]) -> None:
             iou_threshold=_IOU.value,
             max_detections=_MAX.value,
         )
-        print(f"{path} agrees with {_MODEL.value}: {agreement}", flush=True)
+        print(f"{path} beside {_MODEL.value}: {agreement}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@
 
 Runs the model, SavedModel folders and TFLite files on the pictures of a record set (then AP is
 measured too) or of --images. Prints a table and writes verification.json and verification.png.
-Exit code 1 if a file differs by more than is stated in export/README.md.
+Exit code 1 if a file differs by more than is stated in export/README.md, 2 if that could not be
+found out.
 """
 
+import functools
 import itertools
+import sys
 
 import numpy as np
 from absl import app, flags, logging
@@ -16,7 +19,7 @@ from absl import app, flags, logging
 from ssd_keras.commands import command_with_inputs
 from ssd_keras.detect_files import find_images
 from ssd_keras.images import load_image
-from ssd_keras.records import Notes, Sample, read_samples
+from ssd_keras.records import Notes, Sample, read_card, read_samples
 from ssd_keras.verification import table, verify, write_report
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
@@ -28,18 +31,20 @@ _LIMIT = flags.DEFINE_integer("limit", 200, "Most pictures that are run.", lower
 
 def _pictures() -> list[Sample]:
     """The files of --images as samples without ground truth."""
-    samples, notes = [], Notes()
+    samples = []
     for path in find_images(_IMAGES.value):
-        image = load_image(path.read_bytes(), str(path), notes)
-        if image is not None:
-            nothing = np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool)
-            samples.append(Sample(image.data, str(path), image.height, image.width, *nothing))
+        image = load_image(path.read_bytes(), str(path), Notes())
+        if image is None:
+            print(f"warning: {path} left out: does not decode", file=sys.stderr)
+            continue
+        nothing = np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool)
+        samples.append(Sample(image.data, str(path), image.height, image.width, *nothing))
     if not samples:
         raise ValueError(f"none of the images of --images (={_IMAGES.value}) decodes")
     return samples
 
 
-@command_with_inputs
+@functools.partial(command_with_inputs, error_code=2)
 def main(argv: list[str]) -> int:
     """Verifies and reports."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes
@@ -49,7 +54,8 @@ def main(argv: list[str]) -> int:
         raise ValueError("name at least one SavedModel folder or .tflite file")
     samples = _pictures() if _IMAGES.value else read_samples(_RECORDS.value)
     samples = list(itertools.islice(samples, _LIMIT.value))
-    report = verify(_MODEL.value, argv[1:], samples, labelled=bool(_RECORDS.value))
+    labels = read_card(_RECORDS.value).labels if _RECORDS.value else None
+    report = verify(_MODEL.value, argv[1:], samples, record_labels=labels)
     write_report(report, _OUT.value)
     print(table(report))
     return 0 if report.agrees else 1

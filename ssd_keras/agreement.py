@@ -2,7 +2,8 @@
 
 Two boxes of nearly equal score may suppress each other either way, so that detectors which differ
 in the last bit only can keep different boxes. Detections are therefore paired with what the
-reference had to choose from, and only what is missing altogether is held against either.
+reference had to choose from, and held to the rules of suppression itself: of what one side keeps
+the other keeps the same or what suppresses it, and what is kept suppresses nothing else kept.
 """
 
 import dataclasses
@@ -16,7 +17,9 @@ from ssd_keras.detections import DetectionDecoder
 
 Detections = dict[str, np.ndarray]  # "boxes" [N, 4] yxyx, "scores" [N], "classes" [N] from 1
 
-_SAME_PLACE_IOU = 0.4  # a box that is suppressed overlaps by 0.45 the one that was kept instead
+# What suppresses a box on one side overlaps it by a little less than the IoU threshold on the
+# other. Detections of one side overlap by no more than the threshold, but for rounding.
+_SAME_PLACE, _IOU_ROUNDING = 0.9, 1e-3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +27,7 @@ class Reference:
     """What the Keras model makes of one image.
 
     Attributes:
-        boxes: float32 [P, 4], `yxyx` clipped to the image, before suppression.
+        boxes: float32 [P, 4], `yxyx` not clipped to the image, before suppression.
         scores: float32 [P, C], before suppression.
         detections: The detections.
     """
@@ -40,8 +43,10 @@ class Agreement:
 
     Attributes:
         images: Number of images.
-        detections: Detections of the Keras model, in all images.
-        unmatched: Detections of either where the other has none of that class.
+        detections: Detections of the Keras model, in all images, that are so clear of what is
+            left out that the other must have them.
+        unmatched: Clear detections of either where the other has none of that class and score,
+            and detections that another one of the export should have suppressed.
         box_difference: Largest difference of a coordinate from the Keras model's box, as a
             fraction of the image.
         score_difference: Largest difference of a score.
@@ -55,10 +60,17 @@ class Agreement:
 
     @property
     def unmatched_share(self) -> float:
-        """Unmatched detections for each detection of the Keras model."""
+        """Unmatched detections for each clear detection of the Keras model."""
         return self.unmatched / max(self.detections, 1)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to compare, so that nothing is proven."""
+        return self.detections == self.unmatched == 0
+
     def __str__(self) -> str:
+        if self.is_empty:
+            return f"nothing to compare: no clear detection in {self.images} images"
         return (
             f"{self.detections} detections in {self.images} images, {self.unmatched} unmatched, "
             f"largest difference {self.box_difference:.1e} in boxes and "
@@ -75,8 +87,10 @@ class Tolerance:
     unmatched_share: float
 
     def covers(self, agreement: Agreement) -> bool:
-        """Whether no difference is larger."""
-        return all(getattr(agreement, f) <= getattr(self, f) for f in self.__slots__)
+        """Whether something was compared and no difference is larger."""
+        return not agreement.is_empty and all(
+            getattr(agreement, f) <= getattr(self, f) for f in self.__slots__
+        )
 
 
 def reference(model: keras.Model, decoder: DetectionDecoder, images: np.ndarray) -> list[Reference]:
@@ -86,7 +100,7 @@ def reference(model: keras.Model, decoder: DetectionDecoder, images: np.ndarray)
         predictions = model(image[None], training=False)
         boxes, scores = decoder.decode(predictions)
         (detections,) = unpad(decoder(predictions))
-        results.append(Reference(np.clip(boxes[0], 0, 1), scores.numpy()[0], detections))
+        results.append(Reference(boxes.numpy()[0], scores.numpy()[0], detections))
     return results
 
 
@@ -113,8 +127,9 @@ def compare(
     """Compares an exported detector's detections with the Keras model's.
 
     A detection is paired with the candidate of the reference, of its class, that is nearest in box
-    and score. One that the other side lacks is excused if its score is within the tolerance of the
-    least that could have been kept there: the score threshold, or a full image's worst score.
+    and score. One that the other side lacks is excused unless it is clear: its score above the
+    least that could have been kept there (the score threshold, or a full image's worst score) by
+    more than the tolerance.
 
     Args:
         references: Of each image.
@@ -125,29 +140,72 @@ def compare(
     Returns:
         The agreement; NaN in a detection shows as a difference of infinity.
     """
-    boxes, scores, unmatched = 0.0, 0.0, 0
+    boxes, scores, detections, unmatched = 0.0, 0.0, 0, 0
     for expected, actual in zip(references, found, strict=True):
-        for box, score, label in zip(
-            *(actual[k] for k in ("boxes", "scores", "classes")), strict=True
-        ):
-            box_off = np.abs(expected.boxes - box).max(axis=1)  # [P]
-            score_off = np.abs(expected.scores[:, int(label) - 1] - score)  # [P]
-            nearest = np.argmin(np.maximum(box_off, score_off))
-            boxes = max(boxes, float(np.nan_to_num(box_off[nearest], nan=np.inf)))
-            scores = max(scores, float(np.nan_to_num(score_off[nearest], nan=np.inf)))
-        unmatched += _missing(expected.detections, actual, decoder, tolerance)
-        unmatched += _missing(actual, expected.detections, decoder, tolerance)
-    detections = sum(len(r.detections["scores"]) for r in references)
+        nearest, box_off, score_off = _nearest_candidates(expected, actual)
+        boxes = max(boxes, box_off)
+        scores = max(scores, score_off)
+        clear = _clear(expected.detections, actual, decoder, tolerance)
+        clear_found = _clear(actual, expected.detections, decoder, tolerance)
+        missing = ~_there(expected.detections, actual, decoder, tolerance)
+        surplus = ~_there(actual, expected.detections, decoder, tolerance)
+        surplus |= _should_be_suppressed(actual, nearest, decoder, tolerance)
+        detections += int(np.sum(clear))
+        unmatched += int(np.sum(clear & missing) + np.sum(clear_found & surplus))
     return Agreement(len(references), detections, unmatched, boxes, scores)
 
 
-def _missing(a: Detections, b: Detections, decoder: DetectionDecoder, tolerance: Tolerance) -> int:
-    """How many detections of `a` have none of their class at their place in `b`."""
+def _nearest_candidates(expected: Reference, actual: Detections) -> tuple[np.ndarray, float, float]:
+    """The candidate nearest to each detection, [N, 4], and the largest differences from them."""
+    nearest = np.zeros((len(actual["scores"]), 4), np.float32)
+    clipped, boxes, scores = np.clip(expected.boxes, 0, 1), 0.0, 0.0
+    for i, box in enumerate(actual["boxes"]):
+        box_off = np.abs(clipped - box).max(axis=1)  # [P]
+        class_scores = expected.scores[:, int(actual["classes"][i]) - 1]
+        score_off = np.abs(class_scores - actual["scores"][i])  # [P]
+        best = np.argmin(np.maximum(box_off, score_off))
+        nearest[i] = expected.boxes[best]
+        boxes = max(boxes, float(np.nan_to_num(box_off[best], nan=np.inf)))
+        scores = max(scores, float(np.nan_to_num(score_off[best], nan=np.inf)))
+    return nearest, boxes, scores
+
+
+def _clear(
+    a: Detections, b: Detections, decoder: DetectionDecoder, tolerance: Tolerance
+) -> np.ndarray:
+    """Which detections of `a` are so good that `b` cannot have left them out for their score."""
     full = len(b["scores"]) >= decoder.max_detections
     least = float(b["scores"].min()) if full else decoder.score_threshold
+    clear: np.ndarray = a["scores"] > least + tolerance.score_difference
+    return clear
+
+
+def _there(
+    a: Detections, b: Detections, decoder: DetectionDecoder, tolerance: Tolerance
+) -> np.ndarray:
+    """Which detections of `a` have in `b` the same, or a better one that suppressed them there."""
     overlap = pairwise_iou(np.float32(a["boxes"]), np.float32(b["boxes"])).numpy()
     # A box outside the image is clipped to nothing, which overlaps nothing.
     distance = np.abs(a["boxes"][:, None] - b["boxes"]).max(axis=-1, initial=0)
-    same_place = (overlap > _SAME_PLACE_IOU) | (distance <= tolerance.box_difference)
-    there = (same_place & np.equal.outer(a["classes"], b["classes"])).any(axis=1)
-    return int(np.sum(~there & (a["scores"] > least + tolerance.score_difference)))
+    same_place = overlap > _SAME_PLACE * decoder.iou_threshold
+    same_place |= distance <= tolerance.box_difference
+    as_good = a["scores"][:, None] <= b["scores"] + tolerance.score_difference
+    pairs = same_place & as_good & np.equal.outer(a["classes"], b["classes"])
+    there: np.ndarray = pairs.any(axis=1)
+    return there
+
+
+def _should_be_suppressed(
+    found: Detections, nearest: np.ndarray, decoder: DetectionDecoder, tolerance: Tolerance
+) -> np.ndarray:
+    """Which detections overlap a better one of their class by more than the IoU threshold.
+
+    Suppression comes before clipping: an edge at the border is taken from the nearest candidate.
+    """
+    at_border = (found["boxes"] <= 0) | (found["boxes"] >= 1)
+    boxes = np.float32(np.where(at_border, nearest, found["boxes"]))
+    most = decoder.iou_threshold + _IOU_ROUNDING + 2 * tolerance.box_difference
+    pairs = pairwise_iou(boxes, boxes).numpy() > most
+    pairs &= np.equal.outer(found["classes"], found["classes"])
+    suppressed: np.ndarray = np.tril(pairs, k=-1).any(axis=1)
+    return suppressed

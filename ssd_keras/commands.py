@@ -30,7 +30,7 @@ def command(main: Main) -> Main:
     return run
 
 
-def command_with_inputs(main: Main) -> Main:
+def command_with_inputs(main: Main, error_code: int = 1) -> Main:
     """As `command`, for one that takes names of files behind its flags, `argv[1:]`."""
 
     @functools.wraps(main)
@@ -39,6 +39,6 @@ def command_with_inputs(main: Main) -> Main:
             return main(argv)
         except (ValueError, OSError, FloatingPointError, RuntimeError, tf.errors.OpError) as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
+            return error_code
 
     return run

@@ -14,7 +14,9 @@ from ssd_keras.commands import command_with_inputs
 from ssd_keras.detect_files import JSON_NAME, detect_files, find_images
 from ssd_keras.predictor import load_detector
 
-_MODEL = flags.DEFINE_string("model", None, "A .keras file or a SavedModel.", required=True)
+_MODEL = flags.DEFINE_string(
+    "model", None, "A .keras file, a SavedModel or a .tflite file.", required=True
+)
 _OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
 _SCORE = flags.DEFINE_float("score_threshold", 0.5, "Least score shown in the pictures.")
 _JSON = flags.DEFINE_float("json_threshold", 0.01, "Least score listed in the JSON.")

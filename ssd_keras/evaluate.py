@@ -21,7 +21,9 @@ from ssd_keras.predictor import detect_records, load_detector
 from ssd_keras.records import read_card, read_samples
 from ssd_keras.visualize import plot_precision_recall
 
-_MODEL = flags.DEFINE_string("model", None, "A .keras file or a SavedModel.", required=True)
+_MODEL = flags.DEFINE_string(
+    "model", None, "A .keras file, a SavedModel or a .tflite file.", required=True
+)
 _RECORDS = flags.DEFINE_string("records", None, "Folder of the record set.", required=True)
 _METRIC = flags.DEFINE_enum("metric", "voc", ["voc", "coco"], "Which average precision.")
 _IOU = flags.DEFINE_float("iou_threshold", 0.5, "Least IoU of a true positive (voc).")

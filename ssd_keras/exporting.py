@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
 
 from ssd_keras.agreement import Agreement, Tolerance
 from ssd_keras.config import SSDConfig
@@ -17,7 +20,7 @@ _SAMPLE_SEED = 4
 def class_labels(
     model: keras.Model, config: SSDConfig, labels: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Checks that model, config and labels belong together; gives the labels.
+    """Checks that model, config and labels can go out together; gives the labels.
 
     Args:
         model: A model of `ssd_vgg16`.
@@ -25,7 +28,8 @@ def class_labels(
         labels: Class names, or None for those that the model carries.
 
     Raises:
-        ValueError: If they do not fit, or neither the model nor the caller names the classes.
+        ValueError: If they do not fit, a weight is NaN or infinite, or neither the model nor the
+            caller names the classes.
     """
     names = [layer.name for layer in model.layers]
     if "predictions" not in names:
@@ -40,6 +44,12 @@ def class_labels(
             f"{predictions.ssd_config.num_default_boxes} default boxes) or differs in its box "
             "sizes: pass model.get_layer('predictions').ssd_config"
         )
+    for layer in model.layers:
+        if not all(np.isfinite(values).all() for values in layer.get_weights()):
+            raise ValueError(
+                f"weights of layer {layer.name!r} are not all finite, so that the model finds "
+                "nothing: export a checkpoint from before that"
+            )
     labels = predictions.labels if labels is None else labels
     if labels is None:
         raise ValueError(
@@ -61,19 +71,34 @@ def in_float32(model: keras.Model) -> keras.Model:
     return copy
 
 
+def versions() -> dict[str, str]:
+    """Of what made a file, for its description."""
+    import ssd_keras  # late: the package imports the exporters
+
+    return {"ssd_keras": ssd_keras.__version__, "tensorflow": tf.__version__}
+
+
 def sample_pictures() -> list[bytes]:
     """Three pictures of the built-in shapes data set, JPEG; the same ones every time."""
     return [sample.image for sample in shapes(3, seed=_SAMPLE_SEED)]
 
 
-def check_agreement(agreement: Agreement, tolerance: Tolerance) -> None:
-    """Refuses what does not detect as the Keras model does.
+def check_agreement(
+    path: str | os.PathLike[str], agreement: Agreement, tolerance: Tolerance
+) -> None:
+    """Refuses what does not detect as the Keras model does; warns if that cannot be told.
 
     Raises:
         RuntimeError: If a difference is beyond `tolerance`.
     """
-    if not tolerance.covers(agreement):
-        raise RuntimeError(f"the export does not agree with the Keras model: {agreement}")
+    if agreement.is_empty:
+        logging.warning(
+            "%s is not verified, %s: run export/verify.py on pictures of your own", path, agreement
+        )
+    elif tolerance.covers(agreement):
+        logging.info("%s agrees with the Keras model: %s", path, agreement)
+    else:
+        raise RuntimeError(f"{path} does not agree with the Keras model: {agreement}")
 
 
 def check_free(path: str | os.PathLike[str], overwrite: bool, marker: str) -> Path:

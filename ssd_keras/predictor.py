@@ -1,4 +1,4 @@
-"""One face for both kinds of trained detector: a `.keras` file and an exported SavedModel."""
+"""One face for all kinds of trained detector: a `.keras` file, a SavedModel and a TFLite file."""
 
 import dataclasses
 import os
@@ -19,13 +19,14 @@ from ssd_keras.model import SSD, load_model
 from ssd_keras.pipeline import warp
 from ssd_keras.records import Sample, read_card, read_samples
 from ssd_keras.serving import saved_model_labels
+from ssd_keras.tflite_runtime import TFLiteDetector
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Detector:
-    """A trained detector of either kind.
+    """A trained detector of any kind.
 
     Attributes:
         labels: Class names; `labels[0]` is class 1.
@@ -34,7 +35,7 @@ class Detector:
     """
 
     labels: tuple[str, ...]
-    run: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    run: Callable[[tf.Tensor], dict[str, Any]]
 
     def detect(self, images: Sequence[bytes]) -> list[dict[str, np.ndarray]]:
         """Detects on a batch of images.
@@ -59,24 +60,35 @@ class Detector:
 
 
 def load_detector(path: str | os.PathLike[str]) -> Detector:
-    """Loads a `.keras` file of `ssd_vgg16`, or a SavedModel of `export_saved_model`.
+    """Loads a `.keras` file of `ssd_vgg16`, or what the exporters made of one.
+
+    Args:
+        path: The `.keras` file, the folder of a SavedModel or the `.tflite` file.
 
     Raises:
         FileNotFoundError: If there is nothing at `path`.
-        ValueError: If it is neither.
+        ValueError: If it is none of these.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"model {path} does not exist: train or export one first")
     if path.is_dir():
         return _saved_model_detector(path)
+    if path.suffix == ".tflite":
+        return _tflite_detector(path)
     if path.suffix != ".keras":
-        raise ValueError(f"model {path} must be a .keras file or the folder of a SavedModel")
+        raise ValueError(
+            f"model {path} must be a .keras file, a .tflite file or the folder of a SavedModel"
+        )
     return keras_detector(load_model(path))
 
 
-def keras_detector(model: keras.Model) -> Detector:
+def keras_detector(model: keras.Model, decoder: DetectionDecoder | None = None) -> Detector:
     """Makes a detector of a model of `ssd_vgg16`.
+
+    Args:
+        model: The model.
+        decoder: Its decoder; by default one with the default thresholds.
 
     Raises:
         ValueError: If `model` is another kind of model.
@@ -86,13 +98,13 @@ def keras_detector(model: keras.Model) -> Detector:
     predictions = model.get_layer("predictions")
     numbered = tuple(f"class {k}" for k in range(1, predictions.num_classes + 1))
     size = predictions.ssd_config.image_size
-    decoder = DetectionDecoder(predictions.ssd_config)
+    decode = decoder or DetectionDecoder(predictions.ssd_config)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def run(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = tf.TensorSpec([size, size, 3], tf.float32)
         images = tf.map_fn(lambda image: warp(image, size), encoded, fn_output_signature=spec)
-        return decoder(model(images, training=False))
+        return decode(model(images, training=False))
 
     return Detector(predictions.labels or numbered, run)
 
@@ -115,6 +127,18 @@ def _saved_model_detector(path: Path) -> Detector:
     return Detector(labels, run)
 
 
+def _tflite_detector(path: Path) -> Detector:
+    detector = TFLiteDetector(path)
+
+    def run(encoded: tf.Tensor) -> dict[str, np.ndarray]:
+        """Image by image, since the file takes one."""
+        images = [warp(image, detector.image_size).numpy() for image in encoded]
+        outputs = [detector.padded(image) for image in images]
+        return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
+
+    return Detector(tuple(detector.description["labels"]), run)
+
+
 def detect_records(
     detector: Detector, records: str | os.PathLike[str], batch_size: int = 8
 ) -> tuple[list[dict[str, np.ndarray]], list[Sample], float]:
@@ -134,13 +158,7 @@ def detect_records(
         ValueError: If the detector's labels are not those of the records.
     """
     card = read_card(records)
-    if sorted(card.labels) != sorted(n for n in detector.labels if not is_unused(n)):
-        raise ValueError(
-            f"records {records} have the labels {card.labels}, but the model detects "
-            f"{detector.labels}: both must have the same"
-        )
-    ids = dict(zip(card.labels, range(1, 1 + len(card.labels)), strict=True))
-    label_ids = np.array([0, *(ids.get(name, 0) for name in detector.labels)])
+    label_ids = record_label_ids(detector.labels, card.labels)
     detections: list[dict[str, np.ndarray]] = []
     samples: list[Sample] = []
     seconds = 0.0
@@ -150,13 +168,28 @@ def detect_records(
         start = time.perf_counter()
         found = detector.detect(images)
         seconds += time.perf_counter() - start
-        detections += [_relabelled(image, label_ids) for image in found]
+        detections += [relabelled(image, label_ids) for image in found]
         samples += [dataclasses.replace(sample, image=b"") for sample in batch]
         bar.add(len(batch))
     return detections, samples, seconds
 
 
-def _relabelled(image: dict[str, np.ndarray], label_ids: np.ndarray) -> dict[str, np.ndarray]:
+def record_label_ids(labels: Sequence[str], record_labels: Sequence[str]) -> np.ndarray:
+    """The records' label id of each of a detector's, int `[1 + C]`; 0 for names without objects.
+
+    Raises:
+        ValueError: If the names are not the same, but for their order and those without objects.
+    """
+    if sorted(record_labels) != sorted(n for n in labels if not is_unused(n)):
+        raise ValueError(
+            f"the records have the labels {tuple(record_labels)}, but the model detects "
+            f"{tuple(labels)}: both must have the same"
+        )
+    ids = dict(zip(record_labels, range(1, 1 + len(record_labels)), strict=True))
+    return np.array([0, *(ids.get(name, 0) for name in labels)])
+
+
+def relabelled(image: dict[str, np.ndarray], label_ids: np.ndarray) -> dict[str, np.ndarray]:
     """Detections of an image with other label ids; those whose id becomes 0 are left out."""
     image = {**image, "classes": label_ids[image["classes"]]}
     kept = image["classes"] > 0

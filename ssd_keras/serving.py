@@ -13,7 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from ssd_keras.agreement import Agreement, Tolerance, compare, reference, unpad
@@ -25,6 +24,7 @@ from ssd_keras.exporting import (
     class_labels,
     in_float32,
     sample_pictures,
+    versions,
 )
 from ssd_keras.files import atomic
 from ssd_keras.pipeline import warp
@@ -73,10 +73,12 @@ def export_saved_model(
         overwrite: Replace an earlier export in `path`.
 
     Returns:
-        How the file's detections on three built-in pictures agree with the Keras model's.
+        How the file's detections on three built-in pictures agree with the Keras model's; if the
+        model finds nothing on them, its `is_empty` is true and a warning is logged.
 
     Raises:
-        ValueError: If model, config and labels do not fit, or `path` is in use.
+        ValueError: If model, config and labels do not fit, a weight is not finite, or `path` is in
+            use.
         RuntimeError: If the written detector differs from the model by more than 1e-4; nothing
             is left in `path`.
     """
@@ -91,6 +93,7 @@ def export_saved_model(
         "max_detections": max_detections,
         "frozen": freeze,
         "config": config.to_dict(),
+        "versions": versions(),
     }
     with atomic(path) as folder, tempfile.TemporaryDirectory() as temporary:
         assets = Path(temporary)
@@ -99,8 +102,7 @@ def export_saved_model(
         detector = _Detector(model, decoder, freeze, assets)
         tf.saved_model.save(detector, str(folder), signatures=detector.signatures())
         agreement = verify_saved_model(folder, model, decoder)
-        check_agreement(agreement, TOLERANCE)
-    logging.info("%s agrees with the Keras model: %s", path, agreement)
+        check_agreement(path, agreement, TOLERANCE)
     return agreement
 
 
@@ -195,6 +197,14 @@ class _Detector(tf.Module):
     @tf.function
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         size = self._size
+        given = _of_any_shape(image_bytes)
+        # Not by its rank, which is taken for known: that check would be optimised away.
+        shape = tf.concat([tf.shape(given), [-1, -1]], axis=0)[:2]
+        check = tf.debugging.assert_equal(
+            shape, [tf.size(given), -1], message="image_bytes must be [B]"
+        )
+        with tf.control_dependencies([check]):
+            image_bytes = tf.reshape(given, [-1])  # so that the check is the first to fail
         spec = (tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.bool))
         images, decoded = tf.map_fn(self._read, image_bytes, fn_output_signature=spec)
         outputs = self._detect(images)
@@ -223,13 +233,15 @@ def _checked(images: tf.Tensor, size: int | None) -> tf.Tensor:
 
     TensorFlow itself does not hold the caller of a signature to its shape.
     """
-    # On a tensor of known shape the check would be optimised away.
-    unknown = tf.compat.v1.placeholder_with_default(images, shape=None)
-    shape = tf.concat([tf.shape(unknown), [0, 0, 0]], axis=0)[1:5]  # of any rank
-    height, width = (size, size) if size else (shape[0], shape[1])
+    shape = tf.concat([tf.shape(_of_any_shape(images)), [0, 0, 0]], axis=0)[1:5]  # of any rank
+    height, width = (size, size) if size else tf.unstack(tf.maximum(shape[:2], 1), 2)
     message = f"images must be [B, {size or 'H'}, {size or 'W'}, 3]"
-    if size:
-        message += "; signature any_size takes other sizes"
+    message += "; signature any_size takes other sizes" if size else ", H and W above 0"
     check = tf.debugging.assert_equal(shape, [height, width, 3, 0], message=message)
     with tf.control_dependencies([check]):
         return tf.identity(images)
+
+
+def _of_any_shape(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor; checks on one of known shape would be optimised away."""
+    return tf.compat.v1.placeholder_with_default(tensor, shape=None)

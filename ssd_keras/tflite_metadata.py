@@ -1,4 +1,4 @@
-"""TFLite Model Metadata: what MediaPipe Tasks and the Task Library read, written with flatbuffers.
+"""TFLite Model Metadata: what MediaPipe Tasks read, written with flatbuffers.
 
 The labels and a description travel as a zip archive at the end of the file, as the metadata's
 specification has it: `zipfile.ZipFile("detector.tflite").read("labels.txt")`.
@@ -20,7 +20,7 @@ from ssd_keras.tflite_graphs import MEDIAPIPE
 
 LABELS, DESCRIPTION = "labels.txt", "detector.json"
 
-# In this order MediaPipe and the Task Library take the outputs.
+# In this order MediaPipe takes the outputs.
 _MEDIAPIPE_OUTPUTS = ("location", "category", "score", "count")
 
 _UINT8, _INT32 = np.uint8, np.int32

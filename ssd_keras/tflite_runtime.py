@@ -14,12 +14,21 @@ from ssd_keras.detections import DetectionDecoder
 from ssd_keras.tflite_graphs import MEDIAPIPE, RAW, suppress
 from ssd_keras.tflite_metadata import tflite_description
 
+THRESHOLDS = ("score_threshold", "iou_threshold", "max_detections")
+
+
+def described_decoder(description: dict[str, Any]) -> DetectionDecoder:
+    """The decoder with the config and thresholds of an exported file's description."""
+    thresholds = (description[name] for name in THRESHOLDS)
+    return DetectionDecoder(SSDConfig.from_dict(description["config"]), *thresholds)
+
 
 class TFLiteDetector:
     """A detector in a TFLite file.
 
     Attributes:
         description: What `tflite_description` gives.
+        image_size: S, the edge of the images that the file takes.
 
     Args:
         path: The file, made by `export_tflite`.
@@ -32,12 +41,8 @@ class TFLiteDetector:
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 2) -> None:
         self.description = tflite_description(path)
-        self._decoder = DetectionDecoder(
-            SSDConfig.from_dict(self.description["config"]),
-            self.description["score_threshold"],
-            self.description["iou_threshold"],
-            self.description["max_detections"],
-        )
+        self._decoder = described_decoder(self.description)
+        self.image_size: int = self._decoder.config.image_size
         self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
         self._signature = self._interpreter.get_signature_runner()
         details = self._signature.get_input_details()["image"]
@@ -59,18 +64,21 @@ class TFLiteDetector:
 
     def __call__(self, images: Iterable[np.ndarray]) -> list[Detections]:
         """Detections of images [S, S, 3], RGB 0..255; boxes `yxyx`, classes from 1."""
-        return [unpad(self._named(self.run(image)))[0] for image in images]
+        return [unpad(self.padded(image))[0] for image in images]
 
-    def _named(self, outputs: dict[str, Any]) -> dict[str, Any]:
+    def padded(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Detections of one image [S, S, 3], as the signatures of the SavedModel give them."""
+        outputs = self.run(image)
         kind = self.description["kind"]
         if kind == RAW:
             tensors = {name: tf.constant(value) for name, value in outputs.items()}
-            return suppress(self._decoder, **tensors)
+            found = suppress(self._decoder, **tensors)
+            return {name: value.numpy() for name, value in found.items()}
         if kind == MEDIAPIPE:
             return {
                 "boxes": outputs["location"],
                 "scores": outputs["score"],
-                "classes": outputs["category"] + 1,
+                "classes": outputs["category"].astype(np.int32) + 1,
                 "num_detections": outputs["count"],
             }
         return outputs

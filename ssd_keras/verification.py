@@ -5,6 +5,7 @@ network's size for TFLite.
 """
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -13,26 +14,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from ssd_keras.agreement import Agreement, Detections, Tolerance, compare, reference
-from ssd_keras.config import SSDConfig
+from ssd_keras.agreement import Agreement, Detections, Reference, Tolerance, compare, reference
 from ssd_keras.detections import DetectionDecoder
-from ssd_keras.exporting import in_float32
+from ssd_keras.exporting import in_float32, versions
 from ssd_keras.files import atomic
 from ssd_keras.metrics import none_if_nan, voc_average_precision
 from ssd_keras.model import load_model
 from ssd_keras.pipeline import warp
-from ssd_keras.predictor import keras_detector, load_detector
+from ssd_keras.predictor import (
+    Detector,
+    keras_detector,
+    load_detector,
+    record_label_ids,
+    relabelled,
+)
 from ssd_keras.records import Sample
 from ssd_keras.serving import TOLERANCE, saved_model_description
 from ssd_keras.tflite import TOLERANCES
-from ssd_keras.tflite_runtime import TFLiteDetector
+from ssd_keras.tflite_metadata import tflite_description
+from ssd_keras.tflite_runtime import THRESHOLDS
 from ssd_keras.visualize import contact_sheet, draw_detections
 
 MAX_AP_LOSS = 0.01
 _SHEET_PICTURES, _SHEET_SCORE = 6, 0.3
+_BYTES_PER_WEIGHT = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,13 +52,18 @@ class Exported:
         name: For the report.
         description: Labels, thresholds and config that it carries.
         tolerance: How far it may be from the Keras model.
-        detect: From one encoded picture to its detections.
+        detector: What runs it.
     """
 
     name: str
     description: dict[str, Any]
     tolerance: Tolerance
-    detect: Callable[[bytes], Detections]
+    detector: Detector
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Score threshold, IoU threshold and most detections, as in `THRESHOLDS`."""
+        return tuple(self.description[name] for name in THRESHOLDS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -58,18 +72,23 @@ class Verdict:
 
     Attributes:
         name: Of the file.
-        megabytes: Its size.
+        thresholds: As in `THRESHOLDS`.
+        megabytes: Its size; of a Keras model that of the weights, since its file may hold the state
+            of an optimizer.
         milliseconds: Median from one encoded picture to its detections.
         mean_ap: Area VOC AP on the labelled pictures; NaN if there are no labels.
-        agreement: With the Keras model; None for that itself.
+        tolerance: The largest differences that count as agreement; None for the Keras model.
+        agreement: With the Keras model at the same thresholds; None for that itself.
         agrees: Whether within the tolerance, and AP at most `MAX_AP_LOSS` lower.
         detections: Of each picture.
     """
 
     name: str
+    thresholds: tuple[float, ...]
     megabytes: float
     milliseconds: float
     mean_ap: float
+    tolerance: Tolerance | None
     agreement: Agreement | None
     agrees: bool
     detections: list[Detections]
@@ -103,18 +122,13 @@ def load_exported(path: str | os.PathLike[str]) -> Exported:
         ValueError: If it is not of this package's making.
     """
     path = Path(path)
+    detector = load_detector(path)
     if path.is_dir():
-        detector = load_detector(path)
-        description = saved_model_description(path)
-        return Exported(path.name, description, TOLERANCE, lambda p: detector.detect([p])[0])
-    tflite = TFLiteDetector(path)
-    size = tflite.description["config"]["image_size"]
-    tolerance = TOLERANCES[tflite.description["precision"]]
-
-    def detect(picture: bytes) -> Detections:
-        return tflite([warp(picture, size).numpy()])[0]
-
-    return Exported(path.name, tflite.description, tolerance, detect)
+        description, tolerance = saved_model_description(path), TOLERANCE
+    else:
+        description = tflite_description(path)
+        tolerance = TOLERANCES[description["precision"]]
+    return Exported(path.name, description, tolerance, detector)
 
 
 def verify(
@@ -122,53 +136,80 @@ def verify(
     exported_paths: Sequence[str | os.PathLike[str]],
     samples: Sequence[Sample],
     *,
-    labelled: bool,
+    record_labels: Sequence[str] | None = None,
     compared: int = 16,
 ) -> Report:
     """Runs everything on the same pictures.
 
+    The Keras model is measured with the thresholds of the first file, and each file is compared
+    with what the model finds at the thresholds of that file.
+
     Args:
         model_path: The `.keras` file.
-        exported_paths: SavedModel folders and `.tflite` files made from it.
+        exported_paths: SavedModel folders and `.tflite` files made from it, at least one.
         samples: The pictures.
-        labelled: Whether the samples have ground truth, to measure AP.
+        record_labels: Class names of the samples' ground truth, to measure AP; None if they have
+            none.
         compared: Number of pictures, the first ones, on which boxes and scores are compared.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is not of this package's making, or of a model with other labels.
+        ValueError: If a file is not of this package's making, or of a model with other labels, or
+            the ground truth has others.
     """
     model = in_float32(load_model(model_path))  # what the exporters export
-    ours = keras_detector(model)
+    exports = [load_exported(path) for path in exported_paths]
+    labels = _common_labels(model, exports)
     size = model.get_layer("predictions").ssd_config.image_size
     images = np.stack([warp(sample.image, size) for sample in samples[:compared]])
+    label_ids = record_label_ids(labels, record_labels or labels)
 
-    def mean_ap(found: list[Detections]) -> float:
-        if not labelled:
-            return float("nan")
-        return voc_average_precision(found, samples, ours.labels).mean_ap_area
+    def measured(detector: Detector) -> tuple[list[Detections], float, float]:
+        found, milliseconds = _run(lambda picture: detector.detect([picture])[0], samples)
+        if record_labels is None:
+            return found, milliseconds, float("nan")
+        named = [relabelled(image, label_ids) for image in found]
+        ap = voc_average_precision(named, samples, record_labels).mean_ap_area
+        return found, milliseconds, ap
 
-    found, milliseconds = _run(lambda picture: ours.detect([picture])[0], samples)
-    name, keras_ap = Path(model_path).name, mean_ap(found)
-    verdicts = [Verdict(name, _megabytes(model_path), milliseconds, keras_ap, None, True, found)]
-    for path in exported_paths:
-        exported = load_exported(path)
-        if tuple(exported.description["labels"]) != ours.labels:
-            raise ValueError(
-                f"{path} has the labels {exported.description['labels']}, but the model "
-                f"{model_path} has {ours.labels}: it is exported from another model"
-            )
-        decoder = _decoder(exported.description)
-        found, milliseconds = _run(exported.detect, samples)
+    @functools.cache
+    def ours(*thresholds: float) -> tuple[list[Detections], float, float, list[Reference]]:
+        decoder = _decoder(model, thresholds)
         references = reference(model, decoder, images)
-        agreement = compare(references, found[:compared], decoder, exported.tolerance)
-        ap = mean_ap(found)
-        agrees = exported.tolerance.covers(agreement) and not keras_ap - ap > MAX_AP_LOSS
-        megabytes = _megabytes(path)
+        return *measured(keras_detector(model, decoder)), references
+
+    found, milliseconds, ap, _ = ours(*exports[0].thresholds)
+    megabytes = model.count_params() * _BYTES_PER_WEIGHT / 1e6
+    name = Path(model_path).name
+    verdicts = [
+        Verdict(name, exports[0].thresholds, megabytes, milliseconds, ap, None, None, True, found)
+    ]
+    for exported, path in zip(exports, exported_paths, strict=True):
+        thresholds, tolerance = exported.thresholds, exported.tolerance
+        _, _, keras_ap, references = ours(*thresholds)
+        found, milliseconds, ap = measured(exported.detector)
+        decoder = _decoder(model, thresholds)
+        agreement = compare(references, found[:compared], decoder, tolerance)
+        agrees = tolerance.covers(agreement) and not keras_ap - ap > MAX_AP_LOSS
+        measures = (_megabytes(path), milliseconds, ap)
         verdicts.append(
-            Verdict(exported.name, megabytes, milliseconds, ap, agreement, agrees, found)
+            Verdict(exported.name, thresholds, *measures, tolerance, agreement, agrees, found)
         )
-    return Report(ours.labels, samples, verdicts)
+    return Report(labels, samples, verdicts)
+
+
+def _common_labels(model: keras.Model, exports: Sequence[Exported]) -> tuple[str, ...]:
+    """The class names of model and files, which must be the same; a model need not carry any."""
+    predictions = model.get_layer("predictions")
+    labels = predictions.labels or tuple(exports[0].description["labels"])
+    for exported in exports:
+        theirs = tuple(exported.description["labels"])
+        if theirs != labels or len(theirs) != predictions.num_classes:
+            raise ValueError(
+                f"{exported.name} has the labels {theirs}, but must have {labels}, "
+                f"{predictions.num_classes} in all: it is exported from another model"
+            )
+    return labels
 
 
 def table(report: Report) -> str:
@@ -184,6 +225,8 @@ def table(report: Report) -> str:
                 f"{a.unmatched}/{a.detections}",
             )
         verdict = "" if a is None else "agrees" if v.agrees else "DIFFERS"
+        if a and a.is_empty:
+            verdict = "NOTHING TO COMPARE"
         ap = "" if np.isnan(v.mean_ap) else f"{v.mean_ap:.4f}"
         rows.append(
             (v.name, f"{v.megabytes:.1f}", f"{v.milliseconds:.0f}", ap, *differences, verdict)
@@ -201,16 +244,23 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> None:
     values = [
         {
             "name": v.name,
+            **dict(zip(THRESHOLDS, v.thresholds, strict=True)),
             "megabytes": v.megabytes,
             "milliseconds": v.milliseconds,
             "mean_ap": none_if_nan(v.mean_ap),
+            "tolerance": None if v.tolerance is None else dataclasses.asdict(v.tolerance),
             "agreement": None if v.agreement is None else dataclasses.asdict(v.agreement),
             "agrees": v.agrees,
         }
         for v in report.verdicts
     ]
+    content = {
+        "files": values,
+        "pictures": [sample.image_id for sample in report.samples],
+        "versions": versions(),
+    }
     with atomic(Path(directory, "verification.json")) as path:
-        path.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+        path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     cells = []
     for number, sample in enumerate(report.samples[:_SHEET_PICTURES]):
         picture = Image.open(io.BytesIO(sample.image)).convert("RGB")
@@ -231,10 +281,10 @@ def _cell(picture: Image.Image, found: Detections, name: str, labels: Sequence[s
     return cell
 
 
-def _decoder(description: dict[str, Any]) -> DetectionDecoder:
-    thresholds = ("score_threshold", "iou_threshold", "max_detections")
-    config = SSDConfig.from_dict(description["config"])
-    return DetectionDecoder(config, *(description[name] for name in thresholds))
+def _decoder(model: keras.Model, thresholds: Sequence[float]) -> DetectionDecoder:
+    score_threshold, iou_threshold, max_detections = thresholds
+    config = model.get_layer("predictions").ssd_config
+    return DetectionDecoder(config, score_threshold, iou_threshold, int(max_detections))
 
 
 def _run(

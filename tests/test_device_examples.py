@@ -66,11 +66,18 @@ def test_litert_finds_what_the_package_does(export):
 
 
 def test_litert_says_what_is_wrong(export, tmp_path):
-    (tmp_path / "no.jpg").write_bytes(b"no picture")
-    done = run("detect_litert.py", "--model", export("detections"), tmp_path / "no.jpg")
-    assert done.returncode == 1
-    assert "no.jpg" in done.stderr
-    assert "Traceback" not in done.stderr
+    (tmp_path / "cut.jpg").write_bytes(PHOTOGRAPH.read_bytes()[:30000])
+    (tmp_path / "no.tflite").write_bytes(b"no model")
+    for model, picture, message in (
+        (export("detections"), tmp_path / "cut.jpg", "cut.jpg: image file is truncated"),
+        (export("raw"), PHOTOGRAPH, "raw.tflite is of another kind: export it with --kind"),
+        (tmp_path / "no.tflite", PHOTOGRAPH, "no.tflite has no labels"),
+        (tmp_path / "none.tflite", PHOTOGRAPH, "none.tflite"),
+    ):
+        done = run("detect_litert.py", "--model", model, picture)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.fixture
@@ -103,6 +110,13 @@ def test_mediapipe_finds_what_the_package_does(mediapipe, export, tmp_path):
         edges = [box.origin_y, box.origin_x, box.origin_y + box.height, box.origin_x + box.width]
         # MediaPipe cuts corner and extent to whole pixels, so a far edge may lose up to two.
         np.testing.assert_allclose(edges, expected["boxes"][i] * size, atol=2)
+
+
+def test_the_mediapipe_example_says_what_is_wrong(mediapipe, export):
+    done = run("detect_mediapipe.py", "--model", export("raw"), PHOTOGRAPH)
+    assert done.returncode == 1
+    assert "raw.tflite is no file of kind mediapipe" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_mediapipe_example_runs(mediapipe, export):

@@ -104,7 +104,7 @@ def test_what_is_no_detector(tmp_path):
     with pytest.raises(ValueError, match=r"a folder without saved_model.pb"):
         load_detector(tmp_path)
     (tmp_path / "weights.h5").touch()
-    with pytest.raises(ValueError, match=r"weights.h5 must be a .keras file or the folder"):
+    with pytest.raises(ValueError, match=r"weights.h5 must be a .keras file, a .tflite file or"):
         load_detector(tmp_path / "weights.h5")
     other = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)], name="other")
     other.save(tmp_path / "other.keras")

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,7 +16,9 @@ from ssd_keras import agreement, exporting, serving
 from ssd_keras.config import SSD300_COCO, SSD300_VOC, SSD512_COCO
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import ssd_vgg16
+from tests.tiny import TINY
 
+COMMAND = Path(__file__).parents[1] / "export" / "saved_model.py"
 LABELS = ("disk", "ring", "square")
 RUN_ALONE = """
     import sys
@@ -69,7 +72,7 @@ def assert_agrees(model, outputs, images, config=SSD300_VOC):
     references = agreement.reference(model, decoder, images.astype(np.float32))
     found = agreement.compare(references, agreement.unpad(outputs), decoder, serving.TOLERANCE)
     assert found.detections > 0
-    exporting.check_agreement(found, serving.TOLERANCE)
+    exporting.check_agreement("outputs", found, serving.TOLERANCE)
 
 
 def test_thresholds_are_baked_in(model, tmp_path):
@@ -174,11 +177,27 @@ def test_an_empty_batch(signatures):
         ),
         ("any_size", tf.zeros([300, 300, 3], tf.uint8), r"images must be \[B, H, W, 3\]"),
         ("any_size", tf.zeros([1, 30, 30, 1], tf.uint8), r"images must be \[B, H, W, 3\]"),
+        ("any_size", tf.zeros([1, 0, 30, 3], tf.uint8), r"images must be .*, H and W above 0"),
+        ("encoded", tf.constant("one"), r"image_bytes must be \[B\]"),
+        ("encoded", tf.constant([["one"]]), r"image_bytes must be \[B\]"),
     ],
 )
 def test_wrong_input_gives_a_readable_error(signatures, signature, images, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        signatures[signature](images=images)
+        signatures[signature](**{"image_bytes" if signature == "encoded" else "images": images})
+
+
+def test_runs_in_a_session_as_a_server_has_it(exported, signatures):
+    batch = [encode(pictures(1)[0]), b"no picture"]
+    expected = signatures["encoded"](image_bytes=tf.constant(batch))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], str(exported))
+        signature = meta.signature_def["encoded"]
+        outputs = {name: info.name for name, info in signature.outputs.items()}
+        found = session.run(outputs, {signature.inputs["image_bytes"].name: batch})
+    assert found["image_decoded"].tolist() == [True, False]
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
 def test_labels_and_thresholds_travel_along(exported):
@@ -219,7 +238,7 @@ def test_a_file_that_detects_otherwise_is_not_left_behind(model, exported, tmp_p
     other.set_weights([w * 1.01 for w in model.get_weights()])
     monkeypatch.setattr(serving, "_Detector", FakeDetector)
     monkeypatch.setattr(tf.saved_model, "save", lambda _, to, **__: shutil.copytree(exported, to))
-    with pytest.raises(RuntimeError, match="does not agree with the Keras model: 600 detections"):
+    with pytest.raises(RuntimeError, match=r"does not agree with the Keras model: \d+ detections"):
         serving.export_saved_model(other, SSD300_VOC, tmp_path / "detector")
     assert list(tmp_path.iterdir()) == []
 
@@ -228,7 +247,7 @@ def test_what_does_not_fit_together_is_refused(model, tmp_path):
     out = tmp_path / "detector"
     with pytest.raises(ValueError, match=r"config .*is not the one of the model"):
         serving.export_saved_model(model, SSD300_COCO, out)
-    with pytest.raises(ValueError, match=r"labels has 2 names, but the model detects 3 classes"):
+    with pytest.raises(ValueError, match="labels has 2 names, but num_classes"):
         serving.export_saved_model(model, SSD300_VOC, out, labels=["a", "b"])
     with pytest.raises(ValueError, match=r"'a\\nb' must be one line"):
         serving.export_saved_model(model, SSD300_VOC, out, labels=["a\nb", "c", "d"])
@@ -248,6 +267,36 @@ def test_a_folder_in_use_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="holds an export already"):
         serving.export_saved_model(model, SSD300_VOC, earlier)
     assert exporting.check_free(earlier, True, "saved_model.pb") == earlier
+
+
+def test_the_command_passes_every_flag_and_overwrites(tmp_path):
+    model = ssd_vgg16(TINY, 3, width=1 / 16)
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    out = tmp_path / "detector"
+    exported = serving.export_saved_model(model, TINY, out, labels=LABELS)
+    assert exported.detections > 0
+    assert (out / "variables" / "variables.index").is_file()
+    flags = {
+        "model": tmp_path / "model.keras",
+        "out": out,
+        "labels": tmp_path / "labels.txt",
+        "score_threshold": 0.02,
+        "iou_threshold": 0.5,
+        "max_detections": 150,
+    }
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    command = [sys.executable, COMMAND, *words, "--freeze", "--overwrite"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=COMMAND.parents[1])
+    assert done.returncode == 0, done.stderr
+    found = serving.saved_model_description(out)
+    assert found["labels"] == ["a", "b", "c"]
+    thresholds = [found[f"{n}_threshold"] for n in ("score", "iou")]
+    assert [*thresholds, found["max_detections"]] == [0.02, 0.5, 150]
+    assert found["versions"]["tensorflow"] == tf.__version__
+    # Frozen weights are in the graph, not in variables.
+    assert found["frozen"]
+    assert (out / "saved_model.pb").stat().st_size > 4 * model.count_params()
 
 
 def test_labels_of_a_foreign_folder(tmp_path):

@@ -2,24 +2,32 @@ import dataclasses
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 
-from ssd_keras import tflite
+from ssd_keras import tflite, tflite_graphs
 from ssd_keras.config import SSD300_VOC, SSD512_VOC, FeatureMap, SSDConfig
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.exporting import in_float32, sample_pictures
 from ssd_keras.layers import DilatedConv2D
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.pipeline import warp
+from ssd_keras.predictor import keras_detector, load_detector
+from ssd_keras.records import write_records
+from ssd_keras.shapes import SHAPE_LABELS, shapes
 from ssd_keras.tflite_checks import check_structure
 from ssd_keras.tflite_graphs import graph, suppress
 from ssd_keras.tflite_metadata import tflite_description
 from ssd_keras.tflite_runtime import TFLiteDetector
 
+COMMAND = Path(__file__).parents[1] / "export" / "tflite.py"
 LABELS = ("disk", "ring", "square")
 SSD64 = SSDConfig(
     64,
@@ -119,8 +127,34 @@ def test_detections_are_those_of_the_decoder(model, export):
     np.testing.assert_allclose(outputs["detection_scores"], expected["scores"], atol=1e-5)
 
 
+def test_thresholds_are_baked_in(model, tmp_path):
+    images = sample_images()
+    scores = DetectionDecoder(SSD64, iou_threshold=0.1)(model(images))["scores"].numpy()
+    fifth = float(scores[0, 4:6].mean())  # 5 of the first image are above
+    thresholds = {"score_threshold": fifth, "iou_threshold": 0.1, "max_detections": 7}
+    path = tmp_path / "a.tflite"
+    tflite.export_tflite(model, SSD64, path, **thresholds)
+    run = Interpreter(str(path)).get_signature_runner()
+
+    def ours(**options):
+        found = DetectionDecoder(SSD64, **options)(model(images))
+        return found["num_detections"].numpy(), found["scores"].numpy()
+
+    counts, scores = ours(**thresholds)
+    for i, image in enumerate(images):
+        outputs = run(image=image[None])
+        assert outputs["num_detections"] == counts[i]
+        np.testing.assert_allclose(outputs["detection_scores"][0], scores[i], atol=1e-5)
+    for name in thresholds:  # each of the three changes something here
+        others = {key: value for key, value in thresholds.items() if key != name}
+        changed = ours(**others)[1]
+        assert changed.shape != scores.shape or np.abs(changed - scores).max() > 1e-3, name
+
+
 def test_int8_takes_uint8_and_keeps_classes_whole_and_scores_fine(export):
     detector = TFLiteDetector(export("detections", "int8"))
+    signature = Interpreter(str(export("detections", "int8"))).get_signature_runner()
+    assert signature.get_input_details()["image"]["dtype"] == np.uint8
     outputs = detector.run(sample_images()[0])
     assert outputs["detection_classes"].dtype == np.int32
     raw = TFLiteDetector(export("raw", "int8")).run(sample_images()[0])
@@ -141,18 +175,36 @@ def test_constant_and_nan_images(export, value):
     assert np.isfinite(value) or len(found["scores"]) == 0
 
 
-def test_runs_in_compiled_model(model, export):
+@pytest.mark.parametrize("kind", ["raw", "detections", "mediapipe"])
+def test_every_kind_detects_and_is_evaluated_as_a_keras_model_is(model, export, kind):
+    detector = load_detector(export(kind, "float32"))
+    found = detector.detect(sample_pictures()[:2])
+    expected = keras_detector(model).detect(sample_pictures()[:2])
+    assert detector.labels == LABELS
+    for ours, theirs in zip(expected, found, strict=True):
+        assert theirs["classes"].dtype == np.int32
+        np.testing.assert_allclose(theirs["scores"], ours["scores"], atol=1e-5)
+    with pytest.raises(ValueError, match="one of 1 images does not decode"):
+        detector.detect([b"no image"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [("raw", "float32"), ("raw", "int8"), ("detections", "int8"), ("mediapipe", "float32")],
+)
+def test_runs_in_compiled_model(export, kind, precision):
     from ai_edge_litert.compiled_model import CompiledModel
 
-    compiled = CompiledModel.from_file(str(export("raw", "float32")))
+    path = export(kind, precision)
+    compiled = CompiledModel.from_file(str(path))
     inputs, outputs = compiled.create_input_buffers(0), compiled.create_output_buffers(0)
-    image = sample_images()[:1]
-    inputs[0].write(image)
+    image = np.rint(sample_images()[:1])
+    inputs[0].write(image.astype(np.uint8 if precision == "int8" else np.float32))
     compiled.run_by_index(0, inputs, outputs)
-    _, scores = DetectionDecoder(SSD64).decode(model(image))
     names = compiled.get_signature_list()["serving_default"]["outputs"]
-    found = outputs[names.index("scores")].read(368 * 3, np.float32)
-    np.testing.assert_allclose(found, np.ravel(scores), atol=1e-5)
+    for name, expected in TFLiteDetector(path).run(image[0]).items():
+        found = outputs[names.index(name)].read(expected.size, expected.dtype.type)
+        np.testing.assert_allclose(found, expected.ravel(), atol=1e-5, err_msg=name)
 
 
 def test_runs_without_tensorflow_keras_and_this_package(export, tmp_path):
@@ -181,7 +233,7 @@ def test_ssd512_with_dynamic_range(tmp_path):
     model = small_model(SSD512_VOC)
     path = tmp_path / "ssd512.tflite"
     found = tflite.export_tflite(model, SSD512_VOC, path, kind="raw", precision="dynamic")
-    assert found.detections > 0
+    assert 0 < found.box_difference < 0.05
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
@@ -244,6 +296,29 @@ def test_a_dilated_convolution_taken_apart_is_refused(model, monkeypatch):
         check_structure(content, model, "raw", "float32")
 
 
+def test_a_doubled_operator_and_an_open_batch_are_refused(model, export):
+    def changed(change):
+        file = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+        change(file.subgraphs[0], [c.builtinCode for c in file.operatorCodes])
+        builder = flatbuffers.Builder(len(content))
+        builder.Finish(file.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def twice(graph, codes):
+        norm = codes.index(schema.BuiltinOperator.L2_NORMALIZATION)
+        graph.operators += [o for o in graph.operators if o.opcodeIndex == norm]
+
+    def opened(graph, codes):
+        graph.tensors[graph.inputs[0]].shapeSignature = np.array([-1, 64, 64, 3], np.int32)
+
+    content = export("raw", "float32").read_bytes()
+    check_structure(changed(lambda *_: None), model, "raw", "float32")
+    with pytest.raises(RuntimeError, match="holds 2 L2_NORMALIZATION, but must hold 1"):
+        check_structure(changed(twice), model, "raw", "float32")
+    with pytest.raises(RuntimeError, match=r"'serving_default_image:0' .* has an open shape"):
+        check_structure(changed(opened), model, "raw", "float32")
+
+
 def test_scores_in_8_bits_are_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tflite, "_FLOAT_OPERATORS", ())
     calibration = tf.data.Dataset.from_tensors((sample_images(), 0))
@@ -278,6 +353,96 @@ def test_a_file_that_detects_otherwise_is_not_left_behind(model, export, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_suppresses_nothing_is_refused(model, tmp_path, monkeypatch):
+    def all_kept(decoder, boxes, scores):
+        return suppress(DetectionDecoder(SSD64, iou_threshold=1.0), boxes, scores)
+
+    monkeypatch.setattr(tflite_graphs, "suppress", all_kept)
+    with pytest.raises(RuntimeError, match="does not agree with the Keras model"):
+        tflite.export_tflite(model, SSD64, tmp_path / "a.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (sample_images() / 255, "no pixel above 1, but must have RGB images in 0..255"),
+        (sample_images().astype(np.uint8), r"images of uint8 \(64, 64, 3\), but .* float32"),
+        (sample_images()[:, :32], r"float32 \(32, 64, 3\), but they must be float32 \(64, 64, 3\)"),
+        (sample_images()[:0], "calibration has no pixel above 0"),
+    ],
+    ids=["0..1", "uint8", "size", "none"],
+)
+def test_calibration_with_other_images_is_refused(model, tmp_path, images, message):
+    with pytest.raises(ValueError, match=message):
+        tflite.export_tflite(
+            model,
+            SSD64,
+            tmp_path / "a.tflite",
+            precision="int8",
+            calibration=tf.data.Dataset.from_tensor_slices((images,)).batch(2),
+        )
+
+
+def test_the_first_hundred_images_are_calibrated_with():
+    images = tf.data.Dataset.from_tensor_slices((np.ones((120, 8, 8, 3), np.float32) * 9,))
+    assert len(list(tflite._calibration_images(images.batch(7), 8))) == 100
+
+
+def test_weights_that_are_not_finite_are_refused(model, tmp_path):
+    broken = keras.models.clone_model(model)
+    broken.get_layer("conv1_1").bias.assign([np.nan] * 8)
+    with pytest.raises(ValueError, match=r"weights of layer 'conv1_1' are not all finite"):
+        tflite.export_tflite(broken, SSD64, tmp_path / "a.tflite")
+
+
+def test_a_model_that_finds_nothing_is_written_and_said_to_be_unverified(tmp_path, caplog):
+    labels = [f"class {i}" for i in range(200)]  # each with a score of 1 / 201 when untrained
+    found = tflite.export_tflite(
+        small_model(labels=labels), SSD64, tmp_path / "a.tflite", kind="raw"
+    )
+    assert found.is_empty
+    assert "a.tflite is not verified, nothing to compare" in caplog.text
+
+
+def run_command(*arguments):
+    words = [sys.executable, COMMAND, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=COMMAND.parents[1])
+
+
+def test_command_passes_every_flag(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    write_records(shapes(2, seed=1), tmp_path / "records", SHAPE_LABELS, shards=1)
+    flags = {
+        "model": tmp_path / "model.keras",
+        "out": tmp_path / "new" / "detector.tflite",
+        "kind": "raw",
+        "precision": "float16,int8",
+        "calibration_records": tmp_path / "records",
+        "labels": tmp_path / "labels.txt",
+        "score_threshold": 0.02,
+        "iou_threshold": 0.5,
+        "max_detections": 150,
+    }
+    done = run_command(*(f"--{name}={value}" for name, value in flags.items()))
+    assert done.returncode == 0, done.stderr
+    for precision in ("float16", "int8"):
+        found = tflite_description(tmp_path / "new" / f"detector_{precision}.tflite")
+        assert (found["kind"], found["precision"], found["labels"]) == (
+            "raw", precision, ["a", "b", "c"],
+        )  # fmt: skip
+        thresholds = [found[f"{n}_threshold"] for n in ("score", "iou")]
+        assert [*thresholds, found["max_detections"]] == [0.02, 0.5, 150]
+
+
+def test_command_checks_all_precisions_before_any_work(tmp_path):
+    out = tmp_path / "a.tflite"
+    done = run_command("--model=none.keras", f"--out={out}", "--precision=float32,int8")
+    assert done.returncode == 1
+    assert "calibration must be given with precision 'int8'" in done.stderr
+
+
 def test_bad_arguments(model, export, tmp_path):
     path = tmp_path / "a.tflite"
     with pytest.raises(ValueError, match=r"kind \(='nms'\) must be one of raw, detections"):
@@ -287,6 +452,9 @@ def test_bad_arguments(model, export, tmp_path):
     other = dataclasses.replace(SSD64, clip=True)
     with pytest.raises(ValueError, match=r"config .*is not the one of the model"):
         tflite.export_tflite(model, other, path)
+    for wrong in (tmp_path, tmp_path / "detector", tmp_path / "a.keras"):
+        with pytest.raises(ValueError, match=r"must be a file whose name ends in \.tflite"):
+            tflite.export_tflite(model, SSD64, wrong)
     path.write_bytes(b"no model")
     with pytest.raises(ValueError, match="must be made by export_tflite"):
         TFLiteDetector(path)

@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--labels", required=True, type=Path, help="assets/labels.txt of the model")
     parser.add_argument("--score", default=0.5, type=float, help="least score printed")
     args = parser.parse_args()
-    labels = args.labels.read_text("utf-8").splitlines()
     try:
+        labels = args.labels.read_text("utf-8").splitlines()
         predictions = detect(args.server, [p.read_bytes() for p in args.pictures], args.model)
     except (RuntimeError, OSError) as error:
         raise SystemExit(str(error)) from None

@@ -20,13 +20,24 @@ class Detector:
     Args:
         path: The file.
         threads: Cores to use.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is another one.
     """
 
     def __init__(self, path: Path, threads: int = 2) -> None:
-        self.labels = zipfile.ZipFile(path).read("labels.txt").decode().splitlines()
+        try:
+            self.labels = zipfile.ZipFile(path).read("labels.txt").decode().splitlines()
+        except (zipfile.BadZipFile, KeyError):
+            raise ValueError(
+                f"{path} has no labels: it must be a file of export/tflite.py"
+            ) from None
         # The signature's own names: the order of outputs is the converter's.
         self._run = Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
         self._input = self._run.get_input_details()["image"]
+        if "num_detections" not in self._run.get_output_details():
+            raise ValueError(f"{path} is of another kind: export it with --kind detections")
 
     def detect(self, picture: Image.Image) -> list[tuple[str, float, np.ndarray]]:
         """Label, score and box of each detection, best first.
@@ -57,10 +68,14 @@ def main() -> None:
     parser.add_argument("--score", default=0.5, type=float, help="least score printed")
     parser.add_argument("--threads", default=2, type=int, help="cores to use")
     args = parser.parse_args()
-    detector = Detector(args.model, args.threads)
+    try:
+        detector = Detector(args.model, args.threads)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     for path in args.pictures:
         try:
             picture = Image.open(path)
+            picture.load()  # a file that is cut off fails only here
         except OSError as error:
             raise SystemExit(f"{path}: {error}") from None
         for name, score, box in detector.detect(picture):

@@ -24,7 +24,11 @@ def main() -> None:
         base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(args.model)),
         score_threshold=args.score,
     )
-    with vision.ObjectDetector.create_from_options(options) as detector:
+    try:
+        created = vision.ObjectDetector.create_from_options(options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SystemExit(f"{args.model} is no file of kind mediapipe: {error}") from None
+    with created as detector:
         for path in args.pictures:
             try:
                 picture = mediapipe.Image.create_from_file(str(path))
