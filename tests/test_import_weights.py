@@ -39,7 +39,7 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
     other.mkdir()
     other_groups, scale = random_layers(narrow(SSD300_COCO, 1), 300, 3)
     theirs = write_file(other, "lufficc", 300, "COCO", other_groups, scale)
-    (other / "theirs.txt").write_text("cell\nplatelet\n")
+    (other / "theirs.txt").write_text("platelet\ncell\n")
     usual = [f"--classes={classes}", "--config=SSD300_COCO"]
 
     stdout, stderr = run(
@@ -68,4 +68,4 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
     model = keras.models.load_model(other / "model.keras")
     bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 3)
     theirs = other_groups[3][5][1].reshape(4, 3)
-    np.testing.assert_array_equal(bias[:, [0, 2]], theirs[:, [0, 2]])
+    np.testing.assert_array_equal(bias[:, [0, 2]], theirs[:, [0, 1]])

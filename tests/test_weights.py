@@ -407,9 +407,10 @@ def test_torchvisions_network_for_512_pixels_is_refused(tmp_path):
         load_weights(model, path)
 
 
-def test_mmdetection_1_has_the_background_elsewhere(tmp_path, voc_model):
+@pytest.mark.parametrize("source", ["mmdetection", "mmdetection_old"])
+def test_mmdetection_1_has_the_background_elsewhere(tmp_path, voc_model, source):
     groups, scale = random_layers(voc_model, 300, 21)
-    path = write_file(tmp_path, "mmdetection_old", 300, "VOC", groups, scale)
+    path = write_file(tmp_path, source, 300, "VOC", groups, scale)
     assert "mmdetection 2.0 or later assumed; 1.x has" in str(load_weights(voc_model, path))
     tensors = read_tensors(path)
     np.savez(tmp_path / "v1.npz", **tensors, **{"meta.mmdet_version": np.array([1, 2])})
