@@ -105,11 +105,20 @@ def test_colours_differ():
     assert len({class_colour(k) for k in range(1, 202)}) > 190
 
 
+def test_padding_is_not_drawn():
+    image = Image.new("RGB", (40, 30))
+    boxes = np.array([[0.2, 0.2, 0.8, 0.8], [0, 0, 0, 0]])
+    alone = draw_detections(image, boxes[:1], np.array([1]), ["cat"], np.array([0.5]))
+    padded = draw_detections(image, boxes, np.array([1, 0]), ["cat"], np.array([0.5, 0]))
+    assert np.array_equal(alone, padded)
+    assert np.asarray(alone).any()
+
+
 def test_what_is_refused():
     image = Image.new("RGB", (9, 9))
     with pytest.raises(ValueError, match=r"boxes \(1\), classes \(2\) and scores \(none\)"):
         draw_detections(image, np.zeros((1, 4)), np.array([1, 1]), ["cat"])
-    for class_id in (0, 2):
+    for class_id in (-1, 2):
         with pytest.raises(ValueError, match=f"classes has {class_id}, but must be from 1 to 1"):
             draw_detections(image, np.zeros((1, 4)), np.array([class_id]), ["cat"])
     with pytest.raises(ValueError, match=r"images \(0\)"):
