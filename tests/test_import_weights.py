@@ -12,12 +12,13 @@ from ssd_keras.config import SSD300_COCO
 # its own, since flags of several commands cannot live in one, which runs it several times.
 RUN = """
 import functools, json, sys
-from absl import flags
+from absl import flags, logging
 from ssd_keras import import_weights as command
 command.ssd_vgg16 = functools.partial(command.ssd_vgg16, width=1 / 8)
+logging.use_absl_handler()
 for arguments in json.loads(sys.argv[1]):
     flags.FLAGS.unparse_flags()
-    flags.FLAGS(["import_weights", *arguments])
+    flags.FLAGS(["import_weights", "--verbosity=0", *arguments])
     print("exit", command.main([]), flush=True)
 """
 
@@ -55,6 +56,7 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
     assert "backbone.extra.0.7.1.weight" in first
     assert "71 of 71 tensors used; layers: 30 loaded, 6 sliced, 0 fresh" in first
     assert first.count("used: conv1_1/kernel") == 1
+    assert "71 of 71 tensors used" in stderr
     assert "used: conv1_1/kernel" not in stderr  # the table is printed, not logged as well
     model = keras.models.load_model(out)
     assert model.get_layer("predictions").labels == ("person", "platelet")
