@@ -75,19 +75,19 @@ def assert_agrees(model, outputs, images, config=SSD300_VOC):
     exporting.check_agreement("outputs", found, serving.TOLERANCE)
 
 
-def test_thresholds_are_baked_in(model, tmp_path):
-    images = pictures()
-    scores = DetectionDecoder(SSD300_VOC)(model(images.astype(np.float32)))["scores"]
+def test_thresholds_are_baked_in(tmp_path):
+    model, images = small_model(TINY), pictures(height=64, width=64)
+    scores = DetectionDecoder(TINY)(model(images.astype(np.float32)))["scores"]
     thresholds = {"score_threshold": float(np.median(scores)), "iou_threshold": 0.1}
-    serving.export_saved_model(model, SSD300_VOC, tmp_path / "strict", **thresholds)
+    serving.export_saved_model(model, TINY, tmp_path / "strict", **thresholds)
     detector = tf.saved_model.load(str(tmp_path / "strict")).signatures["serving_default"]
     found = detector(images=tf.constant(images))
-    decoder = DetectionDecoder(SSD300_VOC, **thresholds)
+    decoder = DetectionDecoder(TINY, **thresholds)
     expected = decoder(model(images.astype(np.float32)))
     np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
     np.testing.assert_allclose(found["detection_scores"], expected["scores"], atol=1e-4)
     for name in thresholds:  # each of the two changes something here
-        one = DetectionDecoder(SSD300_VOC, **{name: thresholds[name]})
+        one = DetectionDecoder(TINY, **{name: thresholds[name]})
         counts = one(model(images.astype(np.float32)))["num_detections"]
         assert not np.array_equal(counts, expected["num_detections"]), name
 

@@ -83,13 +83,6 @@ class Killed(Exception):
     pass
 
 
-@pytest.fixture(scope="module")
-def finished_accumulated(records, tmp_path_factory):
-    """The same with two batches a step."""
-    run_dir = tmp_path_factory.mktemp("runs") / "accumulated"
-    return train(narrow(), ACCUMULATED, run_dir, [records], val_records=records), run_dir
-
-
 class KillAt(callbacks.Guard):
     """A guard that ends the run in the middle of its second span."""
 
@@ -98,19 +91,14 @@ class KillAt(callbacks.Guard):
             raise Killed
 
 
-@pytest.mark.parametrize(
-    ("uninterrupted", "recipe"), [("finished", RECIPE), ("finished_accumulated", ACCUMULATED)]
-)
-def test_a_killed_run_ends_as_an_uninterrupted_one(
-    uninterrupted, recipe, records, tmp_path, monkeypatch, request
-):
+def test_a_killed_run_ends_as_an_uninterrupted_one(finished, records, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("ssd_keras.training.Guard", KillAt)
         with pytest.raises(Killed):
-            train(narrow(), recipe, tmp_path, [records], val_records=records)
+            train(narrow(), RECIPE, tmp_path, [records], val_records=records)
     assert [row["iteration"] for row in rows(tmp_path)] == ["2"]
-    again = train(narrow(), recipe, tmp_path, [records], val_records=records)
-    whole, run_dir = request.getfixturevalue(uninterrupted)
+    again = train(narrow(), RECIPE, tmp_path, [records], val_records=records)
+    whole, run_dir = finished
     for a, b in zip(whole.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     ours, theirs = rows(run_dir), rows(tmp_path)
@@ -147,9 +135,18 @@ def test_accumulated_batches_are_those_of_one_larger_step(records, tmp_path, mon
             seen.append(self._next_batch)
 
     monkeypatch.setattr("ssd_keras.training.Guard", Count)
-    train(narrow(), ACCUMULATED, tmp_path, [records])
+    whole = train(narrow(), ACCUMULATED, tmp_path / "whole", [records])
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert [row["iteration"] for row in rows(tmp_path)] == ["2", "4"]
+    assert [row["iteration"] for row in rows(tmp_path / "whole")] == ["2", "4"]
+
+    monkeypatch.setattr("ssd_keras.training.Guard", KillAt)
+    with pytest.raises(Killed):
+        train(narrow(), ACCUMULATED, tmp_path / "killed", [records])
+    monkeypatch.setattr("ssd_keras.training.Guard", Count)
+    again = train(narrow(), ACCUMULATED, tmp_path / "killed", [records])
+    assert seen[8:] == [5, 6, 7, 8]
+    for a, b in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_frozen_layers_do_not_learn(records, tmp_path):
