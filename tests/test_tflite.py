@@ -236,7 +236,7 @@ def test_ssd512_with_dynamic_range(tmp_path):
     assert 0 < found.box_difference < 0.05
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_openvino_reads_the_raw_kind(model, export, precision):
     openvino = pytest.importorskip("openvino")
     path = export("raw", precision)
@@ -247,7 +247,7 @@ def test_openvino_reads_the_raw_kind(model, export, precision):
         image = np.rint(image).astype(np.uint8)
     found = {tuple(value.shape)[-1]: value for value in network(image).values()}
     expected = TFLiteDetector(path).run(sample_images()[0])
-    tolerance = {"float32": 1e-4, "int8": 0.05}[precision]
+    tolerance = {"float32": 1e-4, "float16": 1e-3, "int8": 0.05}[precision]
     np.testing.assert_allclose(found[4], expected["boxes"], atol=tolerance)
     np.testing.assert_allclose(found[len(LABELS)], expected["scores"], atol=tolerance)
 
