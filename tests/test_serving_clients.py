@@ -166,11 +166,10 @@ def test_commands_print_names_and_boxes(client, request, exported, expected, tmp
     box = np.array(lines[0].split(" at ")[1].split()[:4], float)
     np.testing.assert_allclose(box, expected["detection_boxes"][0, 0], atol=1e-4)
     assert f"{paths[1]}: not an image that the server reads" in lines
-    if client == "client_rest":
-        missing = run(client, "--server", server, "--labels", tmp_path / "none.txt", *paths)
-        assert missing.returncode == 1
-        assert "Traceback" not in missing.stderr
-        assert "none.txt" in missing.stderr
+    missing = run(client, "--server", server, "--labels", tmp_path / "none.txt", *paths)
+    assert missing.returncode == 1
+    assert "Traceback" not in missing.stderr
+    assert "none.txt" in missing.stderr
     nobody = "localhost:1" if client == "client_grpc" else "http://localhost:1"
     failed = run(client, "--server", nobody, *options)
     assert failed.returncode == 1

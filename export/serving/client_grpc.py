@@ -51,15 +51,17 @@ def main() -> None:
     parser.add_argument("--labels", required=True, type=Path, help="assets/labels.txt of the model")
     parser.add_argument("--score", default=0.5, type=float, help="least score printed")
     args = parser.parse_args()
-    labels = args.labels.read_text("utf-8").splitlines()
     # A request of several large photos is beyond gRPC's usual 4 MB.
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    with grpc.insecure_channel(args.server, options) as channel:
+    try:
+        labels = args.labels.read_text("utf-8").splitlines()
         pictures = [path.read_bytes() for path in args.pictures]
-        try:
+        with grpc.insecure_channel(args.server, options) as channel:
             found = detect(channel, pictures, args.model)
-        except grpc.RpcError as error:
-            raise SystemExit(f"{args.server}: {error.code().name}: {error.details()}") from None
+    except OSError as error:
+        raise SystemExit(str(error)) from None
+    except grpc.RpcError as error:
+        raise SystemExit(f"{args.server}: {error.code().name}: {error.details()}") from None
     for i, path in enumerate(args.pictures):
         if not found["image_decoded"][i]:
             print(f"{path}: not an image that the server reads")
