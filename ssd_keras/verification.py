@@ -214,15 +214,16 @@ def _common_labels(model: keras.Model, exports: Sequence[Exported]) -> tuple[str
 
 def table(report: Report) -> str:
     """The report as text."""
-    rows = [("", "MB", "ms", "AP", "boxes", "scores", "unmatched", "")]
+    rows = [("", "MB", "ms", "AP", "boxes", "scores", "unmatched", "far", "")]
     for v in report.verdicts:
         a = v.agreement
-        differences = ("", "", "")
+        differences = ("", "", "", "")
         if a:
             differences = (
                 f"{a.box_difference:.1e}",
                 f"{a.score_difference:.1e}",
                 f"{a.unmatched}/{a.detections}",
+                f"{a.far}",
             )
         verdict = "" if a is None else "agrees" if v.agrees else "DIFFERS"
         if a and a.is_empty:
@@ -233,7 +234,7 @@ def table(report: Report) -> str:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (
-        "  ".join(f"{c:<{w}}" if i in (0, 7) else f"{c:>{w}}" for i, (c, w) in enumerate(cells))
+        "  ".join(f"{c:<{w}}" if i in (0, 8) else f"{c:>{w}}" for i, (c, w) in enumerate(cells))
         for cells in (list(zip(row, widths, strict=True)) for row in rows)
     )
     return "\n".join(line.rstrip() for line in lines)
