@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 
-class _GradientNorm:
-    """Mixin: `gradient_norm` holds the global norm of the last gradients, before any clipping."""
+class _Solver:
+    """Mixin: the gradients' norm before any clipping, and schedules that count steps."""
 
     gradient_norm: Any = None
 
@@ -29,14 +29,21 @@ class _GradientNorm:
         self.gradient_norm.assign(tf.linalg.global_norm(grads))
         super().apply(grads, trainable_variables)  # type: ignore[misc]
 
+    def _get_current_learning_rate(self) -> Any:
+        # Keras asks a schedule with the number of batches, also when it makes one step of several;
+        # Caffe's `Solver::Step` counts steps.
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()  # type: ignore[misc]
+
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
-class Adam(_GradientNorm, keras.optimizers.Adam):
-    """Keras's Adam; it records the gradient norm."""
+class Adam(_Solver, keras.optimizers.Adam):
+    """Keras's Adam; it records the gradient norm, and schedules count steps, not batches."""
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
-class CaffeSGD(_GradientNorm, keras.optimizers.SGD):
+class CaffeSGD(_Solver, keras.optimizers.SGD):
     """SGD with momentum as Caffe does it.
 
     Weight decay is an L2 penalty added to the gradient, before the momentum (Keras's own
@@ -50,7 +57,8 @@ class CaffeSGD(_GradientNorm, keras.optimizers.SGD):
         bias_rate: Factor on the learning rate of biases.
         global_clipnorm: Largest norm of all gradients together, or None.
         name: Name of the optimizer.
-        **kwargs: Of `keras.optimizers.SGD`, such as `gradient_accumulation_steps`.
+        **kwargs: Of `keras.optimizers.SGD`, such as `gradient_accumulation_steps`; a schedule
+            counts steps then, not batches.
 
     Source: `ssd_pascal.py` (weight_decay 0.0005, momentum 0.9; lr_mult 2 and decay_mult 0 for
     biases), `SGDSolver::Regularize` in Caffe's `sgd_solver.cpp`.

@@ -48,6 +48,24 @@ def test_accumulated_gradients_are_averaged_before_decay_by_hand():
     assert int(optimizer.iterations) == 1
 
 
+@pytest.mark.parametrize("kind", [CaffeSGD, Adam])
+def test_schedules_count_steps_of_several_batches(kind):
+    optimizer = kind(Schedule(1.0, (1, 2)), gradient_accumulation_steps=3)
+    dense, rates = layer(0.0), []
+    for _ in range(9):
+        rates.append(float(optimizer.learning_rate))
+        step(optimizer, dense, 1.0)
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01], rtol=1e-6)
+
+
+def test_rates_of_steps_of_several_batches_by_hand():
+    # A mean gradient of 1 moves the kernel by 1, then, behind the boundary, by 0.1.
+    dense = layer(0.0)
+    optimizer = CaffeSGD(Schedule(1.0, (1,)), momentum=0.0, l2=0.0, gradient_accumulation_steps=2)
+    kernels = [step(optimizer, dense, 1.0)[0] for _ in range(4)]
+    np.testing.assert_allclose(kernels, [0, -1, -1, -1.1], rtol=1e-6)
+
+
 def test_momentum_keeps_the_old_rate_as_caffe_does():
     # v = -1 * 1 at rate 1; when the rate drops to .1, v = .9 * -1 - .1 = -1, not -.19.
     dense = layer(0.0)
