@@ -30,6 +30,7 @@ class MultiBoxLoss(keras.losses.Loss):
     Args:
         config: The tiling that the predictions are made for.
         iou_threshold: Smallest IoU at which a default box is matched beyond its ground truth's own.
+            All others may be negatives (the original's `neg_overlap` is the same 0.5).
         negative_ratio: Negatives kept for each positive of an image, those of largest loss.
         localization_weight: alpha of equation 1.
 

@@ -7,13 +7,13 @@ import keras
 import tensorflow as tf
 
 
-class _Solver:
+class _Solver(keras.optimizers.Optimizer):
     """Mixin: the gradients' norm before any clipping, and schedules that count steps."""
 
     gradient_norm: Any = None
 
     def build(self, variables: Any) -> None:
-        super().build(variables)  # type: ignore[misc]
+        super().build(variables)
         self.gradient_norm = tf.Variable(
             0.0,
             trainable=False,
@@ -27,14 +27,14 @@ class _Solver:
             with tf.init_scope():
                 self.build(trainable_variables)
         self.gradient_norm.assign(tf.linalg.global_norm(grads))
-        super().apply(grads, trainable_variables)  # type: ignore[misc]
+        super().apply(grads, trainable_variables)
 
     def _get_current_learning_rate(self) -> Any:
         # Keras asks a schedule with the number of batches, also when it makes one step of several;
         # Caffe's `Solver::Step` counts steps.
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
-        return super()._get_current_learning_rate()  # type: ignore[misc]
+        return super()._get_current_learning_rate()
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")

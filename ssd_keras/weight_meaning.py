@@ -105,6 +105,7 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
         # What a layer does not say is Caffe's default (prior_box_layer.cpp).
         step = config.image_size / feature_map.size
         steps = [name for name in ("step", "step_h", "step_w") if f"{layer}/{name}" in tensors]
+        size = float(config.image_size)
         expected: dict[str, tuple[list[float], list[float]]] = {
             "min_size": ([feature_map.min_size], []),
             "max_size": ([feature_map.max_size], []),
@@ -114,6 +115,7 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
             "variance": ([cx, cy, w, h], [0.1] * 4),
             **{name: ([feature_map.step], [step]) for name in steps or ["step"]},
             "offset": ([0.5], [0.5]),
+            **{name: ([size], [size]) for name in ("img_size", "img_h", "img_w")},
         }
         for name, (ours, default) in expected.items():
             theirs = np.asarray(tensors.get(f"{layer}/{name}", default), np.float32)

@@ -218,12 +218,15 @@ def float_field(number, value):
     return varint(number << 3 | 5) + np.float32(value).tobytes()
 
 
-def prior_box(low, high, ratios, step, clip=False, variance=(0.1, 0.1, 0.2, 0.2), offset=0.5):
+def prior_box(
+    low, high, ratios, step, clip=False, variance=(0.1, 0.1, 0.2, 0.2), offset=0.5, img_size=None
+):
     """PriorBoxParameter as ssd_pascal.py lets Caffe write it."""
     repeated = [(1, low), (2, high), *((3, r) for r in ratios), *((6, v) for v in variance)]
     floats = b"".join(float_field(n, v) for n, v in repeated if v is not None)
     flags = varint(4 << 3) + varint(1) + varint(5 << 3) + varint(int(clip))
-    return floats + flags + float_field(10, step) + float_field(13, offset)
+    own = b"" if img_size is None else varint(7 << 3) + varint(img_size)
+    return floats + flags + own + float_field(10, step) + float_field(13, offset)
 
 
 def blob(array, old):

@@ -65,6 +65,9 @@ def test_trials_have_the_originals_scales_and_aspects():
     assert_uniform(scale, 0.3 - 1e-6, 1 + 1e-6)
     assert (aspect >= np.maximum(0.5, scale**2) - 1e-4).all()
     assert (aspect <= np.minimum(2.0, scale**-2) + 1e-4).all()
+    # Aspects drawn first and clamped then: the integral of (s^2 - 1/2 + 2 - 1/s^2) / 1.5 over s
+    # from sqrt(1/2) to 1, over 0.7. Drawn inside the clamped range none would touch two sides.
+    assert_share(np.maximum(height, width) > 1 - 1e-5, 0.2291)
     small = scale < 0.7  # where the clamp does nothing: scale ** 2 < 0.5
     assert_uniform(aspect[small], 0.5 - 1e-5, 2 + 1e-5)
     room = np.maximum(1 - height, 1e-9), np.maximum(1 - width, 1e-9)

@@ -64,7 +64,7 @@ def narrow(config=TINY, labels=LABELS):
     return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
 
 
-ACCUMULATED = dataclasses.replace(RECIPE, optimizer="sgd", accumulate=2)
+ACCUMULATED = dataclasses.replace(RECIPE, optimizer="sgd", accumulate=2, cosine=True)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,8 @@ def test_accumulated_batches_are_those_of_one_larger_step(records, tmp_path, mon
     whole = train(narrow(), ACCUMULATED, tmp_path / "whole", [records])
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row["iteration"] for row in rows(tmp_path / "whole")] == ["2", "4"]
+    rates = [float(row["learning_rate"]) for row in rows(tmp_path / "whole")]
+    np.testing.assert_allclose(rates, [5e-4, 0], atol=1e-9)  # the half and the end of 1e-3's cosine
 
     monkeypatch.setattr("ssd_keras.training.Guard", KillAt)
     with pytest.raises(Killed):

@@ -68,6 +68,7 @@ def test_a_caffemodel_tells_its_tiling(tmp_path):
         ({"step": 50}, r"has step \[50.0\], \[8\]"),
         ({"offset": 0}, r"has offset \[0.0\], \[0.5\]"),
         ({"ratios": [2, 4]}, r"has aspect_ratio \[2.0, 4.0\], \[2.0\]"),
+        ({"img_size": 600}, r"has img_size \[600.0\], \[300.0\]"),
         ({"high": None}, r"has max_size \[\], \[60\]"),
     ],
 )
