@@ -1,6 +1,6 @@
 """Writes a data set as records: sharded tf.train.Examples and a data card.
 
-    python data/prepare.py --source=voc --path=VOCdevkit --splits=2007:trainval+2012:trainval
+    python data/prepare.py --source=voc --path=VOCdevkit --splits=2007:trainval+2012:trainval \
         --labels=data/labels/voc.txt --out=records/voc0712
 
 data/README.md has the command for every source.

@@ -6,6 +6,7 @@ python export/saved_model.py --model runs/voc/best.keras --out detector
 from absl import app, flags, logging
 
 from ssd_keras.commands import command
+from ssd_keras.detections import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 from ssd_keras.model import load_model
 from ssd_keras.serving import export_saved_model
 from ssd_keras.sources import read_labels
@@ -15,9 +16,9 @@ _OUT = flags.DEFINE_string("out", None, "Folder to make.", required=True)
 _LABELS = flags.DEFINE_string(
     "labels", None, "File with one class name a line, if the model carries none."
 )
-_SCORE = flags.DEFINE_float("score_threshold", 0.01, "Scores must be above it.")
-_IOU = flags.DEFINE_float("iou_threshold", 0.45, "Overlap above which the worse box goes.")
-_MAX = flags.DEFINE_integer("max_detections", 200, "Detections kept of an image.")
+_SCORE = flags.DEFINE_float("score_threshold", SCORE_THRESHOLD, "Scores must be above it.")
+_IOU = flags.DEFINE_float("iou_threshold", IOU_THRESHOLD, "Overlap above which the worse box goes.")
+_MAX = flags.DEFINE_integer("max_detections", MAX_DETECTIONS, "Detections kept of an image.")
 _FREEZE = flags.DEFINE_bool("freeze", False, "Store the weights as constants of the graph.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export.")
 

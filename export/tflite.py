@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from ssd_keras.commands import command
+from ssd_keras.detections import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 from ssd_keras.model import load_model
 from ssd_keras.pipeline import eval_dataset
 from ssd_keras.sources import read_labels
@@ -29,9 +30,9 @@ _RECORDS = flags.DEFINE_list(
 _LABELS = flags.DEFINE_string(
     "labels", None, "File with one class name a line, if the model carries none."
 )
-_SCORE = flags.DEFINE_float("score_threshold", 0.01, "Scores must be above it.")
-_IOU = flags.DEFINE_float("iou_threshold", 0.45, "Overlap above which the worse box goes.")
-_MAX = flags.DEFINE_integer("max_detections", 200, "Detections kept of an image.")
+_SCORE = flags.DEFINE_float("score_threshold", SCORE_THRESHOLD, "Scores must be above it.")
+_IOU = flags.DEFINE_float("iou_threshold", IOU_THRESHOLD, "Overlap above which the worse box goes.")
+_MAX = flags.DEFINE_integer("max_detections", MAX_DETECTIONS, "Detections kept of an image.")
 
 
 @command

@@ -21,6 +21,7 @@ from ssd_keras.config import (
     SSD300_VOC,
     SSD512_COCO,
     SSD512_VOC,
+    ExtraLayer,
     FeatureMap,
     SSDConfig,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "SSD512_COCO",
     "SSD512_VOC",
     "DetectionDecoder",
+    "ExtraLayer",
     "FeatureMap",
     "MultiBoxLoss",
     "SSDConfig",

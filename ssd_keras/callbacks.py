@@ -144,7 +144,7 @@ class Checkpoint(keras.callbacks.Callback):
             writer = csv.DictWriter(file, list(names))
             writer.writeheader()
             writer.writerows(self._rows)
-        # Not "at least": a validation set without objects has the AP NaN.
+        # Not "at least": a validation set of difficult objects only has the AP NaN.
         if not row.get("val_mean_ap", 0.0) < np.nanmax([0.0, *previous]):
             with atomic(self.run_dir / BEST) as path:
                 without_optimizer(self.model).save(path)

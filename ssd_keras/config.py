@@ -153,18 +153,13 @@ class SSDConfig:
         """Makes the config that `to_dict` wrote.
 
         Raises:
-            TypeError: If a key is unknown or missing.
-            ValueError: If a value breaks a rule of this class or of `FeatureMap`.
+            KeyError: If `feature_maps` or `extra_layers` is missing.
+            TypeError: If another key is missing or unknown.
+            ValueError: If a value breaks a rule of this class, `FeatureMap` or `ExtraLayer`.
         """
-        values = dict(values)
-        values["feature_maps"] = tuple(
-            FeatureMap(**{**m, "aspect_ratios": tuple(m["aspect_ratios"])})
-            for m in values["feature_maps"]
-        )
-        values["extra_layers"] = tuple(ExtraLayer(**e) for e in values["extra_layers"])
-        for name in ("variances", "mean"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        feature_maps = [FeatureMap(**m) for m in values["feature_maps"]]
+        extra_layers = [ExtraLayer(**e) for e in values["extra_layers"]]
+        return cls(**{**values, "feature_maps": feature_maps, "extra_layers": extra_layers})
 
 
 def _tiling(
@@ -179,7 +174,7 @@ def _tiling(
     return tuple(FeatureMap(*row) for row in zip(*columns, strict=True))
 
 
-_NAMES = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_2")
+MAP_NAMES = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_2")
 _SSD300_LAYERS = (
     ExtraLayer("conv8", 256, 512, kernel=3, stride=2, padding=1),
     ExtraLayer("conv9", 128, 256, kernel=3, stride=2, padding=1),
@@ -197,14 +192,15 @@ _SSD512_LAYERS = (
 
 def _ssd300(box_sizes: tuple[float, ...]) -> SSDConfig:
     ratios = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
-    maps = _tiling(_NAMES[:6], (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300), box_sizes, ratios)
+    steps = (8, 16, 32, 64, 100, 300)
+    maps = _tiling(MAP_NAMES[:6], (38, 19, 10, 5, 3, 1), steps, box_sizes, ratios)
     return SSDConfig(300, maps, _SSD300_LAYERS)
 
 
 def _ssd512(box_sizes: tuple[float, ...]) -> SSDConfig:
     ratios = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
     steps = (8, 16, 32, 64, 128, 256, 512)
-    maps = _tiling(_NAMES, (64, 32, 16, 8, 4, 2, 1), steps, box_sizes, ratios)
+    maps = _tiling(MAP_NAMES, (64, 32, 16, 8, 4, 2, 1), steps, box_sizes, ratios)
     return SSDConfig(512, maps, _SSD512_LAYERS)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ssd_keras.boxes import pairwise_iou
+
 EXPAND_PROBABILITY = 0.5
 MAX_EXPAND_RATIO = 4.0
 TRIALS = 50
@@ -59,7 +61,8 @@ def choose_crop(candidates: Any, boxes: Any, u: Any) -> tuple[Any, Any]:
     Returns:
         crop float32 [4] yxyx, and the sampler's number, int32 0 (whole image) to 6.
     """
-    best_iou = tf.reduce_max(_iou(candidates, boxes), axis=-1)  # [6, 50]; -inf without objects
+    overlaps = pairwise_iou(candidates, boxes)
+    best_iou = tf.reduce_max(overlaps, axis=-1)  # [6, 50]; -inf without objects
     accepted = best_iou >= tf.constant(MIN_IOU)[:, None]
     first = tf.argmax(tf.cast(accepted, tf.int32), axis=1, output_type=tf.int32)
     crops = tf.concat(
@@ -96,14 +99,3 @@ def crop_boxes(boxes: Any, crop: Any) -> tuple[Any, Any]:
     inside = tf.reduce_all((centre >= start) & (centre <= end), axis=-1)
     moved = (boxes - tf.tile(start, [2])) / tf.tile(end - start, [2])
     return tf.clip_by_value(moved, 0.0, 1.0), inside
-
-
-def _iou(crops: Any, boxes: Any) -> Any:
-    """IoU [..., G] of crops [..., 4] with boxes [G, 4], on coordinate planes."""
-    ymin, xmin, ymax, xmax = tf.unstack(crops[..., None, :], axis=-1)
-    top, left, bottom, right = tf.unstack(boxes, axis=-1)
-    height = tf.maximum(tf.minimum(ymax, bottom) - tf.maximum(ymin, top), 0.0)
-    width = tf.maximum(tf.minimum(xmax, right) - tf.maximum(xmin, left), 0.0)
-    shared = height * width
-    union = (ymax - ymin) * (xmax - xmin) + (bottom - top) * (right - left) - shared
-    return shared / union

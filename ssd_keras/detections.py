@@ -10,6 +10,9 @@ from ssd_keras.config import SSDConfig
 from ssd_keras.default_boxes import default_boxes
 from ssd_keras.predictions import split_predictions
 
+# Of the original's deploy network.
+SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS = 0.01, 0.45, 200
+
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class DetectionDecoder(keras.layers.Layer):
@@ -38,9 +41,9 @@ class DetectionDecoder(keras.layers.Layer):
     def __init__(
         self,
         config: SSDConfig | dict[str, Any],
-        score_threshold: float = 0.01,
-        iou_threshold: float = 0.45,
-        max_detections: int = 200,
+        score_threshold: float = SCORE_THRESHOLD,
+        iou_threshold: float = IOU_THRESHOLD,
+        max_detections: int = MAX_DETECTIONS,
         name: str = "detections",
     ) -> None:
         super().__init__(name=name, trainable=False, dtype="float32")

@@ -37,10 +37,9 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at once.")
 @command
 def main(argv: list[str]) -> None:
     """Detects, measures and reports."""
-    for flag in (_PLOT, _ANNOTATIONS):
-        wanted = "voc" if flag is _PLOT else "coco"
-        if flag.value and _METRIC.value != wanted:
-            raise ValueError(f"--{flag.name} (={flag.value}) needs --metric {wanted}")
+    for flag, metric in ((_PLOT, "voc"), (_IOU, "voc"), (_ANNOTATIONS, "coco")):
+        if flag.present and _METRIC.value != metric:
+            raise ValueError(f"--{flag.name} (={flag.value}) needs --metric {metric}")
     card = read_card(_RECORDS.value)
     detector = load_detector(_MODEL.value)
     for sample in itertools.islice(read_samples(_RECORDS.value), 1):

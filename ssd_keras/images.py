@@ -15,7 +15,7 @@ from ssd_keras.records import Notes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
-_STORED_AS_FOUND = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 0x0112
 _MAX_ASPECT_DIFFERENCE = 0.02
 
@@ -56,16 +56,21 @@ def load_image(
     Returns:
         The image, or None (and a note) if it does not decode or has another shape than annotated.
     """
-    orientation = _orientation(data)
+    found, orientation = data, _orientation(data)
     try:
-        if not data.startswith(_STORED_AS_FOUND):
-            data = _encode(Image.open(io.BytesIO(data)), "PNG")
+        if not data.startswith((_JPEG, _PNG)):
+            picture = Image.open(io.BytesIO(data))
+            data = _encode(picture, "PNG")
             notes.adjusted["image stored as PNG"].append(name)
+            if picture.format == "TIFF" and orientation > 1:  # Pillow turns those as it loads them
+                orientation = 1
+                notes.adjusted["image turned by its EXIF orientation"].append(name)
         size = _decoded_size(data)
         if orientation > 1:
             seen_size = size[::-1] if orientation >= 5 else size
             if upright or (annotated_size == seen_size and size != seen_size):
-                data = _encode(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), "JPEG")
+                turned = ImageOps.exif_transpose(Image.open(io.BytesIO(found)))
+                data = _encode(turned, "JPEG" if found.startswith(_JPEG) else "PNG")
                 size = seen_size
                 notes.adjusted["image turned by its EXIF orientation"].append(name)
             else:

@@ -33,6 +33,8 @@ class MultiBoxLoss(keras.losses.Loss):
             All others may be negatives (the original's `neg_overlap` is the same 0.5).
         negative_ratio: Negatives kept for each positive of an image, those of largest loss.
         localization_weight: alpha of equation 1.
+        name: Name of the loss.
+        reduction: As in `keras.losses.Loss`; the mean above is that of the default.
 
     Not for `class_weight`, which Keras makes of labels that are one number an image, nor for
     `compile(loss=[...])`, which hides the components.
@@ -78,8 +80,8 @@ class MultiBoxLoss(keras.losses.Loss):
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss of each image, float32 [B]; its mean is the loss of the batch."""
-        self._check(y_true, y_pred)
-        y_true = self._checked(y_true, y_pred.shape[-1] - 5)
+        self._check_shapes(y_true, y_pred)
+        y_true = self._with_checked_values(y_true, y_pred.shape[-1] - 5)
         offsets, logits = split_predictions(y_pred)
         localization, confidence, positives = multibox_terms(
             y_true,
@@ -101,7 +103,7 @@ class MultiBoxLoss(keras.losses.Loss):
         self.components[2].update_state(total, sample_weight=tf.cast(images > 0, tf.float32))
         return confidence + self.localization_weight * localization
 
-    def _check(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
+    def _check_shapes(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
         if y_true.shape.rank != 3 or y_true.shape[-1] != 5:
             raise ValueError(
                 f"y_true has shape {y_true.shape}, but ground truth must be [B, G, 5]: "
@@ -115,7 +117,7 @@ class MultiBoxLoss(keras.losses.Loss):
                 "same config?"
             )
 
-    def _checked(self, y_true: tf.Tensor, num_classes: int) -> tf.Tensor:
+    def _with_checked_values(self, y_true: tf.Tensor, num_classes: int) -> tf.Tensor:
         """The ground truth, if at run time it is what it should be. XLA leaves the checks out."""
         boxes, labels = y_true[..., :4], y_true[..., 4]
         real = labels != 0

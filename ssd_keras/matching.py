@@ -26,6 +26,9 @@ def match(
     Returns:
         int32 [B, P]: for a positive the index of its ground truth, for a negative -1.
 
+    Raises:
+        ValueError: If the shape of `ground_truth` is another.
+
     Source: `MatchBBox`, match type PER_PREDICTION, in Caffe's `bbox_util.cpp`.
     """
     ground_truth = tf.convert_to_tensor(ground_truth, tf.float32)

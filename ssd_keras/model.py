@@ -13,9 +13,8 @@ from ssd_keras.initialization import initial_weights
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.predictions import Predictions
+from ssd_keras.vgg16 import VGG_BLOCKS
 from ssd_keras.weights import load_weights, named_variables
-
-VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, filters)
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
@@ -60,7 +59,8 @@ def ssd_vgg16(
         weights_source: The project whose file it is; found out by default.
         source_labels: Class names of the file; see `load_weights`.
         source_config: Tiling of the file; see `load_weights`.
-        width: Factor on the filters of every layer but the heads; 1 is the paper's network.
+        width: Factor on the filters of every layer but the heads, rounded to multiples of 8; 1 is
+            the paper's network.
         labels: Names of the C classes; kept in the model and its files.
         name: Name of the model.
 
@@ -73,6 +73,7 @@ def ssd_vgg16(
         ValueError: If an argument is out of range, a feature map of the config is not of the
             size that the network produces, or the weights do not fit.
         FileNotFoundError: If `weights` names no file.
+        Exception: Of Keras, if "imagenet" cannot be downloaded.
 
     Source: section 2 and 3.1, figure 2; `VGGNetBody` and `CreateMultiBoxHead` in Caffe's
     `model_libs.py`, `AddExtraLayers` in `ssd_pascal.py`.

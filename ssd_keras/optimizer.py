@@ -60,6 +60,9 @@ class CaffeSGD(_Solver, keras.optimizers.SGD):
         **kwargs: Of `keras.optimizers.SGD`, such as `gradient_accumulation_steps`; a schedule
             counts steps then, not batches.
 
+    Raises:
+        ValueError: If `l2` is negative.
+
     Source: `ssd_pascal.py` (weight_decay 0.0005, momentum 0.9; lr_mult 2 and decay_mult 0 for
     biases), `SGDSolver::Regularize` in Caffe's `sgd_solver.cpp`.
     """
@@ -117,6 +120,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup: Iterations in which the rate rises from `warmup_factor` to the whole.
         warmup_factor: Where it starts, as a part of the rate.
         cosine_iterations: If above 0, the rate falls as half a cosine to 0 at this iteration.
+
+    Raises:
+        ValueError: If the rate is not above 0, the boundaries do not rise, or there are both
+            boundaries and a cosine.
 
     Source: `ssd_pascal.py`, lr_policy "multistep"; the original has no warm-up.
     """

@@ -17,7 +17,12 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from ssd_keras.agreement import Agreement, Tolerance, compare, reference, unpad
 from ssd_keras.config import SSDConfig
-from ssd_keras.detections import DetectionDecoder
+from ssd_keras.detections import (
+    IOU_THRESHOLD,
+    MAX_DETECTIONS,
+    SCORE_THRESHOLD,
+    DetectionDecoder,
+)
 from ssd_keras.exporting import (
     check_agreement,
     check_free,
@@ -42,9 +47,9 @@ def export_saved_model(
     path: str | os.PathLike[str],
     *,
     labels: Sequence[str] | None = None,
-    score_threshold: float = 0.01,
-    iou_threshold: float = 0.45,
-    max_detections: int = 200,
+    score_threshold: float = SCORE_THRESHOLD,
+    iou_threshold: float = IOU_THRESHOLD,
+    max_detections: int = MAX_DETECTIONS,
     freeze: bool = False,
     overwrite: bool = False,
 ) -> Agreement:

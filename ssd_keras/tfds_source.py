@@ -56,9 +56,8 @@ def tfds_dataset(path: str | pathlib.Path, name: str, split: str) -> Source:
 def _objects_key(features: Any, name: str) -> str:
     """The feature that holds the objects."""
     for key, feature in features.items():
-        if isinstance(feature, tfds.features.Sequence) and {"bbox", "label"} <= set(
-            feature.feature
-        ):
+        inner = getattr(feature, "feature", None)  # of a sequence
+        if isinstance(inner, tfds.features.FeaturesDict) and {"bbox", "label"} <= set(inner):
             return str(key)
     raise ValueError(
         f"{name!r} has the features {sorted(features)}, but none of them is a sequence with "

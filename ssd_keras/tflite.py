@@ -15,7 +15,12 @@ from tensorflow.lite.python.convert import mlir_quantize
 
 from ssd_keras.agreement import Agreement, Tolerance, compare, reference
 from ssd_keras.config import SSDConfig
-from ssd_keras.detections import DetectionDecoder
+from ssd_keras.detections import (
+    IOU_THRESHOLD,
+    MAX_DETECTIONS,
+    SCORE_THRESHOLD,
+    DetectionDecoder,
+)
 from ssd_keras.exporting import (
     check_agreement,
     class_labels,
@@ -59,9 +64,9 @@ def export_tflite(
     precision: str = "float32",
     calibration: tf.data.Dataset | None = None,
     labels: Sequence[str] | None = None,
-    score_threshold: float = 0.01,
-    iou_threshold: float = 0.45,
-    max_detections: int = 200,
+    score_threshold: float = SCORE_THRESHOLD,
+    iou_threshold: float = IOU_THRESHOLD,
+    max_detections: int = MAX_DETECTIONS,
 ) -> Agreement:
     """Writes a detector as a TFLite file, once it has been seen to work.
 
@@ -135,10 +140,13 @@ def check_options(
     for name, value, known in (("kind", kind, KINDS), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise ValueError(f"{name} (={value!r}) must be one of {', '.join(known)}")
-    if (precision == "int8") != calibrated:
+    if precision == "int8" and not calibrated:
         raise ValueError(
-            f"calibration must be given with precision 'int8' and only then, not with {precision!r}"
+            "calibration is missing: precision 'int8' needs images such as those of the training "
+            "(--calibration_records)"
         )
+    if calibrated and precision != "int8":
+        raise ValueError(f"calibration must not be given with precision (={precision!r})")
 
 
 def _convert(

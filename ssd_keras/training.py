@@ -217,7 +217,7 @@ def _check_labels(model: keras.Model, records: Sequence[str | os.PathLike[str]])
         card = read_card(directory)
         labels = tuple(card.labels)
         if not card.num_objects:
-            raise ValueError(f"records {directory} hold no object: there is nothing to learn from")
+            raise ValueError(f"records {directory} hold no object to learn from or to measure on")
         if labels != (head.labels or labels) or len(labels) != head.num_classes:
             raise ValueError(
                 f"records {directory} have the {len(labels)} labels {labels}, but the model was "
@@ -266,9 +266,9 @@ def _claim(
     if path.exists():
         try:
             held = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): choose another run_dir") from error
-        differing = _differences(held, run)
+            differing = _differences(held, run)
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}): choose another run_dir") from error
         if differing and (run_dir / CHECKPOINT).exists():
             raise ValueError(
                 f"run_dir (={run_dir}) holds a run with another {'; another '.join(differing)}: "

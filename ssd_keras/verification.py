@@ -232,10 +232,10 @@ def table(report: Report) -> str:
         rows.append(
             (v.name, f"{v.megabytes:.1f}", f"{v.milliseconds:.0f}", ap, *differences, verdict)
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<", *">" * (len(widths) - 2), "<"]
     lines = (
-        "  ".join(f"{c:<{w}}" if i in (0, 8) else f"{c:>{w}}" for i, (c, w) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+        "  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)) for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
 

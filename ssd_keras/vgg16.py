@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 
+VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, filters)
 CONVOLUTIONS = tuple(
     f"conv{block}_{i}"
-    for block, count in enumerate((2, 2, 3, 3, 3), start=1)
+    for block, (count, _) in enumerate(VGG_BLOCKS, start=1)
     for i in range(1, count + 1)
 )
 

@@ -41,11 +41,11 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
             extra.
 
     Returns:
-        Arrays by name, in the order of the file. Keras's several layouts all become
-        "<layer>/<variable>"; of a `.caffemodel` they are "<layer>/<index>", and the tiling as in
-        "conv4_3_norm_mbox_priorbox/min_size", in pixels. PyTorch's are those of the state dict in
-        a checkpoint, without the "module." of DataParallel, and the version of mmdetection that
-        wrote it as "meta.mmdet_version".
+        Arrays by name, in the order of the file (HDF5: of the names). Keras's several layouts all
+        become "<layer>/<variable>"; of a `.caffemodel` they are "<layer>/<index>", and the tiling
+        as in "conv4_3_norm_mbox_priorbox/min_size", in pixels. PyTorch's are those of the state
+        dict in a checkpoint, without the "module." of DataParallel, and the version of mmdetection
+        that wrote it as "meta.mmdet_version".
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -180,7 +180,7 @@ def _safe_torch() -> Any:
         torch = importlib.import_module("torch")
     except ImportError as error:
         raise ValueError(
-            "that needs PyTorch: pip install 'ssd-keras[torch]', or give it as .safetensors"
+            "that needs PyTorch: pip install 'torch>=2.10', or give it as .safetensors"
         ) from error
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < MIN_TORCH:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ssd_keras.class_names import COCO_CLASSES, COCO_ID_NAMES, VOC_CLASSES, class_key, unique_names
-from ssd_keras.config import CONFIGS, SSDConfig
+from ssd_keras.config import CONFIGS, MAP_NAMES, SSDConfig
 from ssd_keras.weight_conversion import Arrays
-from ssd_keras.weight_sources import MAPS, Source
+from ssd_keras.weight_sources import Source
 
 _MAX_CONFIG_BYTES = 1 << 24  # of a .keras file's config.json; that of SSD512 has 30 kB
 _CLASSES_BY_OUTPUTS = {21: VOC_CLASSES, 81: COCO_CLASSES, 91: COCO_ID_NAMES}
@@ -62,7 +62,7 @@ def tiling(
     Raises:
         ValueError: If it cannot be known, or the file says otherwise.
     """
-    size = 512 if f"{MAPS[-1]}_offsets/kernel" in arrays else 300
+    size = 512 if f"{MAP_NAMES[-1]}_offsets/kernel" in arrays else 300
     known = {name: config for name, config in CONFIGS.items() if config.image_size == size}
     if source_config is not None:
         known = {"source_config": source_config}
@@ -161,7 +161,7 @@ def num_outputs(arrays: Arrays) -> int:
     """
     outputs = {
         array.shape[-1] / (arrays[f"{name}_offsets/bias"].size / 4)
-        for name in MAPS
+        for name in MAP_NAMES
         for variable in ("kernel", "bias")
         if (array := arrays.get(f"{name}_logits/{variable}")) is not None
     }

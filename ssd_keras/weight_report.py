@@ -18,7 +18,7 @@ class WeightReport:
         tensors: (name in the file, shape, use) of every tensor; use is "used: <ours>" or
             "skipped: <reason>".
         layers: (name, state) of every layer of the model that has weights; the state begins with
-            "loaded", "sliced" or "fresh" (not in the file: it keeps its initial values).
+            "loaded", "sliced" or "fresh" (not in the file: started anew).
     """
 
     path: str

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from ssd_keras.config import MAP_NAMES
 from ssd_keras.vgg16 import CONVOLUTIONS
 
-MAPS = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_2")
 VGG_LAYERS = (*CONVOLUTIONS, "fc6", "fc7")
 EXTRA_LAYERS = tuple(f"conv{block}_{i}" for block in range(8, 13) for i in (1, 2))
 SCALE = "conv4_3_norm/scale"
@@ -109,8 +109,8 @@ def _names(
     layers = [
         *zip(VGG_LAYERS, vgg, strict=False),
         *zip(EXTRA_LAYERS, extras, strict=False),
-        *zip(_each("{}_offsets", MAPS), offsets, strict=False),
-        *zip(_each("{}_logits", MAPS), logits, strict=False),
+        *zip(_each("{}_offsets", MAP_NAMES), offsets, strict=False),
+        *zip(_each("{}_logits", MAP_NAMES), logits, strict=False),
     ]
     names = {
         theirs + suffix: f"{ours}/{variable}"
@@ -321,8 +321,8 @@ SOURCES = (
         tensors=_names(
             VGG_LAYERS,
             EXTRA_LAYERS,
-            _each("{}_offsets", MAPS),
-            _each("{}_logits", MAPS),
+            _each("{}_offsets", MAP_NAMES),
+            _each("{}_logits", MAP_NAMES),
             "conv4_3_norm/kernel",  # what `read_tensors` calls the first variable of a layer
             kernel="/kernel",
             bias="/bias",

@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from ssd_keras import vgg16
-from ssd_keras.config import SSDConfig
+from ssd_keras.config import MAP_NAMES, SSDConfig
 from ssd_keras.default_boxes import default_boxes
 from ssd_keras.initialization import initial_weights
 from ssd_keras.predictions import Predictions
@@ -32,7 +32,14 @@ from ssd_keras.weight_meaning import (
     tiling,
 )
 from ssd_keras.weight_report import WeightReport
-from ssd_keras.weight_sources import EXTRA_LAYERS, MAPS, OWN, SCALE, VGG_LAYERS, Source, find_source
+from ssd_keras.weight_sources import (
+    EXTRA_LAYERS,
+    OWN,
+    SCALE,
+    VGG_LAYERS,
+    Source,
+    find_source,
+)
 
 
 def load_weights(
@@ -150,8 +157,8 @@ def _check_complete(source: Source, tensors: Mapping[str, np.ndarray]) -> bool:
     is_ssd = not layers <= set(VGG_LAYERS)
     expected = [*vgg16.CONVOLUTIONS]
     if is_ssd:
-        maps = 7 if layers & {"conv12_1", "conv12_2", f"{MAPS[6]}_offsets"} else 6
-        heads = (f"{name}_{kind}" for name in MAPS[:maps] for kind in ("offsets", "logits"))
+        maps = 7 if layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"} else 6
+        heads = (f"{name}_{kind}" for name in MAP_NAMES[:maps] for kind in ("offsets", "logits"))
         expected = [*VGG_LAYERS, *EXTRA_LAYERS[: 2 * maps - 4], *heads]
     elif layers & {"fc6", "fc7"}:
         expected += ["fc6", "fc7"]

@@ -4,26 +4,52 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.records import write_records
 from ssd_keras.shapes import SHAPE_LABELS, shapes
 
 
-def test_table_json_and_plot(tmp_path):
-    ssd_vgg16(SSD300_VOC, 5, width=1 / 32, labels=SHAPE_LABELS).save(tmp_path / "m.keras")
-    write_records(shapes(3, 0, image_size=64), tmp_path / "records", SHAPE_LABELS, shards=1)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a model and records."""
+    path = tmp_path_factory.mktemp("evaluate")
+    ssd_vgg16(SSD300_VOC, 5, width=1 / 32, labels=SHAPE_LABELS).save(path / "m.keras")
+    write_records(shapes(3, 0, image_size=64), path / "records", SHAPE_LABELS, shards=1)
+    return path
+
+
+def run(folder, *options):
     command = [sys.executable, "-m", "ssd_keras.evaluate", "--model=m.keras", "--records=records"]
-    command += ["--out=metrics.json", "--plot=curve.png", "--results=results.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [*command, *options], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_table_json_and_plot(folder):
+    done = run(folder, "--out=metrics.json", "--plot=curve.png", "--results=results.json")
     assert done.returncode == 0, done.stderr
     assert all(label in done.stdout for label in (*SHAPE_LABELS, "mean", "images/s"))
-    report = json.loads((tmp_path / "metrics.json").read_text())
+    report = json.loads((folder / "metrics.json").read_text())
     assert report["metric"] == "voc"
     assert report["num_images"] == 3
     assert report["images_per_second"] > 0
     assert list(report["classes"]) == list(SHAPE_LABELS)
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     assert {item["category_id"] for item in results} <= {1, 2, 3, 4, 5}
     assert len(results[0]["bbox"]) == 4
-    assert (tmp_path / "curve.png").is_file()
+    assert (folder / "curve.png").is_file()
+
+
+def test_cocos_numbers(folder):
+    done = run(folder, "--metric=coco", "--out=coco.json", "--batch_size=2")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "coco.json").read_text())
+    assert report["metric"] == "coco"
+    assert set(report["classes"]) == set(SHAPE_LABELS)
+    assert len(report["statistics"]) == 12
+    refused = run(folder, "--metric=coco", "--iou_threshold=0.7")
+    assert refused.returncode == 1
+    assert "--iou_threshold (=0.7) needs --metric voc" in refused.stderr

@@ -134,6 +134,23 @@ def test_orientation_is_ignored_unless_the_annotation_tells_that_the_image_is_se
     assert not notes.skipped
 
 
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
+def test_other_formats_are_turned_too(image_format):
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    data = encoded(image_format, exif=exif(6), **options)
+    notes = Notes()
+    turned = load_image(data, "a", notes, upright=True)
+    np.testing.assert_array_equal(decoded(turned), np.rot90(RAMP, -1))
+    assert (turned.height, turned.width) == (60, 40)
+    assert notes.adjusted["image turned by its EXIF orientation"] == ["a"]
+    assert load_image(data, "b", notes, annotated_size=(60, 40)).height == 60
+    stored = load_image(data, "c", notes, annotated_size=(40, 60))
+    if image_format == "TIFF":  # Pillow knows it upright only
+        assert stored is None
+    else:
+        np.testing.assert_array_equal(decoded(stored), RAMP)
+
+
 def test_a_turned_image_is_not_turned_twice():
     once = load_image(encoded("JPEG", exif=exif(3)), "a", Notes(), upright=True)
     assert load_image(once.data, "a", Notes(), upright=True).data == once.data

@@ -325,4 +325,6 @@ def test_workers_of_the_service_share_the_work(records):
     assert all(worker._num_tasks() for worker in workers)
     # No batch comes twice: each epoch is made by one worker.
     assert len(set(batches)) == 30
+    workers.pop()._stop()  # a worker dies: the other goes on
+    assert len({next(iterator)[0].numpy().tobytes() for _ in range(30)}) == 30
     del iterator, dataset, workers

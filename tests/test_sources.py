@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ssd_keras.class_names import COCO_CLASSES, VOC_CLASSES
 from ssd_keras.images import EncodedImage
 from ssd_keras.records import Notes
 from ssd_keras.sources import Object, make_sample, mix, path_inside, read_labels
@@ -49,6 +50,8 @@ def test_label_files(tmp_path):
     ilsvrc = read_labels(LABELS / "ilsvrc_det.txt")
     assert (len(read_labels(LABELS / "voc.txt")), len(coco), len(ilsvrc)) == (20, 80, 200)
     assert list(coco)[-1] == "toothbrush"
+    # By these names classes of imported weights are recognised.
+    assert (tuple(read_labels(LABELS / "voc.txt")), tuple(coco)) == (VOC_CLASSES, COCO_CLASSES)
     assert len(set(ilsvrc.values())) == 200
     assert all(len(wnid) == 9 and wnid[0] == "n" for wnid in ilsvrc)
     # The order of the original's labelmap_ilsvrc_det.prototxt.

@@ -13,6 +13,7 @@ def write_tfds(data_dir, name, objects, **more_features):
     features = {
         "image": tfds.features.Image(encoding_format="jpeg"),
         "image/filename": tfds.features.Text(),
+        "image/size": tfds.features.Sequence(np.int32),  # plain numbers, ahead of the objects
         "objects": tfds.features.Sequence(
             {
                 "bbox": tfds.features.BBoxFeature(),
@@ -22,8 +23,13 @@ def write_tfds(data_dir, name, objects, **more_features):
         ),
     }
     examples = [
-        {"image": str(image), "image/filename": "ä 1.jpg", "objects": objects},
-        {"image": str(image), "image/filename": "2.jpg", "objects": []},
+        {
+            "image": str(image),
+            "image/filename": "ä 1.jpg",
+            "image/size": [20, 40],
+            "objects": objects,
+        },
+        {"image": str(image), "image/filename": "2.jpg", "image/size": [], "objects": []},
     ]
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from ssd_keras import tflite, tflite_graphs
-from ssd_keras.config import SSD300_VOC, SSD512_VOC, FeatureMap, SSDConfig
+from ssd_keras.config import SSD300_VOC, SSD512_VOC
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.exporting import in_float32, sample_pictures
 from ssd_keras.layers import DilatedConv2D
@@ -26,18 +26,10 @@ from ssd_keras.tflite_checks import check_structure
 from ssd_keras.tflite_graphs import graph, suppress
 from ssd_keras.tflite_metadata import tflite_description
 from ssd_keras.tflite_runtime import TFLiteDetector
+from tests.tiny import SSD64
 
 COMMAND = Path(__file__).parents[1] / "export" / "tflite.py"
 LABELS = ("disk", "ring", "square")
-SSD64 = SSDConfig(
-    64,
-    (
-        FeatureMap("conv4_3", 8, 8, 10, 20, (2.0,)),
-        FeatureMap("fc7", 4, 16, 20, 40, (2.0, 3.0)),
-        FeatureMap("conv8_2", 2, 32, 40, 60, (2.0,)),
-    ),
-    SSD300_VOC.extra_layers[:1],
-)
 
 
 def small_model(config=SSD64, labels=LABELS):
@@ -440,15 +432,18 @@ def test_command_checks_all_precisions_before_any_work(tmp_path):
     out = tmp_path / "a.tflite"
     done = run_command("--model=none.keras", f"--out={out}", "--precision=float32,int8")
     assert done.returncode == 1
-    assert "calibration must be given with precision 'int8'" in done.stderr
+    assert "precision 'int8' needs images" in done.stderr
 
 
 def test_bad_arguments(model, export, tmp_path):
     path = tmp_path / "a.tflite"
     with pytest.raises(ValueError, match=r"kind \(='nms'\) must be one of raw, detections"):
         tflite.export_tflite(model, SSD64, path, kind="nms")
-    with pytest.raises(ValueError, match="calibration must be given with precision 'int8'"):
+    with pytest.raises(ValueError, match="precision 'int8' needs images"):
         tflite.export_tflite(model, SSD64, path, precision="int8")
+    images = tf.data.Dataset.from_tensors(tf.zeros([1, 64, 64, 3]))
+    with pytest.raises(ValueError, match=r"calibration must not be .* precision \(='float16'\)"):
+        tflite.export_tflite(model, SSD64, path, precision="float16", calibration=images)
     other = dataclasses.replace(SSD64, clip=True)
     with pytest.raises(ValueError, match=r"config .*is not the one of the model"):
         tflite.export_tflite(model, other, path)

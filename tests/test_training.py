@@ -185,9 +185,10 @@ def test_what_a_killed_writer_left_is_removed(records, tmp_path):
     (tmp_path / ".77.last.keras").write_bytes(b"half of it")
     train(narrow(), dataclasses.replace(RECIPE, iterations=2), tmp_path, [records])
     assert not list(tmp_path.glob(".*"))
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        train(narrow(), RECIPE, tmp_path, [records])
+    for text in ("{", "{}", "[1]", '{"recipe": 1}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=r"run\.json is damaged"):
+            train(narrow(), RECIPE, tmp_path, [records])
 
 
 def test_a_damaged_checkpoint_is_named(records, tmp_path):

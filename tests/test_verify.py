@@ -13,21 +13,12 @@ from PIL import Image
 import ssd_keras
 from ssd_keras import agreement, serving, tflite, verification
 from ssd_keras.commands import command_with_inputs
-from ssd_keras.config import SSD300_VOC, FeatureMap, SSDConfig
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.records import read_samples, write_records
 from ssd_keras.shapes import SHAPE_LABELS, shapes
+from tests.tiny import SSD64
 
-SSD64 = SSDConfig(
-    64,
-    (
-        FeatureMap("conv4_3", 8, 8, 10, 20, (2.0,)),
-        FeatureMap("fc7", 4, 16, 20, 40, (2.0, 3.0)),
-        FeatureMap("conv8_2", 2, 32, 40, 60, (2.0,)),
-    ),
-    SSD300_VOC.extra_layers[:1],
-)
 COMMAND = Path(__file__).parents[1] / "export" / "verify.py"
 
 

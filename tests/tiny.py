@@ -12,3 +12,14 @@ TINY = SSDConfig(
     ),
     extra_layers=SSD300_VOC.extra_layers[:2],
 )
+
+# Fewer maps, for what converts the network as often as the export's tests do.
+SSD64 = SSDConfig(
+    64,
+    (
+        FeatureMap("conv4_3", 8, 8, 10, 20, (2.0,)),
+        FeatureMap("fc7", 4, 16, 20, 40, (2.0, 3.0)),
+        FeatureMap("conv8_2", 2, 32, 40, 60, (2.0,)),
+    ),
+    SSD300_VOC.extra_layers[:1],
+)

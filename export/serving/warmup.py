@@ -4,7 +4,7 @@
 
 Without them the first requests pay for what TensorFlow does late. Asks signature `encoded` for
 batches of every size that batching.config allows, made of the pictures given; writes
-assets.extra/tf_serving_warmup_requests. Needs `pip install 'ssd-keras[serving]'`.
+assets.extra/tf_serving_warmup_requests. Needs `pip install -e '.[serving]'`.
 """
 
 import itertools

@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
         raise ValueError("name at least one picture")
     detector = TFLiteDetector(_MODEL.value)
     labels = detector.description["labels"]
-    tolerance = EIGHT_BITS if detector.description["precision"] == "int8" else FLOAT
+    tolerance = EIGHT_BITS if detector.description["precision"] in ("dynamic", "int8") else FLOAT
     size = detector.description["config"]["image_size"]
     with tempfile.TemporaryDirectory() as folder:
         copies = []
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
             Image.open(path).convert("RGB").save(copies[-1])
         expected = detector(warp(p.read_bytes(), size).numpy() for p in [*copies, *paths])
         result = browse(Path(_MODEL.value), [*copies, *paths])
-    agrees = not result["problems"] and not result["elsewhere"]
+    agrees, compared = not result["problems"] and not result["elsewhere"], 0
     for problem in (*result["problems"], *(f"asked {url}" for url in result["elsewhere"])):
         print(problem)
     print(f"{'picture':32}{'detections':>12}{'boxes':>10}{'scores':>10}{'beyond':>8}")
@@ -124,13 +124,16 @@ def main(argv: list[str]) -> int:
         beyond = int((rows > (tolerance.edges, tolerance.score)).any(axis=1).sum())
         fine = beyond <= tolerance.share * len(rows)
         agrees &= fine
+        compared += len(rows)
         boxes, scores = rows.max(axis=0, initial=0)
         print(
             f"{name:32}{len(rows):12}{boxes:10.1e}{scores:10.1e}{beyond:8}   "
             f"{'agrees' if fine else 'DIFFERS'}; {result['seconds'][i]}"
         )
     print(f"threads: {'yes' if result['threads'] else 'no'}; {_SCREENSHOT.value}")
-    return 0 if agrees else 1
+    if not compared:
+        print(f"nothing to compare: no detection above {tolerance.least}")
+    return 0 if agrees and compared else 1
 
 
 if __name__ == "__main__":
