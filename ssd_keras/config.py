@@ -204,7 +204,8 @@ def _ssd512(box_sizes: tuple[float, ...]) -> SSDConfig:
     return SSDConfig(512, maps, _SSD512_LAYERS)
 
 
-# The box sizes are those that examples/ssd/ssd_pascal.py and ssd_coco.py compute. Models that were
+# The box sizes are those that examples/ssd/ssd_pascal.py and ssd_coco.py compute; for 512 there is
+# no script in the branch: those of the released models, by all their ports. Models that were
 # fine-tuned on VOC from COCO keep the COCO tiling.
 SSD300_VOC = _ssd300((30, 60, 111, 162, 213, 264, 315))
 SSD300_COCO = _ssd300((21, 45, 99, 153, 207, 261, 315))

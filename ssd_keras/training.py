@@ -267,7 +267,7 @@ def _claim(
         try:
             held = json.loads(path.read_text())
             differing = _differences(held, run)
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): choose another run_dir") from error
         if differing and (run_dir / CHECKPOINT).exists():
             raise ValueError(

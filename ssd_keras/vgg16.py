@@ -9,6 +9,9 @@ CONVOLUTIONS = tuple(
     for block, (count, _) in enumerate(VGG_BLOCKS, start=1)
     for i in range(1, count + 1)
 )
+# Of each filter of conv1_1, whether it adds up to more for blue than for red: the first is the
+# highest bit.
+_BLUE_ABOVE_RED = 0x767D2BC24B6973C2
 
 
 def imagenet_tensors() -> dict[str, np.ndarray]:
@@ -62,3 +65,22 @@ def subsample(name: str, array: np.ndarray) -> np.ndarray:
     if name == "fc7/kernel":
         return array[::4, ::4].reshape(1, 1, 1024, 1024)
     return array[::4]
+
+
+def takes_rgb(conv1_1: np.ndarray) -> bool | None:
+    """Whether ImageNet's VGG16 was stored for RGB or for BGR, by its first kernel.
+
+    Bare VGG16 files under PyTorch's names come from Caffe's file by ways that are not written down.
+
+    Args:
+        conv1_1: [64, 3, 3, 3], filters first, then colours.
+
+    Returns:
+        None if it is another network.
+    """
+    if conv1_1.shape != (64, 3, 3, 3):
+        return None
+    sums = conv1_1.sum((2, 3), dtype=np.float64)
+    signs = int("".join(str(int(first > last)) for first, _, last in sums.tolist()), 2)
+    as_bgr = 64 - (signs ^ _BLUE_ABOVE_RED).bit_count()  # filters out of 64
+    return False if as_bgr >= 60 else True if as_bgr <= 4 else None

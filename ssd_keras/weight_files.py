@@ -22,6 +22,8 @@ import numpy as np
 
 from ssd_keras.caffemodel import caffemodel_arrays
 
+# mmdetection's SSDs of 2.0 were trained before that was tagged (its issue 4268).
+_MMDETECTION_2_UNTAGGED = "1.0rc1+5f9f470"
 MAX_BYTES = 2 << 30  # of the arrays of a file; the largest real one, VGG16 with top, has 0.55e9
 
 _MAX_HEADER = 100_000_000  # of a safetensors file, as in its own library
@@ -157,7 +159,10 @@ def _read_torch(path: str) -> Tensors:
     content = _load_without_code(torch, path)
     versions = {}
     if isinstance(content, dict) and isinstance(meta := content.get("meta"), dict):
-        numbers = re.findall(r"\d+", str(meta.get("mmdet_version")))
+        version = str(meta.get("mmdet_version"))
+        if version.startswith(_MMDETECTION_2_UNTAGGED):
+            version = "2.0"
+        numbers = re.findall(r"\d+", version)
         if numbers:
             versions["meta.mmdet_version"] = np.array(numbers[:2], int)
     tensors = _state_dict(content, torch.Tensor)

@@ -30,7 +30,7 @@ class Source:
         tensors: Name in the file -> "<layer>/<variable>" of ours. Complete for SSD512; an SSD300
             lacks the last map.
         mean: RGB mean, 0..255, that the network wants subtracted.
-        rgb: conv1_1 takes RGB, not BGR.
+        rgb: conv1_1 takes RGB, not BGR; None: not known but from conv1_1 itself.
         channels_first: Kernels are [out, in, height, width], not [height, width, in, out].
         dense_fc: fc6 and fc7 are VGG16's fully connected layers, still to be subsampled.
         offset_order: Where cy, cx, h and w stand among the four offsets of a box.
@@ -49,7 +49,7 @@ class Source:
     name: str
     tensors: Mapping[str, str]
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    rgb: bool = True
+    rgb: bool | None = True
     channels_first: bool = True
     dense_fc: bool = False
     offset_order: tuple[int, int, int, int] = (1, 0, 3, 2)
@@ -152,10 +152,18 @@ def _check_mmdetection(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         return ("mmdetection 2.0 or later assumed; 1.x has the background first",)
     if version[0] < 2:
         raise ValueError(
-            f"mmdetection {'.'.join(map(str, version))} wrote it, with the background first: turn "
-            "it by mmdetection's tools/model_converters/upgrade_model_version.py before"
+            f"mmdetection {'.'.join(map(str, version))} wrote it: 1.x has the background first, "
+            "rounded default boxes and boxes one pixel wider, and its upgrade script changes the "
+            "first of the three only: use a model of mmdetection 2.0 or later"
         )
     return ()
+
+
+def _check_amdegroot(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return (
+        "images: RGB assumed, as ssd300_mAP_77.43_v2.pth has them; ssd_300_VOC0712.pth is Caffe's, "
+        "in BGR: give source amdegroot_caffe for it",
+    )
 
 
 _BOX_CLIP = "DIFFERENCE: {} the boxes to the image before suppression, this model after it"
@@ -165,6 +173,14 @@ _MMDETECTION_DIFFERENCES = (
     "box's (wh_ratio_clip)",
 )
 
+
+_AMDEGROOT = _names(
+    _each("vgg.{}", _PLACES),
+    _each("extras.{}", range(10)),
+    _each("loc.{}", range(7)),
+    _each("conf.{}", range(7)),
+    "L2Norm.weight",
+)
 
 SOURCES = (
     # keras.applications.vgg16
@@ -206,24 +222,26 @@ SOURCES = (
     Source(
         name="torchvision_vgg16",
         tensors=_names(_each("features.{}", _PLACES[:13])),
+        rgb=None,
         check=_check_torchvision_vgg16,
     ),
     # amdegroot/ssd.pytorch 5b0b77f: ssd.py, data/config.py, layers/functions/prior_box.py
     Source(
         name="amdegroot",
-        tensors=_names(
-            _each("vgg.{}", _PLACES),
-            _each("extras.{}", range(10)),
-            _each("loc.{}", range(7)),
-            _each("conf.{}", range(7)),
-            "L2Norm.weight",
-        ),
+        tensors=_AMDEGROOT,
         tilings=((21, "VOC"), (81, "COCO"), (None, "COCO")),
         clamped_sizes=True,
         clamped_centres=True,
+        check=_check_amdegroot,
+    ),
+    # Its ssd_300_VOC0712.pth: Caffe's SSD300 under those names, colours and default boxes included
+    Source(
+        name="amdegroot_caffe",
+        tensors=_AMDEGROOT,
+        rgb=False,
     ),
     # amdegroot/ssd.pytorch: vgg16_reducedfc.pth, which train.py and lufficc/SSD start from
-    Source(name="amdegroot_vgg16", tensors=_names(_each("{}", _PLACES))),
+    Source(name="amdegroot_vgg16", tensors=_names(_each("{}", _PLACES)), rgb=None),
     # lufficc/SSD: ssd/modeling, ssd/config/defaults.py
     Source(
         name="lufficc",
@@ -298,7 +316,8 @@ SOURCES = (
         ),
         rgb=False,
         channels_first=False,
-        both_tilings=(21,),  # 07+12+COCO and 07++12+COCO keep COCO's
+        tilings=((21, "VOC"), (81, "COCO"), (201, "VOC")),  # 201: ILSVRC, SSD300
+        both_tilings=(21,),  # COCO[1], 07+12+COCO and 07++12+COCO keep COCO's
     ),
     # chainer/chainercv: links/model/ssd/ssd_vgg16.py, multibox_coder.py, examples/ssd/caffe2npz.py
     Source(

@@ -97,9 +97,16 @@ def load_weights(
             found = dataclasses.replace(
                 found, mean=source_config.mean, integer_sizes=source_config.integer_sizes
             )
-        is_ssd = _check_complete(found, tensors)
+        is_ssd, warnings = _check_complete(found, tensors), []
+        if found.rgb is None:
+            theirs = {ours: name for name, ours in found.tensors.items()}
+            rgb = vgg16.takes_rgb(tensors[theirs["conv1_1/kernel"]])
+            found = dataclasses.replace(found, rgb=rgb is not False)
+            if rgb is None:
+                warnings.append("images: RGB assumed; conv1_1 is not the one of ImageNet's VGG16")
+            else:
+                notes.append(f"images: {'RGB' if rgb else 'BGR'}, as conv1_1 tells")
         arrays = convert(tensors, found)
-        warnings = []
         if is_ssd:
             their_config, note = tiling(found, tensors, arrays, source_config)
             check_tiling(head.ssd_config, their_config)

@@ -18,7 +18,7 @@ from ssd_keras.weight_files import read_tensors
 def test_pytorch_files_say_what_they_need(tmp_path, monkeypatch):
     (tmp_path / "w.pth").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match=r"pip install 'ssd-keras\[torch\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'torch>=2.10'"):
         read_tensors(tmp_path / "w.pth")
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.9.1+cpu"))
     with pytest.raises(ValueError, match=r"torch 2.9.1\+cpu is too old .* at least 2.10"):
@@ -92,7 +92,12 @@ def test_the_state_dict_is_found_in_checkpoints_of_many_scripts(tmp_path, monkey
 
 
 def test_mmdetections_version_is_kept(tmp_path, monkeypatch):
-    for meta, version in (({"mmdet_version": "2.14.0+x"}, [2, 14]), ({"epoch": 1}, None)):
+    for meta, version in (
+        ({"mmdet_version": "2.14.0+x"}, [2, 14]),
+        ({"mmdet_version": "1.0rc1+5f9f470"}, [2, 0]),  # the SSDs that were released for 2.0
+        ({"mmdet_version": "1.0rc1+0123456"}, [1, 0]),
+        ({"epoch": 1}, None),
+    ):
         content = {"meta": meta, "state_dict": STATE}
         tensors = read_with_fake_torch(tmp_path / "w.pth", monkeypatch, content)
         found = tensors.pop("meta.mmdet_version", None)

@@ -17,6 +17,7 @@ from ssd_keras.exporting import class_labels
 from ssd_keras.predictor import detect_records, keras_detector
 from ssd_keras.records import write_records
 from ssd_keras.shapes import shapes
+from ssd_keras.vgg16 import takes_rgb
 from ssd_keras.weight_files import read_tensors
 from ssd_keras.weight_meaning import own_meaning
 from ssd_keras.weights import load_weights
@@ -107,12 +108,55 @@ def test_mmdetection_1_has_the_background_elsewhere(tmp_path, voc_model, source)
     assert "mmdetection 2.0 or later assumed; 1.x has" in str(load_weights(voc_model, path))
     tensors = read_tensors(path)
     np.savez(tmp_path / "v1.npz", **tensors, **{"meta.mmdet_version": np.array([1, 2])})
-    with pytest.raises(ValueError, match=r"mmdetection 1.2 wrote it, .*upgrade_model_version.py"):
+    with pytest.raises(ValueError, match=r"mmdetection 1.2 wrote it: .* 2.0 or later"):
         load_weights(voc_model, tmp_path / "v1.npz")
     np.savez(tmp_path / "v2.npz", **tensors, **{"meta.mmdet_version": np.array([2, 13])})
     report = load_weights(voc_model, tmp_path / "v2.npz")
     assert report.skipped == ()
     assert "assumed; 1.x" not in str(report)
+
+
+def test_the_first_kernel_tells_the_colours():
+    kernel = np.zeros((64, 3, 3, 3), np.float32)
+    for i, blue_above_red in enumerate(f"{0x767D2BC24B6973C2:064b}"):
+        kernel[i, 0, 1, 1] = 0.1 if blue_above_red == "1" else -0.1
+    noise = np.random.default_rng(0).normal(0, 0.001, kernel.shape).astype("f4")
+    assert takes_rgb(kernel + noise) is False
+    assert takes_rgb(kernel[:, ::-1] + noise) is True
+    kernel[:5] *= -1  # 59 of 64
+    assert takes_rgb(kernel) is None
+    assert takes_rgb(kernel[:8]) is None
+
+
+@pytest.mark.parametrize("rgb", [True, False])
+def test_a_bare_vgg16_is_turned_as_its_first_kernel_tells(tmp_path, voc_model, monkeypatch, rgb):
+    (vgg, *_), _ = random_layers(voc_model, 300, 21)
+    tensors = {
+        f"{place}.{v}": array
+        for place, pair in zip(peer.sequential_places(), vgg, strict=True)
+        for v, array in zip(("weight", "bias"), pair, strict=True)
+    }
+    np.savez(tmp_path / "v.npz", **tensors)
+    monkeypatch.setattr("ssd_keras.vgg16.takes_rgb", lambda kernel: rgb)
+    report = load_weights(voc_model, tmp_path / "v.npz")
+    first = vgg[0][0][:, ::-1] if rgb else vgg[0][0]
+    np.testing.assert_array_equal(
+        voc_model.get_layer("conv1_1").kernel, first.transpose(2, 3, 1, 0)
+    )
+    assert f"images: {'RGB' if rgb else 'BGR'}, as conv1_1 tells" in report.notes
+    assert ("conv1_1: kernel turned from RGB to BGR" in report.notes) == rgb
+
+
+def test_amdegroots_file_of_caffes_weights_is_caffes(tmp_path, voc_model):
+    groups, scale = random_layers(voc_model, 300, 21)
+    load_weights(voc_model, write_file(tmp_path, "caffe", 300, "VOC", groups, scale))
+    expected = voc_model.get_weights()
+    path = write_file(tmp_path, "amdegroot", 300, "VOC", groups, scale)
+    assert "give source amdegroot_caffe" in str(load_weights(voc_model, path))
+    assert not np.array_equal(voc_model.get_layer("conv1_1").kernel, expected[0])
+    load_weights(voc_model, path, source="amdegroot_caffe")
+    for array, theirs in zip(voc_model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(array, theirs)
 
 
 def test_features_of_torchvisions_vgg16(tmp_path, voc_model):
