@@ -28,6 +28,11 @@ class SSD(keras.Model):
     # The signature of Functional, so that Keras saves and reloads it as it does a functional model.
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
+        # Keras stores the layers' policies but not the model's, by which `compile` decides whether
+        # the loss is scaled.
+        for layer in self.layers:
+            if layer.name == "conv1_1":
+                self.dtype_policy: Any = layer.dtype_policy
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

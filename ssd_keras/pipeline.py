@@ -51,7 +51,8 @@ def train_dataset(
         augmentation: A name in `augment.AUGMENTATIONS`.
         seed: Of the order and the augmentation.
         repeat: Go on after the last record.
-        start_step: With `repeat`, begin at this batch; those before are skipped undecoded.
+        start_step: Begin at this batch, to go on with a training; those before are skipped
+            undecoded. Without `repeat` it must be the first of an epoch.
         max_boxes: G, the padded number of objects; None takes the largest in the data cards, and
             warns if hardly an image needs it. A smaller one warns and says how many objects it
             can cut.
@@ -79,10 +80,9 @@ def train_dataset(
         raise ValueError(
             f"augmentation (={augmentation!r}) must be one of {', '.join(AUGMENTATIONS)}"
         )
-    if not repeat and (start_step or service):
+    if not repeat and service:
         raise ValueError(
-            f"start_step (={start_step}) and service (={service}) need repeat=True: "
-            "without it an iteration is one whole epoch"
+            f"service (={service}) needs repeat=True: without it an iteration is one whole epoch"
         )
     if start_step < 0:
         raise ValueError(f"start_step (={start_step}) must not be negative")
@@ -103,10 +103,15 @@ def train_dataset(
         dataset = endless_records(directories, cards, seed, shuffle_buffer, start_step * batch_size)
         batches = tf.data.INFINITE_CARDINALITY
     else:
-        dataset = _next_epoch().flat_map(
+        batches = num_images // batch_size
+        if start_step % batches:
+            raise ValueError(
+                f"start_step (={start_step}) must be a multiple of the {batches} batches of an "
+                "epoch without repeat"
+            )
+        dataset = _next_epoch(start_step // batches).flat_map(
             lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
         )
-        batches = num_images // batch_size
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(batch_size, drop_remainder=True)
     if service:
@@ -251,10 +256,10 @@ def endless_records(
     return dataset.skip(skipped % num_images)
 
 
-def _next_epoch() -> tf.data.Dataset:
-    """One element, the number of times the dataset was iterated over before."""
+def _next_epoch(first: int) -> tf.data.Dataset:
+    """One element: `first`, and one more each time the dataset is iterated over."""
     with tf.init_scope(), tf.device("CPU:0"):
-        epoch = tf.Variable(-1, trainable=False, dtype=tf.int64)
+        epoch = tf.Variable(first - 1, trainable=False, dtype=tf.int64)
     return tf.data.Dataset.from_tensors(0).map(lambda _: epoch.assign_add(1))
 
 

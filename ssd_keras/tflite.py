@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from tensorflow.lite.python.convert import mlir_quantize
 
 from ssd_keras.agreement import Agreement, Tolerance, compare, reference
@@ -32,7 +33,7 @@ from ssd_keras.files import atomic
 from ssd_keras.pipeline import warp
 from ssd_keras.tflite_checks import check_structure
 from ssd_keras.tflite_graphs import KINDS, graph
-from ssd_keras.tflite_metadata import add_metadata
+from ssd_keras.tflite_metadata import add_metadata, pack
 from ssd_keras.tflite_runtime import TFLiteDetector
 
 # How far a file may be from the Keras model; what 8 bits cost in AP is for export/verify.py to say.
@@ -178,7 +179,20 @@ def _convert(
     calibrated = converter.convert()
     # A list: in a tuple the names are passed over in silence.
     denied = list(_FLOAT_OPERATORS)
-    return bytes(mlir_quantize(calibrated, input_data_type=tf.uint8, denylisted_ops=denied))
+    quantized = mlir_quantize(calibrated, input_data_type=tf.uint8, denylisted_ops=denied)
+    return _with_levels_as_they_are(bytes(quantized))
+
+
+def _with_levels_as_they_are(content: bytes) -> bytes:
+    """Makes the levels 0..255 of the input mean themselves.
+
+    The converter has 255 mean the brightest level of the calibration's pictures. The input's one
+    reader turns it into floats, so that its scale may be set.
+    """
+    file = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+    image = file.subgraphs[0].tensors[file.subgraphs[0].inputs[0]]
+    image.quantization.scale, image.quantization.zeroPoint = [1.0], [0]
+    return pack(file)
 
 
 def _calibration_images(calibration: tf.data.Dataset, size: int) -> Iterator[list[Any]]:

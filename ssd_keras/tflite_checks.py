@@ -74,6 +74,15 @@ def check_structure(content: bytes, model: keras.Model, kind: str, precision: st
         tensor = graph.tensors[index]
         if tensor.shapeSignature is not None and np.any(tensor.shapeSignature < 1):
             raise RuntimeError(f"tensor {tensor.name!r} of the TFLite file has an open shape")
+    image = graph.tensors[graph.inputs[0]]
+    if image.type == schema.TensorType.UINT8:
+        scale, zero = image.quantization.scale.tolist(), image.quantization.zeroPoint.tolist()
+        readers = [codes[o.opcodeIndex] for o in graph.operators if graph.inputs[0] in o.inputs]
+        if (scale, zero, readers) != ([1.0], [0], [schema.BuiltinOperator.DEQUANTIZE]):
+            raise RuntimeError(
+                f"the TFLite file's image has scale {scale} and zero point {zero}, but its levels "
+                "must mean themselves (1 and 0), read by one DEQUANTIZE"
+            )
 
     weights = BYTES_PER_WEIGHT[precision] * model.count_params()
     extra = weights * _EXTRA_SHARE + _EXTRA_BYTES + model.output_shape[1] * _EXTRA_BYTES_PER_BOX

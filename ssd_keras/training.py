@@ -161,6 +161,11 @@ def train(
             f"accumulate (={recipe.accumulate}) must be 1 on several devices (here {replicas}): "
             "each of them adds its share of the batch already"
         )
+    if replicas > 1 and model.dtype_policy.name == "mixed_float16":
+        raise ValueError(
+            f"precision (=mixed_float16) must be another one on several devices (here {replicas}): "
+            "Keras looks for overflow on the first of them only: take mixed_bfloat16 or float32"
+        )
     _check_labels(model, [*records, val_records] if val_records else records)
     if val_records and model.get_layer("predictions").labels is None:
         raise ValueError("val_records need class names in the model: give ssd_vgg16 its labels")
@@ -176,6 +181,8 @@ def train(
         loss = MultiBoxLoss(config)
         model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
     step = int(model.optimizer.iterations)
+    # Up: batches that overflow in mixed_float16 are no steps, and none are made up for.
+    spans = -(-step // recipe.eval_every)
     first_batch = step * recipe.accumulate
 
     dataset = pipeline.train_dataset(
@@ -203,7 +210,7 @@ def train(
     model.fit(
         dataset,
         steps_per_epoch=recipe.eval_every * recipe.accumulate,
-        initial_epoch=step // recipe.eval_every,
+        initial_epoch=spans,
         epochs=recipe.iterations // recipe.eval_every,
         shuffle=False,  # the dataset does it
         callbacks=callbacks,

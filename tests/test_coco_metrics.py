@@ -146,3 +146,28 @@ def test_what_is_refused(tmp_path):
         coco_average_precision(found, samples, LABELS, annotations=path, category_ids=CATEGORY_IDS)
     with pytest.raises(ValueError, match="same images in the same order"):
         coco_average_precision(found[1:], samples, LABELS)
+
+
+def test_a_picture_may_be_named_by_the_id_of_another(tmp_path):
+    names = ("2.jpg", "3.jpg", "1.jpg")  # of ids 1, 2 and 3
+    boxes = [[10.0 * i, 10, 20, 20 + 10 * i] for i in range(3)]
+    size = {"height": 100, "width": 100}
+    dataset = {
+        "images": [{"id": i + 1, "file_name": n, **size} for i, n in enumerate(names)],
+        "annotations": [
+            {"id": i + 1, "image_id": i + 1, "category_id": 1, "bbox": b, "area": b[2] * b[3]}
+            | {"iscrowd": 0}
+            for i, b in enumerate(boxes)
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(dataset))
+    samples, found = [], []
+    for i, (x, y, w, h) in enumerate(boxes):
+        box = np.array([[y, x, y + h, x + w]]) / 100
+        ones = np.ones(1, int)
+        samples.append(Sample(b"", str(i + 1), 100, 100, box, ones, np.zeros(1, bool)))
+        found.append({"boxes": box, "scores": np.ones(1), "classes": ones})
+    result = coco_average_precision(found, samples, ["cat"], annotations=path, category_ids=[1])
+    assert result.statistics["AP"] == pytest.approx(1)

@@ -11,6 +11,7 @@ from ssd_keras.config import SSD300_COCO, SSD300_VOC, SSD512_VOC
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import ssd_vgg16
+from ssd_keras.optimizer import CaffeSGD
 from ssd_keras.predictions import Predictions, split_predictions
 from tests.tiny import TINY
 
@@ -189,3 +190,15 @@ def test_says_what_is_wrong():
         ssd_vgg16(SSD300_VOC, 3, width=0)
     with pytest.raises(ValueError, match=r"2 names, but num_classes \(=3\)"):
         ssd_vgg16(SSD300_VOC, 3, width=NARROW, labels=["a", "b"])
+
+
+def test_a_reloaded_model_of_mixed_precision_still_scales_its_loss(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        ssd_vgg16(TINY, 2, width=1 / 16).save(tmp_path / "m.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    again = keras.saving.load_model(tmp_path / "m.keras", compile=False)
+    again.compile(CaffeSGD(), MultiBoxLoss(TINY))
+    assert isinstance(again.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert not isinstance(again.optimizer.inner_optimizer, keras.optimizers.LossScaleOptimizer)

@@ -213,6 +213,14 @@ def test_a_resumed_run_sees_what_the_uninterrupted_one_saw(records, step):
     assert_same(take(resumed, 15 - step), whole[step:])
 
 
+def test_a_script_that_is_started_again_goes_on_with_its_epochs(records):
+    options = {"seed": 1, "augmentation": "flip_only"}
+    whole = pipeline.train_dataset(records, TINY, 4, **options)
+    epochs = [take(whole) for _ in range(3)]
+    again = pipeline.train_dataset(records, TINY, 4, start_step=2 * len(epochs[0]), **options)
+    assert_same(take(again), epochs[2])
+
+
 def test_same_pixels_whatever_the_number_of_threads(records):
     def batches(threads):
         dataset = pipeline.train_dataset(records, TINY, 4, **FAST, seed=2, repeat=True)

@@ -355,6 +355,19 @@ def test_a_file_that_suppresses_nothing_is_refused(model, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_levels_mean_themselves_though_the_calibration_was_dark(model, tmp_path):
+    """The converter's own scale of the input is that of the brightest level it has seen."""
+    path, dark = tmp_path / "a.tflite", sample_images() * 0.4
+    calibration = tf.data.Dataset.from_tensor_slices((dark,)).batch(1)
+    tflite.export_tflite(model, SSD64, path, kind="raw", precision="int8", calibration=calibration)
+    (image,) = Interpreter(str(path)).get_input_details()
+    assert image["quantization"] == (1.0, 0)
+    np.testing.assert_allclose(
+        TFLiteDetector(path).run(dark[0])["scores"],
+        TFLiteDetector(path).run(np.rint(dark[0]).astype(np.uint8))["scores"],
+    )
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

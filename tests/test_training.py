@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -74,6 +75,12 @@ def finished(records, tmp_path_factory):
     return train(narrow(), RECIPE, run_dir, [records], val_records=records), run_dir
 
 
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The folder of that run, to be spoilt."""
+    return shutil.copytree(finished[1], tmp_path / "copy")
+
+
 def rows(run_dir):
     with (run_dir / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -113,6 +120,16 @@ def test_a_finished_run_is_left_as_it_is(finished, records):
     again = train(narrow(), RECIPE, run_dir, [records], val_records=records)
     assert (run_dir / "last.keras").stat().st_mtime_ns == before
     np.testing.assert_array_equal(model.get_weights()[0], again.get_weights()[0])
+
+
+def test_a_finished_run_with_an_overflowed_batch_is_left_as_it_is(copied, records):
+    """In mixed_float16 such a batch is no step, so the last checkpoint has a step too few."""
+    last = keras.saving.load_model(copied / "last.keras")
+    last.optimizer._iterations.assign_sub(1)
+    last.save(copied / "last.keras")
+    before = (copied / "last.keras").stat().st_mtime_ns
+    train(narrow(), RECIPE, copied, [records], val_records=records)
+    assert (copied / "last.keras").stat().st_mtime_ns == before
 
 
 def test_a_run_says_what_it_is(finished):
@@ -180,23 +197,22 @@ def test_guard_names_the_images(records, tmp_path):
         train(narrow(), RECIPE, tmp_path / "run", [records], gradient_limit=1e-9)
 
 
-def test_what_a_killed_writer_left_is_removed(records, tmp_path):
-    (tmp_path / ".77.run.json").write_text("{")
-    (tmp_path / ".77.last.keras").write_bytes(b"half of it")
-    train(narrow(), dataclasses.replace(RECIPE, iterations=2), tmp_path, [records])
-    assert not list(tmp_path.glob(".*"))
+def test_what_a_killed_writer_left_is_removed(copied, records):
+    (copied / ".77.run.json").write_text("{")
+    (copied / ".77.last.keras").write_bytes(b"half of it")
+    model = narrow()
+    train(model, RECIPE, copied, [records], val_records=records)
+    assert not list(copied.glob(".*"))
     for text in ("{", "{}", "[1]", '{"recipe": 1}'):
-        (tmp_path / "run.json").write_text(text)
+        (copied / "run.json").write_text(text)
         with pytest.raises(ValueError, match=r"run\.json is damaged"):
-            train(narrow(), RECIPE, tmp_path, [records])
+            train(model, RECIPE, copied, [records], val_records=records)
 
 
-def test_a_damaged_checkpoint_is_named(records, tmp_path):
-    recipe = dataclasses.replace(RECIPE, iterations=2)
-    train(narrow(), recipe, tmp_path, [records])
-    (tmp_path / "last.keras").write_bytes(b"half of it")
+def test_a_damaged_checkpoint_is_named(copied, records):
+    (copied / "last.keras").write_bytes(b"half of it")
     with pytest.raises(ValueError, match=r"last\.keras is damaged or no \.keras file"):
-        train(narrow(), recipe, tmp_path, [records])
+        train(narrow(), RECIPE, copied, [records], val_records=records)
 
 
 def test_guard_stops_at_a_loss_that_is_no_number(records):
