@@ -88,8 +88,7 @@ def coco_average_precision(
             f"{len(labels)} labels."
         )
     else:
-        with open(annotations, encoding="utf-8") as file:
-            dataset = json.load(file)
+        dataset = _read_annotations(annotations)
         image_ids = _ids_in_file(ground_truth, dataset, annotations)
     found = _results(detections, ground_truth, category_ids, image_ids)
     statistics, precision = _run_coco(dataset, found, image_ids, category_ids)
@@ -123,9 +122,20 @@ def coco_results(
     """
     ids: list[Any] = [int(t.image_id) if t.image_id.isdigit() else t.image_id for t in ground_truth]
     if annotations is not None:
-        with open(annotations, encoding="utf-8") as file:
-            ids = _ids_in_file(ground_truth, json.load(file), annotations)
+        ids = _ids_in_file(ground_truth, _read_annotations(annotations), annotations)
     return _results(detections, ground_truth, category_ids, ids)
+
+
+def _read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A COCO file with what pycocotools needs of each annotation and not every tool writes."""
+    with open(path, encoding="utf-8") as file:
+        dataset: dict[str, Any] = json.load(file)
+    boxed = [a for a in dataset.get("annotations", []) if len(a.get("bbox") or ()) == 4]
+    for number, annotation in enumerate(boxed, start=1):
+        annotation["id"] = number  # to pycocotools an object of id 0 is not there
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    return {**dataset, "annotations": boxed}
 
 
 def _results(

@@ -79,7 +79,7 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
     categories: dict[int, str] = {}
     for split in _UNIONS.get(splits, splits).split("+"):
         json_path, folder, kept_ids = _locate(root, split)
-        content = _read(json_path)
+        content = _read(json_path, labels, notes)
         declared = {c["id"]: c["name"] for c in content["categories"]}
         if categories and declared != categories:
             raise ValueError(f"{json_path} declares other categories than the splits before it")
@@ -92,13 +92,20 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
         images_of_split = [
             _Image(
                 str(image["id"]),
-                path_inside(folder, image["file_name"]),
+                _image_path(folder, image["file_name"]),
                 annotated_size(image.get("height"), image.get("width")),
                 objects.get(image["id"], []),
             )
             for image in listed
         ]
         require_files(image.path for image in images_of_split)
+        taken = {image.image_id for image in found}
+        for image in images_of_split:
+            if image.image_id in taken:
+                raise ValueError(
+                    f"{json_path} numbers an image {image.image_id}, as a split before it does: "
+                    "prepare each split by itself and train on both record sets, --records=a,b"
+                )
         found += images_of_split
     category_ids = {name: category for category, name in categories.items()}
     labels = labels or {}
@@ -131,8 +138,16 @@ def _locate(root: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path,
     return json_path.with_name("instances_val2014.json"), root / "val2014", ids
 
 
-def _read(json_path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-    """The JSON file's content, which has all of `_FIELDS`."""
+def _image_path(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The file of a name in the JSON file; on Windows some tools write it with backslashes."""
+    path = path_inside(folder, name)
+    return path if path.is_file() else path_inside(folder, name.replace("\\", "/"))
+
+
+def _read(
+    json_path: pathlib.Path, labels: dict[str, str] | None, notes: Notes
+) -> dict[str, list[dict[str, Any]]]:
+    """The JSON file's content, which has all of `_FIELDS`, without a root of the categories."""
     try:
         content = json.loads(read_text(json_path))
     except json.JSONDecodeError as error:
@@ -149,6 +164,7 @@ def _read(json_path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
                         f"{json_path} has no usable {name!r} (={value!r}) in {key}[{k}]: it is "
                         "not COCO's ground truth"
                     )
+    _drop_root(content, labels, notes)
     require_unique((c["name"] for c in content["categories"]), json_path)
     for key in ("categories", "annotations"):
         ids = collections.Counter(entry["id"] for entry in content[key] if "id" in entry)
@@ -156,6 +172,21 @@ def _read(json_path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
         if repeated:
             raise ValueError(f"{json_path} has id {repeated[0]} twice in {key}: ids must be unique")
     return content
+
+
+def _drop_root(
+    content: dict[str, list[dict[str, Any]]], labels: dict[str, str] | None, notes: Notes
+) -> None:
+    """Removes the category that Roboflow puts above all others and that no object has."""
+    used = {annotation["category_id"] for annotation in content["annotations"]}
+    for root in list(content["categories"]):
+        others = [c for c in content["categories"] if c is not root]
+        is_root = root.get("supercategory") == "none" and root["id"] not in used
+        is_root &= any(c.get("supercategory") == root["name"] for c in others)
+        asked_for = labels is not None and root["name"] in labels
+        if is_root and not (asked_for and root["name"] not in {c["name"] for c in others}):
+            content["categories"] = others
+            notes.skipped["category above the others, without objects"].append(root["name"])
 
 
 def _by_image(

@@ -8,6 +8,7 @@ import io
 import struct
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
@@ -119,7 +120,20 @@ def _orientation(data: bytes) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """As `Image.convert("RGB")`, but 16 bits are scaled to 8, which Pillow cuts off at 255.
+
+    Raises:
+        OSError: If the image holds numbers of unknown range (modes I and F).
+    """
+    if image.mode in ("I", "F"):
+        raise OSError(f"mode {image.mode} has no known range")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def _encode(image: Image.Image, image_format: str) -> bytes:
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, image_format, quality=95, subsampling=0)
+    to_rgb(image).save(buffer, image_format, quality=95, subsampling=0)
     return buffer.getvalue()

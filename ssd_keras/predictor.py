@@ -50,6 +50,8 @@ class Detector:
         Raises:
             ValueError: If an image does not decode.
         """
+        if not images:
+            return []
         try:
             outputs = self.run(tf.constant(images, tf.string))
         except tf.errors.InvalidArgumentError as error:

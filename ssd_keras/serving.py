@@ -61,10 +61,10 @@ def export_saved_model(
 
     - `serving_default`: `images` uint8 [B, S, S, 3], RGB.
     - `any_size`: `images` uint8 [B, H, W, 3], resized as in evaluation.
-    - `encoded`: `image_bytes` string [B], each a JPEG, PNG, BMP or GIF (its first frame) of any
-      size. One more output, `image_decoded` bool [B]: false for bytes that are no picture, which
-      has no detections and leaves the rest of the batch alone. EXIF orientation is ignored, as in
-      training: boxes refer to the pixels as stored.
+    - `encoded`: `image_bytes` string [B], each a JPEG, PNG, BMP (24 or 32 bits) or GIF (its first
+      frame) of any size. One more output, `image_decoded` bool [B]: false for bytes that are no
+      picture, which has no detections and leaves the rest of the batch alone. EXIF orientation is
+      ignored, as in training: boxes refer to the pixels as stored.
 
     Args:
         model: A model of `ssd_vgg16`; one of mixed precision is exported in float32.

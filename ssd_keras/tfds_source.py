@@ -57,11 +57,15 @@ def _objects_key(features: Any, name: str) -> str:
     """The feature that holds the objects."""
     for key, feature in features.items():
         inner = getattr(feature, "feature", None)  # of a sequence
-        if isinstance(inner, tfds.features.FeaturesDict) and {"bbox", "label"} <= set(inner):
+        if (
+            isinstance(inner, tfds.features.FeaturesDict)
+            and {"bbox", "label"} <= set(inner)
+            and isinstance(inner["label"], tfds.features.ClassLabel)
+        ):
             return str(key)
     raise ValueError(
         f"{name!r} has the features {sorted(features)}, but none of them is a sequence with "
-        "`bbox` and `label`: it is not a detection data set that can be read"
+        "`bbox` and `label`, a class: it is not a detection data set that can be read"
     )
 
 

@@ -22,6 +22,7 @@ from ssd_keras.agreement import Agreement, Detections, Reference, Tolerance, com
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.exporting import in_float32, versions
 from ssd_keras.files import atomic
+from ssd_keras.images import to_rgb
 from ssd_keras.metrics import none_if_nan, voc_average_precision
 from ssd_keras.model import load_model
 from ssd_keras.pipeline import warp
@@ -264,7 +265,7 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> None:
         path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     cells = []
     for number, sample in enumerate(report.samples[:_SHEET_PICTURES]):
-        picture = Image.open(io.BytesIO(sample.image)).convert("RGB")
+        picture = to_rgb(Image.open(io.BytesIO(sample.image)))
         for v in report.verdicts:
             cells.append(_cell(picture, v.detections[number], v.name, report.labels))
     with atomic(Path(directory, "verification.png")) as path:

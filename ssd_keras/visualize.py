@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from ssd_keras.files import atomic
+from ssd_keras.images import to_rgb
 from ssd_keras.metrics import VOCResult
 
 # matplotlib's own copy, so that labels look the same everywhere: Latin, Greek, Cyrillic and more.
@@ -48,7 +49,7 @@ def draw_detections(
     Raises:
         ValueError: If `boxes`, `classes` and `scores` differ in length or a class has no label.
     """
-    picture = _as_pil(image).convert("RGB")
+    picture = to_rgb(_as_pil(image))
     boxes, classes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(classes)
     lengths = {len(boxes), len(classes), len(classes if scores is None else scores)}
     if len(lengths) > 1:
@@ -108,7 +109,7 @@ def contact_sheet(images: Sequence[Picture], columns: int = 4, cell: int = 320) 
     step = cell + gap
     sheet = Image.new("RGB", (columns * step + gap, rows * step + gap), _LIGHT)
     for number, image in enumerate(images):
-        thumbnail = _as_pil(image).convert("RGB")
+        thumbnail = to_rgb(_as_pil(image))
         thumbnail.thumbnail((cell, cell), Image.Resampling.LANCZOS)
         row, column = divmod(number, columns)
         left = gap + column * step + (cell - thumbnail.width) // 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element, ParseError
 
@@ -75,6 +76,12 @@ def voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = N
         if split:
             names = read_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
             warn_of_other_size(f"{folder.name}:{split}", len(names), _PUBLISHED_SIZES)
+            flagged = all(re.search(r"\s(-1|0|1)$", name) for name in names)
+            if names and flagged and not path_inside(annotations, f"{names[0]}.xml").is_file():
+                raise ValueError(
+                    f"{split}.txt in {folder} is VOC's list of one class, with -1, 0 or 1 behind "
+                    f"each image: give the list of images, such as {split.rpartition('_')[2]}"
+                )
         else:
             names = sorted(xml.stem for xml in annotations.glob("*.xml"))
             pictures = {image.stem for image in (folder / "JPEGImages").glob("*")}

@@ -1,6 +1,7 @@
 """Folders in YOLO's form: images, and a text file an image with `class x y width height`."""
 
 import pathlib
+import re
 from collections.abc import Iterator
 
 import yaml
@@ -34,8 +35,9 @@ def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | Non
 
     Raises:
         FileNotFoundError: If the image or label folder or the class names are missing.
-        ValueError: If data.yaml has no names, or one twice. While samples are read: if a line of a
-            text file is not five numbers or its class number is not below the number of names.
+        ValueError: If data.yaml has no names, or one twice, or key points. While samples are read:
+            if a line of a text file is neither a box nor a polygon, or its class number is not
+            below the number of names.
     """
     root = pathlib.Path(path)
     layouts = [
@@ -46,12 +48,19 @@ def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | Non
         if image_folder.is_dir() and label_folder.is_dir():
             break
     else:
-        raise FileNotFoundError(
-            f"{layouts[0][0]} or {layouts[0][1]} is missing: {root} is not a YOLO folder"
-        )
+        hint = f"{root} is not a YOLO folder"
+        if not split and any(p.is_dir() for p in (root / "images/train", root / "train/images")):
+            hint = "give a split, such as --splits=train"
+        elif "+" in split:
+            hint = "prepare one split at a time and train on both record sets, --records=a,b"
+        raise FileNotFoundError(f"{layouts[0][0]} or {layouts[0][1]} is missing: {hint}")
     found = (p for p in image_folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
     paths = mix(found, lambda p: p.relative_to(image_folder).as_posix())
     names = tuple((labels or _class_names(root, label_folder)).values())
+    data_yaml = root / "data.yaml"
+    # Whatever else it holds: with `labels` it need not even be YAML.
+    if data_yaml.is_file() and re.search(rb"(?m)^kpt_shape\s*:", data_yaml.read_bytes()):
+        raise ValueError(f"{data_yaml} has kpt_shape: labels with key points are not read")
     notes = Notes()
     ids = {_image_id(path, image_folder) for path in paths}
     ids_of_texts = {_image_id(text, label_folder) for text in label_folder.rglob("*.txt")}
@@ -80,7 +89,7 @@ def _samples(
             continue
         text = label_folder / f"{image_id}.txt"
         objects = [
-            _object(line, num_classes, f"line {k} of {text}")
+            _object(line, num_classes, f"line {k} of {text}", notes)
             for k, line in enumerate(read_lines(text) if text.is_file() else [], start=1)
         ]
         yield make_sample(image, image_id, objects, notes, size=(1, 1))
@@ -90,18 +99,30 @@ def _image_id(path: pathlib.Path, folder: pathlib.Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def _object(line: str, num_classes: int, where: str) -> Object:
-    """Parses `class x y width height`: numbers from 0, centre and size normalised."""
+def _object(line: str, num_classes: int, where: str, notes: Notes) -> Object:
+    """Parses `class x y width height`, or `class x y x y x y ...`, a polygon, for its box.
+
+    Classes count from 0; everything else is normalised, x and y of a box are its centre. Polygons
+    stand in COCO's labels of Ultralytics, whose training for detection takes their boxes too.
+    """
     try:
-        number, x, y, width, height = map(float, line.split())
+        number, *numbers = map(float, line.split())
     except ValueError:
-        raise ValueError(f"{where} is {line!r}, not `class x y width height`") from None
+        numbers = []
+    if len(numbers) == 4:
+        x, y, width, height = numbers
+        box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+    elif len(numbers) >= 6 and len(numbers) % 2 == 0:
+        xs, ys = numbers[::2], numbers[1::2]
+        box = (min(ys), min(xs), max(ys), max(xs))
+        notes.adjusted["polygon read as its box"].append(where)
+    else:
+        raise ValueError(f"{where} is {line[:80]!r}, not `class x y width height` or a polygon")
     if number not in range(num_classes):
         raise ValueError(
             f"{where} has class number {number:g}, but there are {num_classes} class names: "
             "add it to classes.txt or data.yaml, or correct the annotation"
         )
-    box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
     return Object(box, int(number) + 1)
 
 

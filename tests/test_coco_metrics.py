@@ -149,14 +149,14 @@ def test_what_is_refused(tmp_path):
 
 
 def test_a_picture_may_be_named_by_the_id_of_another(tmp_path):
+    """And an annotation may have the id 0, which pycocotools takes for none."""
     names = ("2.jpg", "3.jpg", "1.jpg")  # of ids 1, 2 and 3
     boxes = [[10.0 * i, 10, 20, 20 + 10 * i] for i in range(3)]
     size = {"height": 100, "width": 100}
     dataset = {
         "images": [{"id": i + 1, "file_name": n, **size} for i, n in enumerate(names)],
         "annotations": [
-            {"id": i + 1, "image_id": i + 1, "category_id": 1, "bbox": b, "area": b[2] * b[3]}
-            | {"iscrowd": 0}
+            {"id": i, "image_id": i + 1, "category_id": 1, "bbox": b}  # no area, no iscrowd
             for i, b in enumerate(boxes)
         ],
         "categories": [{"id": 1, "name": "cat"}],

@@ -211,3 +211,33 @@ def test_splits_with_other_categories_are_refused(tmp_path):
     write_coco(tmp_path, "val2017", [(2, "2.jpg")], categories=[(1, "person")])
     with pytest.raises(ValueError, match="other categories"):
         coco(tmp_path, "train2017+val2017")
+
+
+@pytest.mark.parametrize("root", ["cat", "pets"])
+def test_roboflows_root_category_is_no_class(tmp_path, root):
+    write_coco(tmp_path, annotations=[(9, 1, [0, 0, 9, 9])], categories=((0, root), (1, "cat")))
+    path = tmp_path / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["categories"][0]["supercategory"] = "none"
+    content["categories"][1]["supercategory"] = root
+    write(path, json.dumps(content))
+    source = coco(tmp_path, "train2017")
+    assert (source.labels, source.category_ids) == (("cat",), (1,))
+    assert next(source.samples).labels.tolist() == [1]
+    assert list(source.notes.skipped.values()) == [[root]]
+
+
+def test_splits_that_number_their_images_alike_are_named(tmp_path):
+    write_coco(tmp_path, "a")
+    write_coco(tmp_path, "b")
+    with pytest.raises(ValueError, match=r"instances_b\.json numbers an image 9, .*--records=a,b"):
+        coco(tmp_path, "a+b")
+
+
+def test_file_names_with_backslashes(tmp_path):
+    write_coco(tmp_path, images=[(9, "sub/9.jpg")])
+    change(tmp_path, images={"file_name": "sub\\9.jpg"})
+    assert next(coco(tmp_path, "train2017").samples).image_id == "9"
+    change(tmp_path, images={"file_name": "..\\9.jpg"})
+    with pytest.raises(ValueError, match="points outside"):
+        coco(tmp_path, "train2017")

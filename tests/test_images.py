@@ -134,6 +134,18 @@ def test_orientation_is_ignored_unless_the_annotation_tells_that_the_image_is_se
     assert not notes.skipped
 
 
+def test_16_bits_are_scaled_and_numbers_without_range_refused():
+    """Pillow's own conversion makes every level above 255 white."""
+    grey = Image.fromarray((RAMP[..., 0] * 257.0).astype(np.uint16))
+    image = load_image(encoded("TIFF", grey), "a", Notes())
+    np.testing.assert_array_equal(decoded(image), np.repeat(RAMP[..., :1], 3, axis=-1))
+    turned = load_image(encoded("PNG", grey, exif=exif(3)), "a", Notes(), upright=True)
+    np.testing.assert_array_equal(decoded(turned)[..., 0], RAMP[::-1, ::-1, 0])
+    notes = Notes()
+    assert load_image(encoded("TIFF", Image.new("F", (4, 4))), "b", notes) is None
+    assert notes.skipped == {"image does not decode": ["b"]}
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
 def test_other_formats_are_turned_too(image_format):
     options = {"lossless": True} if image_format == "WEBP" else {}

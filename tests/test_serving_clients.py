@@ -34,6 +34,7 @@ from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "export" / "serving"
 LABELS = ("disk", "ring", "square")
+MAX_BATCH_SIZE = 8  # with batching.config the real server refuses more
 
 
 def load(name):
@@ -84,6 +85,8 @@ def grpc_server(signatures):
             if request.model_spec.name != "ssd":
                 context.abort(grpc.StatusCode.NOT_FOUND, f"no model {request.model_spec.name}")
             inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
+            if len(inputs["image_bytes"]) > MAX_BATCH_SIZE:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Task size is larger than maximum")
             outputs = signatures[request.model_spec.signature_name](**inputs)
             response = predict_pb2.PredictResponse(model_spec=request.model_spec)
             for name, value in outputs.items():
@@ -106,6 +109,8 @@ def rest_server(signatures):
             if self.path != "/v1/models/ssd:predict":
                 return self.answer(404, {"error": f"Malformed request: POST {self.path}"})
             values = [base64.b64decode(row["image_bytes"]["b64"]) for row in body["instances"]]
+            if len(values) > MAX_BATCH_SIZE:
+                return self.answer(400, {"error": "Task size is larger than maximum"})
             outputs = signatures[body["signature_name"]](image_bytes=tf.constant(values))
             rows = [
                 {name: value[i].numpy().tolist() for name, value in outputs.items()}
@@ -147,6 +152,25 @@ def test_rest_client(rest_server, expected):
         np.testing.assert_allclose([row[name] for row in found], values, atol=1e-6)
     with pytest.raises(RuntimeError, match=r"404: .*other:predict"):
         load("client_rest").detect(rest_server, PICTURES, "other")
+
+
+def test_more_pictures_than_a_request_may_have_are_cut_into_several(
+    grpc_server, rest_server, expected
+):
+    pictures = PICTURES * 6
+    with grpc.insecure_channel(grpc_server) as channel:
+        found = load("client_grpc").detect(channel, pictures)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], np.concatenate([value] * 6), atol=1e-5)
+    answers = load("client_rest").detect(rest_server, pictures)
+    assert [a["num_detections"] for a in answers] == [*expected["num_detections"]] * 6
+
+
+def test_the_clients_know_the_limit_of_the_batching_configuration():
+    text = (FOLDER / "batching.config").read_text()
+    (limit,) = (line.split()[3] for line in text.splitlines() if line.startswith("max_batch_size"))
+    for name in ("client_grpc", "client_rest"):
+        assert load(name).MAX_BATCH_SIZE == int(limit) == MAX_BATCH_SIZE
 
 
 @pytest.mark.parametrize("client", ["client_grpc", "client_rest"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ssd_keras.tfds_source import tfds_dataset
+from ssd_keras.tfds_source import _objects_key, tfds_dataset
 from tests.data_sets import encoded, write
 
 
@@ -80,6 +80,9 @@ def test_a_missing_split_and_a_set_of_another_kind(tmp_path):
     write_tfds(tmp_path, "pets", [])
     with pytest.raises(ValueError, match="Unknown split 'test'"):
         tfds_dataset(tmp_path, "pets", "test")
+    numbers = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": np.int64})
+    with pytest.raises(ValueError, match="not a detection data set"):
+        _objects_key({"objects": numbers}, "gref")
     features = tfds.features.FeaturesDict({"image": tfds.features.Image()})
     tfds.dataset_builders.store_as_tfds_dataset(
         name="pictures",

@@ -230,3 +230,10 @@ def test_ilsvrc_det(tmp_path, caplog):
     assert source.notes.skipped == {"image without annotation": [names["train"][1]]}
     assert "DET:train lists 2 images; the published split has 456567" in caplog.text
     assert "DET:val lists 1 images; the published split has 20121" in caplog.text
+
+
+def test_the_devkits_list_of_one_class_is_refused(tmp_path):
+    write_voc(tmp_path, {"1": voc_xml([("cat", 1, 1, 9, 9)])})
+    write(tmp_path / "ImageSets/Main/cat_train.txt", "1 -1\n2  1\n")
+    with pytest.raises(ValueError, match=r"cat_train\.txt .* list of one class, .* such as train"):
+        voc(tmp_path, "cat_train")

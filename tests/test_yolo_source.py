@@ -114,3 +114,23 @@ def test_images_are_upright(tmp_path):
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a YOLO folder"):
         yolo(tmp_path)
+
+
+@pytest.mark.parametrize("row", ["1 .4 0 .6 0 .6 .5 .4 .5", "1 .4 .5 .5 0 .6 .2"])
+def test_polygons_are_read_as_their_boxes(tmp_path, row):
+    write_yolo(tmp_path, f"{row}\n0 .5 .5 .2 .2\n")
+    source = yolo(tmp_path)
+    (sample,) = source.samples
+    np.testing.assert_allclose(sample.boxes, [[0, 0.4, 0.5, 0.6], [0.4, 0.4, 0.6, 0.6]], atol=1e-6)
+    assert len(source.notes.adjusted["polygon read as its box"]) == 1
+    write(tmp_path / "data.yaml", "kpt_shape: [2, 2]\nnames: [cat, dog]\n")
+    with pytest.raises(ValueError, match="kpt_shape: labels with key points are not read"):
+        yolo(tmp_path)
+
+
+def test_a_split_that_is_left_out_is_asked_for(tmp_path):
+    write_yolo(tmp_path, images="train/images", labels="train/labels")
+    with pytest.raises(FileNotFoundError, match="give a split, such as --splits=train"):
+        yolo(tmp_path)
+    with pytest.raises(FileNotFoundError, match="one split at a time"):
+        yolo(tmp_path, "train+valid")

@@ -14,17 +14,19 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+MAX_BATCH_SIZE = 8  # of batching.config: the server refuses a request of more
+
 
 def detect(
     channel: grpc.Channel, pictures: list[bytes], model: str = "ssd", timeout: float = 60.0
 ) -> dict[str, np.ndarray]:
-    """Sends encoded images as one request.
+    """Sends encoded images, in requests of as many as batching.config allows.
 
     Args:
         channel: To the server's gRPC port.
-        pictures: B images: JPEG, PNG, BMP or GIF of any sizes.
+        pictures: B images, at least one: JPEG, PNG, BMP (24 or 32 bits) or GIF of any sizes.
         model: The model's name in the server's models.config.
-        timeout: Seconds to wait.
+        timeout: Seconds to wait for each request.
 
     Returns:
         The outputs of signature `encoded`, each [B, ...].
@@ -32,6 +34,12 @@ def detect(
     Raises:
         grpc.RpcError: As the server says: UNAVAILABLE, NOT_FOUND, INVALID_ARGUMENT and so on.
     """
+    if len(pictures) > MAX_BATCH_SIZE:
+        parts = [
+            detect(channel, pictures[i : i + MAX_BATCH_SIZE], model, timeout)
+            for i in range(0, len(pictures), MAX_BATCH_SIZE)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = "encoded"

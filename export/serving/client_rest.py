@@ -13,17 +13,19 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+MAX_BATCH_SIZE = 8  # of batching.config: the server refuses a request of more
+
 
 def detect(
     server: str, pictures: list[bytes], model: str = "ssd", timeout: float = 60.0
 ) -> list[dict[str, Any]]:
-    """Sends encoded images as one request.
+    """Sends encoded images, in requests of as many as batching.config allows.
 
     Args:
         server: Address of the server's REST port.
-        pictures: B images: JPEG, PNG, BMP or GIF of any sizes.
+        pictures: B images, at least one: JPEG, PNG, BMP (24 or 32 bits) or GIF of any sizes.
         model: The model's name in the server's models.config.
-        timeout: Seconds to wait.
+        timeout: Seconds to wait for each request.
 
     Returns:
         The outputs of signature `encoded` image by image, as numbers and lists.
@@ -32,6 +34,9 @@ def detect(
         RuntimeError: With the server's own message, if it refuses.
         OSError: If there is no server.
     """
+    if len(pictures) > MAX_BATCH_SIZE:
+        first, rest = pictures[:MAX_BATCH_SIZE], pictures[MAX_BATCH_SIZE:]
+        return detect(server, first, model, timeout) + detect(server, rest, model, timeout)
     # Bytes cannot stand in JSON: {"b64": ...} is what the server turns back into them.
     instances = [{"image_bytes": {"b64": base64.b64encode(p).decode()}} for p in pictures]
     body = json.dumps({"signature_name": "encoded", "instances": instances})

@@ -43,13 +43,15 @@ class Detector:
         """Label, score and box of each detection, best first.
 
         Args:
-            picture: Of any size and mode.
+            picture: Of any size; of 16 bits the upper 8 are taken, as TensorFlow does.
 
         Returns:
             Boxes are float32 [4]: ymin, xmin, ymax, xmax in [0, 1].
         """
         size = self._input["shape"][1]
         # As the network was trained: neighbouring pixels are mixed. `resize` would blur more.
+        if picture.mode.startswith("I;16"):  # Pillow would cut them off at 255
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         resized = picture.convert("RGB").transform(
             (size, size), Image.Transform.EXTENT, (0, 0, *picture.size), Image.Resampling.BILINEAR
         )
@@ -76,7 +78,7 @@ def main() -> None:
         try:
             picture = Image.open(path)
             picture.load()  # a file that is cut off fails only here
-        except OSError as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise SystemExit(f"{path}: {error}") from None
         for name, score, box in detector.detect(picture):
             if score >= args.score:

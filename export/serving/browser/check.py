@@ -22,6 +22,7 @@ from PIL import Image
 from serve import FOLDER, server
 
 from ssd_keras.commands import command_with_inputs
+from ssd_keras.images import to_rgb
 from ssd_keras.pipeline import warp
 from ssd_keras.tflite_runtime import TFLiteDetector
 
@@ -111,7 +112,7 @@ def main(argv: list[str]) -> int:
         copies = []
         for i, path in enumerate(paths):
             copies.append(Path(folder, f"{i}.png"))
-            Image.open(path).convert("RGB").save(copies[-1])
+            to_rgb(Image.open(path)).save(copies[-1])
         expected = detector(warp(p.read_bytes(), size).numpy() for p in [*copies, *paths])
         result = browse(Path(_MODEL.value), [*copies, *paths])
     agrees, compared = not result["problems"] and not result["elsewhere"], 0

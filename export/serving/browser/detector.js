@@ -18,13 +18,26 @@ export async function loadDetector(url, wasm = "./node_modules/@litertjs/core/wa
   if (description.kind !== "detections") {
     throw new Error(`${url} is of kind "${description.kind}": export it with --kind detections`);
   }
-  // Threads need a page that is isolated from other sites, by two headers: see serve.py.
-  await loadLiteRt(wasm, { threads: globalThis.crossOriginIsolated });
+  const threads = await loadRuntime(wasm);
   const model = await loadAndCompile(file, {
     accelerator: "wasm", // the GPU back end has no suppression
-    cpuOptions: { numThreads: navigator.hardwareConcurrency || 1 },
+    cpuOptions: { numThreads: threads ? navigator.hardwareConcurrency || 1 : 1 },
   });
   return new Detector(model, description);
+}
+
+/** Whether with threads: they need a page isolated by two headers (serve.py) and relaxed SIMD. */
+async function loadRuntime(wasm) {
+  if (globalThis.crossOriginIsolated) {
+    try {
+      await loadLiteRt(wasm, { threads: true });
+      return true;
+    } catch (error) {
+      console.warn(`without threads: ${error.message}`);
+    }
+  }
+  await loadLiteRt(wasm);
+  return false;
 }
 
 export class Detector {

@@ -1,6 +1,7 @@
 import { loadDetector } from "./detector.js";
 
 const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000"];
+const MAX_PIXELS = 4096 * 4096; // of a canvas on iOS
 const element = (id) => document.getElementById(id);
 const status = element("status");
 const canvas = element("picture");
@@ -13,6 +14,14 @@ function say(message) {
   status.textContent = message;
 }
 
+/** Gives the canvas a picture's size; false if the browser makes none so large, but an empty one. */
+function fits({ width, height }) {
+  canvas.width = width;
+  canvas.height = height;
+  context.fillRect(0, 0, 1, 1);
+  return context.getImageData(0, 0, 1, 1).data[3] > 0;
+}
+
 async function open(file) {
   if (!detector) return;
   let bitmap;
@@ -20,17 +29,21 @@ async function open(file) {
     // Upright, as people see it; colours as stored, as in training.
     const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
     bitmap = await createImageBitmap(file, options);
+    if (!fits(bitmap)) {
+      const scale = Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height));
+      const [resizeWidth, resizeHeight] = [bitmap.width, bitmap.height].map((side) => Math.floor(side * scale));
+      bitmap = await createImageBitmap(bitmap, { resizeWidth, resizeHeight, resizeQuality: "high" });
+    }
   } catch {
     return say(`${file.name} is not a picture that this browser reads.`);
   }
-  canvas.width = bitmap.width;
-  canvas.height = bitmap.height;
-  context.drawImage(bitmap, 0, 0);
   say("Detecting ...");
   await new Promise((resolve) => setTimeout(resolve)); // lets the words appear
-  const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
-  const start = performance.now();
   try {
+    fits(bitmap);
+    context.drawImage(bitmap, 0, 0);
+    const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
+    const start = performance.now();
     const found = await detector.detect(pixels);
     shown = { bitmap, found, milliseconds: performance.now() - start };
   } catch (error) {
