@@ -222,7 +222,7 @@ def _pixel_xywh(boxes: np.ndarray, image: Sample) -> list[list[float]]:
 def _ids_in_file(
     ground_truth: Sequence[Sample], dataset: dict[str, Any], path: str | os.PathLike[str]
 ) -> list[int]:
-    """The file's image id of each sample, whose own id is that number or the picture's name."""
+    """The file's image id of each sample, by that number if all can, else by the picture's name."""
     by_id = {str(image["id"]): image["id"] for image in dataset["images"]}
     by_name = {os.path.splitext(i["file_name"])[0]: i["id"] for i in dataset["images"]}
     # A picture may be named by another's id ("2.jpg" of id 1): one rule for all samples if one can.

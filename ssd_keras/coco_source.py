@@ -82,7 +82,10 @@ def coco(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = 
         content = _read(json_path, labels, notes)
         declared = {c["id"]: c["name"] for c in content["categories"]}
         if categories and declared != categories:
-            raise ValueError(f"{json_path} declares other categories than the splits before it")
+            raise ValueError(
+                f"{json_path} declares other categories than the splits before it (one above the "
+                "others that no object has does not count: name the classes with --labels)"
+            )
         categories = dict(sorted(declared.items()))
         listed = [i for i in content["images"] if kept_ids is None or i["id"] in kept_ids]
         warn_of_other_size(split, len(listed), _PUBLISHED_SIZES)

@@ -43,7 +43,7 @@ def load_image(
     JPEG and PNG files are told by their content, not their name, and kept as found, whatever
     their colours (grey, RGBA, CMYK, 16 bits: `tf.io.decode_image` makes RGB of them). Of other
     formats the first frame is stored as PNG. TensorFlow ignores the EXIF orientation, so an image
-    is turned if its annotation tells that it is seen turned.
+    is turned if its annotation tells that it is seen turned; a TIFF always, as Pillow does.
 
     Args:
         data: The file's content.

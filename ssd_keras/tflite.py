@@ -33,7 +33,7 @@ from ssd_keras.files import atomic
 from ssd_keras.pipeline import warp
 from ssd_keras.tflite_checks import check_structure
 from ssd_keras.tflite_graphs import KINDS, graph
-from ssd_keras.tflite_metadata import add_metadata, pack
+from ssd_keras.tflite_metadata import add_metadata
 from ssd_keras.tflite_runtime import TFLiteDetector
 
 # How far a file may be from the Keras model; what 8 bits cost in AP is for export/verify.py to say.
@@ -189,10 +189,12 @@ def _with_levels_as_they_are(content: bytes) -> bytes:
     The converter has 255 mean the brightest level of the calibration's pictures. The input's one
     reader turns it into floats, so that its scale may be set.
     """
-    file = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
-    image = file.subgraphs[0].tensors[file.subgraphs[0].inputs[0]]
-    image.quantization.scale, image.quantization.zeroPoint = [1.0], [0]
-    return pack(file)
+    changed = bytearray(content)  # in place: written anew, the weights lose their alignment
+    graph = schema.Model.GetRootAs(changed, 0).Subgraphs(0)
+    quantization = graph.Tensors(graph.Inputs(0)).Quantization()
+    quantization.ScaleAsNumpy()[:] = 1
+    quantization.ZeroPointAsNumpy()[:] = 0
+    return bytes(changed)
 
 
 def _calibration_images(calibration: tf.data.Dataset, size: int) -> Iterator[list[Any]]:

@@ -66,13 +66,6 @@ def tflite_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     return description
 
 
-def pack(file: schema.ModelT) -> bytes:
-    """The bytes of a TFLite file."""
-    builder = flatbuffers.Builder(1 << 20)  # it grows
-    builder.Finish(file.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
 def _with_mediapipe_metadata(content: bytes) -> bytes:
     file = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
     graph = file.subgraphs[0]
@@ -85,7 +78,9 @@ def _with_mediapipe_metadata(content: bytes) -> bytes:
     entry.name, entry.buffer = "TFLITE_METADATA", len(file.buffers)
     file.buffers.append(buffer)
     file.metadata = [*(file.metadata or []), entry]
-    return pack(file)
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(file.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _metadata(is_float: bool) -> bytes:

@@ -180,10 +180,9 @@ def train(
         _freeze(model, recipe.freeze)
         loss = MultiBoxLoss(config)
         model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
-    step = int(model.optimizer.iterations)
     # Up: batches that overflow in mixed_float16 are no steps, and none are made up for.
-    spans = -(-step // recipe.eval_every)
-    first_batch = step * recipe.accumulate
+    spans = -(-int(model.optimizer.iterations) // recipe.eval_every)
+    first_batch = spans * recipe.eval_every * recipe.accumulate
 
     dataset = pipeline.train_dataset(
         records,

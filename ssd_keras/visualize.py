@@ -48,6 +48,7 @@ def draw_detections(
 
     Raises:
         ValueError: If `boxes`, `classes` and `scores` differ in length or a class has no label.
+        OSError: If a PIL image is of mode I or F, whose range is unknown.
     """
     picture = to_rgb(_as_pil(image))
     boxes, classes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(classes)
@@ -98,6 +99,7 @@ def contact_sheet(images: Sequence[Picture], columns: int = 4, cell: int = 320) 
 
     Raises:
         ValueError: If there are no images, or `columns` or `cell` is not above 0.
+        OSError: As `draw_detections`.
     """
     if not images or columns < 1 or cell < 1:
         raise ValueError(

@@ -60,10 +60,10 @@ def load_weights(
         model: From `ssd_vgg16`.
         path: A file (see `read_tensors` for the kinds; also a `.keras` file of `ssd_vgg16`, with
             any classes), or "imagenet": keras.applications' VGG16, downloaded.
-        source: "torchvision", "amdegroot", "lufficc", "mmdetection", "mmdetection_old" (before
-            2.14), "caffe", "pierluigi", "chainercv" or "ssd_keras"; of VGG16 alone "keras_vgg16",
-            "amdegroot_vgg16" or "torchvision_vgg16". Found out from the names of the tensors by
-            default.
+        source: "torchvision", "amdegroot", "amdegroot_caffe" (its ssd_300_VOC0712.pth), "lufficc",
+            "mmdetection", "mmdetection_old" (before 2.14), "caffe", "pierluigi", "chainercv" or
+            "ssd_keras"; of VGG16 alone "keras_vgg16", "amdegroot_vgg16" or "torchvision_vgg16".
+            Found out from the names of the tensors by default.
         source_labels: Names of the file's classes without background, if they are not VOC's or
             COCO's.
         source_config: The tiling that the file was trained with, if it is not the one that its

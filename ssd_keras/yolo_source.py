@@ -19,6 +19,8 @@ from ssd_keras.sources import (
     require_unique,
 )
 
+_BOX_COLUMNS = 5  # class x y width height
+
 
 def yolo(path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None) -> Source:
     """Opens a YOLO folder.
@@ -88,10 +90,13 @@ def _samples(
         if image is None:
             continue
         text = label_folder / f"{image_id}.txt"
+        lines = read_lines(text) if text.is_file() else []
         objects = [
-            _object(line, num_classes, f"line {k} of {text}", notes)
-            for k, line in enumerate(read_lines(text) if text.is_file() else [], start=1)
+            _object(line, num_classes, f"line {k} of {text}")
+            for k, line in enumerate(lines, start=1)
         ]
+        if any(len(line.split()) > _BOX_COLUMNS for line in lines):
+            notes.adjusted["polygons read as their boxes"].append(image_id)
         yield make_sample(image, image_id, objects, notes, size=(1, 1))
 
 
@@ -99,7 +104,7 @@ def _image_id(path: pathlib.Path, folder: pathlib.Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def _object(line: str, num_classes: int, where: str, notes: Notes) -> Object:
+def _object(line: str, num_classes: int, where: str) -> Object:
     """Parses `class x y width height`, or `class x y x y x y ...`, a polygon, for its box.
 
     Classes count from 0; everything else is normalised, x and y of a box are its centre. Polygons
@@ -112,10 +117,9 @@ def _object(line: str, num_classes: int, where: str, notes: Notes) -> Object:
     if len(numbers) == 4:
         x, y, width, height = numbers
         box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
-    elif len(numbers) >= 6 and len(numbers) % 2 == 0:
+    elif len(numbers) >= 6 and len(numbers) % 2 == 0 and all(-0.1 <= v <= 1.1 for v in numbers):
         xs, ys = numbers[::2], numbers[1::2]
         box = (min(ys), min(xs), max(ys), max(xs))
-        notes.adjusted["polygon read as its box"].append(where)
     else:
         raise ValueError(f"{where} is {line[:80]!r}, not `class x y width height` or a polygon")
     if number not in range(num_classes):

@@ -1,15 +1,22 @@
 """The evaluate command; what it computes with is tested elsewhere."""
 
+import importlib.util
 import json
+import pathlib
 import subprocess
 import sys
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.records import write_records
 from ssd_keras.shapes import SHAPE_LABELS, shapes
+from tests.data_sets import loaded_script
+
+evaluate_module = importlib.util.find_spec("ssd_keras.evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +50,16 @@ def test_table_json_and_plot(folder):
     assert (folder / "curve.png").is_file()
 
 
-def test_cocos_numbers(folder):
-    done = run(folder, "--metric=coco", "--out=coco.json", "--batch_size=2")
-    assert done.returncode == 0, done.stderr
-    report = json.loads((folder / "coco.json").read_text())
-    assert report["metric"] == "coco"
-    assert set(report["classes"]) == set(SHAPE_LABELS)
-    assert len(report["statistics"]) == 12
-    refused = run(folder, "--metric=coco", "--iou_threshold=0.7")
-    assert refused.returncode == 1
-    assert "--iou_threshold (=0.7) needs --metric voc" in refused.stderr
+def test_cocos_numbers(folder, capsys):
+    path = pathlib.Path(evaluate_module.origin)
+    with loaded_script(path) as evaluate:
+        flags.FLAGS(["evaluate", f"--model={folder}/m.keras", f"--records={folder}/records"])
+        with flagsaver.flagsaver(metric="coco", out=f"{folder}/coco.json", batch_size=2):
+            assert not evaluate.main(["evaluate"])
+        report = json.loads((folder / "coco.json").read_text())
+        assert report["metric"] == "coco"
+        assert set(report["classes"]) == set(SHAPE_LABELS)
+        assert len(report["statistics"]) == 12
+        flags.FLAGS(["evaluate", "--metric=coco", "--iou_threshold=0.7"])
+        assert evaluate.main(["evaluate"]) == 1
+    assert "--iou_threshold (=0.7) needs --metric voc" in capsys.readouterr().err

@@ -92,6 +92,7 @@ def test_names_that_cannot_be_found(tmp_path):
         ("-1 .5 .5 .1 .1", "has class number -1"),
         ("0.5 .5 .5 .1 .1", "has class number 0.5"),
         ("1 .5 .5 .1", r"'1 \.5 \.5 \.1', not `class x y width height`"),
+        ("1 .5 .5 .1 .1 .9 17", "not"),  # a tracker's, with confidence and number
         ("cat .5 .5 .1 .1", "not `class x y width height`"),
     ],
 )
@@ -122,7 +123,7 @@ def test_polygons_are_read_as_their_boxes(tmp_path, row):
     source = yolo(tmp_path)
     (sample,) = source.samples
     np.testing.assert_allclose(sample.boxes, [[0, 0.4, 0.5, 0.6], [0.4, 0.4, 0.6, 0.6]], atol=1e-6)
-    assert len(source.notes.adjusted["polygon read as its box"]) == 1
+    assert source.notes.adjusted == {"polygons read as their boxes": ["a b"]}
     write(tmp_path / "data.yaml", "kpt_shape: [2, 2]\nnames: [cat, dog]\n")
     with pytest.raises(ValueError, match="kpt_shape: labels with key points are not read"):
         yolo(tmp_path)

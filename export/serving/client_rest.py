@@ -35,8 +35,11 @@ def detect(
         OSError: If there is no server.
     """
     if len(pictures) > MAX_BATCH_SIZE:
-        first, rest = pictures[:MAX_BATCH_SIZE], pictures[MAX_BATCH_SIZE:]
-        return detect(server, first, model, timeout) + detect(server, rest, model, timeout)
+        parts = (
+            detect(server, pictures[i : i + MAX_BATCH_SIZE], model, timeout)
+            for i in range(0, len(pictures), MAX_BATCH_SIZE)
+        )
+        return [found for part in parts for found in part]
     # Bytes cannot stand in JSON: {"b64": ...} is what the server turns back into them.
     instances = [{"image_bytes": {"b64": base64.b64encode(p).decode()}} for p in pictures]
     body = json.dumps({"signature_name": "encoded", "instances": instances})

@@ -47,7 +47,12 @@ class Detector:
 
         Returns:
             Boxes are float32 [4]: ymin, xmin, ymax, xmax in [0, 1].
+
+        Raises:
+            OSError: If the picture is of mode I or F, whose range is unknown.
         """
+        if picture.mode in ("I", "F"):
+            raise OSError(f"mode {picture.mode} has no known range")
         size = self._input["shape"][1]
         # As the network was trained: neighbouring pixels are mixed. `resize` would blur more.
         if picture.mode.startswith("I;16"):  # Pillow would cut them off at 255
@@ -80,7 +85,11 @@ def main() -> None:
             picture.load()  # a file that is cut off fails only here
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise SystemExit(f"{path}: {error}") from None
-        for name, score, box in detector.detect(picture):
+        try:
+            found = detector.detect(picture)
+        except OSError as error:
+            raise SystemExit(f"{path}: {error}") from None
+        for name, score, box in found:
             if score >= args.score:
                 edges = " ".join(f"{edge:.4f}" for edge in box)
                 print(f"{path}: {name} {score:.3f} at {edges} (ymin xmin ymax xmax)")

@@ -33,7 +33,7 @@ try {
     seconds.push(await status());
   }
   await page.screenshot({ path: screenshot, fullPage: true });
-  const threads = await page.evaluate(() => globalThis.crossOriginIsolated);
+  const threads = await page.evaluate(() => window.threads);
   console.log(JSON.stringify({ found, seconds, threads, problems, elsewhere }));
 } finally {
   await browser.close();

@@ -23,7 +23,7 @@ export async function loadDetector(url, wasm = "./node_modules/@litertjs/core/wa
     accelerator: "wasm", // the GPU back end has no suppression
     cpuOptions: { numThreads: threads ? navigator.hardwareConcurrency || 1 : 1 },
   });
-  return new Detector(model, description);
+  return new Detector(model, description, threads);
 }
 
 /** Whether with threads: they need a page isolated by two headers (serve.py) and relaxed SIMD. */
@@ -41,10 +41,11 @@ async function loadRuntime(wasm) {
 }
 
 export class Detector {
-  constructor(model, description) {
+  constructor(model, description, threads) {
     const input = model.getInputDetails()[0];
     this.model = model;
     this.description = description; // labels, thresholds, config
+    this.threads = threads; // whether it uses several
     this.size = input.shape[1];
     this.array = input.dtype === "uint8" ? Uint8ClampedArray : Float32Array;
   }

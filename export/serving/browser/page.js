@@ -1,7 +1,7 @@
 import { loadDetector } from "./detector.js";
 
 const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000"];
-const MAX_PIXELS = 4096 * 4096; // of a canvas on iOS
+const [MAX_PIXELS, MAX_SIDE] = [4096 * 4096, 8192]; // of a canvas, on iOS and on old devices
 const element = (id) => document.getElementById(id);
 const status = element("status");
 const canvas = element("picture");
@@ -30,8 +30,9 @@ async function open(file) {
     const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
     bitmap = await createImageBitmap(file, options);
     if (!fits(bitmap)) {
-      const scale = Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height));
-      const [resizeWidth, resizeHeight] = [bitmap.width, bitmap.height].map((side) => Math.floor(side * scale));
+      const { width, height } = bitmap;
+      const scale = Math.min(Math.sqrt(MAX_PIXELS / (width * height)), MAX_SIDE / Math.max(width, height), 1);
+      const [resizeWidth, resizeHeight] = [width, height].map((side) => Math.max(1, Math.floor(side * scale)));
       bitmap = await createImageBitmap(bitmap, { resizeWidth, resizeHeight, resizeQuality: "high" });
     }
   } catch {
@@ -40,7 +41,7 @@ async function open(file) {
   say("Detecting ...");
   await new Promise((resolve) => setTimeout(resolve)); // lets the words appear
   try {
-    fits(bitmap);
+    if (!fits(bitmap)) throw new Error("the picture is too large for this browser");
     context.drawImage(bitmap, 0, 0);
     const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
     const start = performance.now();
@@ -100,6 +101,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 try {
   const url = new URLSearchParams(location.search).get("model") ?? "detector.tflite";
   detector = await loadDetector(url);
+  window.threads = detector.threads; // for check.mjs
   say(`Ready: ${detector.description.labels.join(", ")}.`);
 } catch (error) {
   say(`The detector could not be loaded: ${error.message}`);
