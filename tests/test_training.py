@@ -387,6 +387,18 @@ def test_the_command_starts_from_an_ssd_of_other_classes(records, tmp_path):
     assert "sliced: background and 1 of the file's 2 classes; fresh: 1" in done.stdout
 
 
+def test_what_does_not_work_on_several_devices_is_refused(tmp_path, monkeypatch):
+    strategy = tf.distribute.get_strategy()
+    monkeypatch.setattr(type(strategy), "num_replicas_in_sync", 2)
+    with pytest.raises(ValueError, match=r"accumulate \(=2\) must be 1 on .* \(here 2\)"):
+        train(narrow(), RECIPE, tmp_path / "run", ["records"])
+    model = narrow()
+    model.dtype_policy = "mixed_float16"
+    with pytest.raises(ValueError, match=r"precision \(=mixed_float16\) must be another one on"):
+        train(model, dataclasses.replace(RECIPE, accumulate=1), tmp_path / "run", ["records"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_mixed_precision_trains(records, tmp_path):
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:
