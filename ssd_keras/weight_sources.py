@@ -235,11 +235,7 @@ SOURCES = (
         check=_check_amdegroot,
     ),
     # Its ssd_300_VOC0712.pth: Caffe's SSD300 under those names, colours and default boxes included
-    Source(
-        name="amdegroot_caffe",
-        tensors=_AMDEGROOT,
-        rgb=False,
-    ),
+    Source(name="amdegroot_caffe", tensors=_AMDEGROOT, rgb=False),
     # amdegroot/ssd.pytorch: vgg16_reducedfc.pth, which train.py and lufficc/SSD start from
     Source(name="amdegroot_vgg16", tensors=_names(_each("{}", _PLACES)), rgb=None),
     # lufficc/SSD: ssd/modeling, ssd/config/defaults.py
