@@ -1,33 +1,37 @@
-# Everything runs in an environment of the project's own, .venv.
+# Everything runs in .venv, an environment of the project.
 PYTHON ?= python3.11
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 
-demo: .venv/.installed
+demo: $(VENV)/.installed
 	$(BIN)/python demo.py
 
-test: .venv/.installed-dev
+test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
-lint: .venv/.installed-dev
+# Style, types and the tests that build no network: under a minute.
+quick: lint
+	$(BIN)/python -m pytest -m "not model"
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Debian's own Python leaves the module that makes environments to a package of its own.
-.venv/bin/python:
-	$(PYTHON) -m venv .venv || { rm -rf .venv; \
-	  $$([ "$$(id -u)" = 0 ] || echo sudo) sh -c 'apt-get update -q && apt-get install -qy python3.11-venv' \
-	  && $(PYTHON) -m venv .venv; }
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo; \
+	  echo "$(PYTHON) cannot make environments. On Debian and Ubuntu this command mends it:"; \
+	  echo "    sudo apt-get install $(PYTHON)-venv"; exit 1; }
 
-.venv/.installed: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.installed: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
 	touch $@
 
-.venv/.installed-dev: .venv/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv runs/demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs/demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,13 +17,13 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
-from ssd_keras.augment import AUGMENTATIONS, SSD, SSD_FAST, Op, augment
-from ssd_keras.commands import command
+from ssd_keras.augmentation.ops import AUGMENTATIONS, SSD_FAST_OPS, SSD_OPS, Op, augment
+from ssd_keras.augmentation.view import decode_window
+from ssd_keras.commands.common import run_script
 from ssd_keras.config import CONFIGS
-from ssd_keras.records import parse_example, shard_paths
-from ssd_keras.view import decode
+from ssd_keras.data.records import parse_example, shard_paths
 
 _RECORDS = flags.DEFINE_string("records", None, "Record set with the images.", required=True)
 _CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Gives the size.")
@@ -44,7 +44,9 @@ def tensorflow_pass(records: list[bytes], ops: tuple[Op, ...] | None, threads: i
     def make(index: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
         sample = parse_example(record)
         if ops is None:
-            return decode(sample["image"], tf.stack([0, 0, sample["height"], sample["width"]]))
+            return decode_window(
+                sample["image"], tf.stack([0, 0, sample["height"], sample["width"]])
+            )
         return augment(sample, config, tf.stack([index, 0]), ops)["image"]
 
     dataset = tf.data.Dataset.from_tensor_slices(records).cache().repeat(_ROUNDS.value + 1)
@@ -68,7 +70,7 @@ def torchvision_pass(records: list[bytes], folder: str) -> Pass:
         arrays[f"image{k}"] = np.frombuffer(sample["image"].numpy(), np.uint8)
         arrays[f"boxes{k}"] = sample["boxes"].numpy()
     path = os.path.join(folder, "samples.npz")
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "benchmark_torchvision.py")
     size = CONFIGS[_CONFIG.value].image_size
     worker = subprocess.Popen(
@@ -80,6 +82,8 @@ def torchvision_pass(records: list[bytes], folder: str) -> Pass:
 
     def run() -> tuple[float, float]:
         start = time.perf_counter()
+        assert worker.stdin is not None
+        assert worker.stdout is not None
         worker.stdin.write("\n")
         worker.stdin.flush()
         answer = worker.stdout.readline()
@@ -97,14 +101,13 @@ def difference_of_fast(records: list[bytes]) -> float:
     for index, record in enumerate(records):
         one, other = (
             augment(parse_example(record), config, [index, 0], ops)["image"]
-            for ops in (SSD, SSD_FAST)
+            for ops in (SSD_OPS, SSD_FAST_OPS)
         )
         differences.append(np.abs(one - other).mean())
     return float(np.mean(differences))
 
 
-@command
-def main(argv: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Prints the table."""
     records = [
         record.numpy()
@@ -114,9 +117,9 @@ def main(argv: list[str]) -> None:
     passes = {"decode": tensorflow_pass(records, None, threads)}
     for name, ops in AUGMENTATIONS.items():
         passes[name] = tensorflow_pass(records, ops, threads)
-    for count in range(1, len(SSD)):
-        row = "  ".join(["none", *(f"+ {op.__name__}" for op in SSD[:count])])
-        passes[row] = tensorflow_pass(records, SSD[:count], threads)
+    for count in range(1, len(SSD_OPS)):
+        row = "  ".join(["none", *(f"+ {op.__name__}" for op in SSD_OPS[:count])])
+        passes[row] = tensorflow_pass(records, SSD_OPS[:count], threads)
     for count in more_threads:
         for name in ("ssd", "ssd_fast"):
             row = f"{name}, {count} threads"
@@ -146,4 +149,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_script()

@@ -17,13 +17,13 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags, logging
 
-from ssd_keras.commands import command
+from ssd_keras.commands.common import run_script
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.detections import DetectionDecoder
+from ssd_keras.export.saved_model import export_saved_model
 from ssd_keras.model import ssd_vgg16
-from ssd_keras.serving import export_saved_model
 
 _TORCH = flags.DEFINE_string("torch_python", None, "A Python that has torch and torchvision.")
 _OPENVINO = flags.DEFINE_string("openvino_python", None, "A Python that has openvino.")
@@ -71,8 +71,7 @@ print(min(times))
 """
 
 
-@command
-def main(argv: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Measures and prints a table."""
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes
     model = ssd_vgg16(SSD300_VOC, _CLASSES, labels=[f"class {i}" for i in range(_CLASSES)])
@@ -86,7 +85,7 @@ def main(argv: list[str]) -> None:
         folder = pathlib.Path(temporary)
         candidates: dict[str, Callable[[int], float]] = {}
         for name, freeze in (("SavedModel", False), ("SavedModel, frozen", True)):
-            export_saved_model(model, SSD300_VOC, folder / name, freeze=freeze)
+            export_saved_model(model, folder / name, freeze=freeze)
             candidates[name] = _saved_model(folder / name)
         network = _save_network(model, folder / "network")
         for name, peer in _PEERS.items():
@@ -97,8 +96,10 @@ def main(argv: list[str]) -> None:
             for _ in range(_ROUNDS.value):
                 for name, seconds in candidates.items():
                     least[name] = min(least[name], seconds(batch))
-            for name, seconds in least.items():
-                print(f"batch {batch}  {name:20} {seconds / batch * 1e3:7.1f} ms/image", flush=True)
+            for name, shortest in least.items():
+                print(
+                    f"batch {batch}  {name:20} {shortest / batch * 1e3:7.1f} ms/image", flush=True
+                )
     _report_suppression(network)
 
 
@@ -164,4 +165,4 @@ def _least(run: Callable[[tf.Tensor], object], images: tf.Tensor) -> float:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_script()

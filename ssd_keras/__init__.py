@@ -13,43 +13,59 @@ is the background and `num_classes` counts the others. Symbols: B images in a ba
 boxes, G padded ground truth, C classes, K detections.
 """
 
-from ssd_keras.augment import augment
-from ssd_keras.boxes import decode, encode, pairwise_iou
-from ssd_keras.coco_metrics import coco_average_precision
-from ssd_keras.config import (
-    SSD300_COCO,
-    SSD300_VOC,
-    SSD512_COCO,
-    SSD512_VOC,
-    ExtraLayer,
-    FeatureMap,
-    SSDConfig,
-)
-from ssd_keras.default_boxes import default_boxes
-from ssd_keras.detections import DetectionDecoder
-from ssd_keras.losses import MultiBoxLoss
-from ssd_keras.matching import match
-from ssd_keras.metrics import voc_average_precision
-from ssd_keras.model import ssd_vgg16
-from ssd_keras.pipeline import eval_dataset, train_dataset
-from ssd_keras.predictions import split_predictions
-from ssd_keras.serving import export_saved_model
-from ssd_keras.tflite import export_tflite
-from ssd_keras.visualize import draw_detections
-from ssd_keras.weights import load_weights
+import importlib
+import itertools
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ssd_keras.version import __version__
+
+if TYPE_CHECKING:
+    from ssd_keras.augmentation.ops import augment
+    from ssd_keras.boxes import decode, encode, pairwise_iou
+    from ssd_keras.class_names import read_labels
+    from ssd_keras.config import (
+        SSD300_COCO,
+        SSD300_VOC,
+        SSD512_COCO,
+        SSD512_VOC,
+        ExtraLayer,
+        FeatureMap,
+        SSDConfig,
+    )
+    from ssd_keras.data.pipeline import eval_dataset, train_dataset
+    from ssd_keras.detections import DetectionDecoder
+    from ssd_keras.drawing import draw_detections
+    from ssd_keras.evaluation.coco import coco_average_precision
+    from ssd_keras.evaluation.voc import voc_average_precision
+    from ssd_keras.export.saved_model import export_saved_model
+    from ssd_keras.export.tflite.converter import export_tflite
+    from ssd_keras.inference.detector import load_detector
+    from ssd_keras.losses import MultiBoxLoss
+    from ssd_keras.matching import match
+    from ssd_keras.model import ssd_vgg16
+    from ssd_keras.predictions import split_predictions
+    from ssd_keras.tiling import default_boxes
+    from ssd_keras.training.callbacks import VOCEvaluation
+    from ssd_keras.training.optimizer import Adam, CaffeSGD, Schedule
+    from ssd_keras.weights.load import load_weights
 
 __all__ = [
     "SSD300_COCO",
     "SSD300_VOC",
     "SSD512_COCO",
     "SSD512_VOC",
+    "Adam",
+    "CaffeSGD",
     "DetectionDecoder",
     "ExtraLayer",
     "FeatureMap",
     "MultiBoxLoss",
     "SSDConfig",
+    "Schedule",
+    "VOCEvaluation",
+    "__version__",
     "augment",
     "coco_average_precision",
     "decode",
@@ -59,11 +75,68 @@ __all__ = [
     "eval_dataset",
     "export_saved_model",
     "export_tflite",
+    "load_detector",
     "load_weights",
     "match",
     "pairwise_iou",
+    "read_labels",
     "split_predictions",
     "ssd_vgg16",
     "train_dataset",
     "voc_average_precision",
 ]
+
+# Where each public name is; modules are loaded when a name is first used (PEP 562), so that
+# training and serving load neither the exporters nor pycocotools.
+_MODULES = {
+    "augmentation.ops": ("augment",),
+    "boxes": ("decode", "encode", "pairwise_iou"),
+    "class_names": ("read_labels",),
+    "config": (
+        *("SSD300_COCO", "SSD300_VOC", "SSD512_COCO", "SSD512_VOC"),
+        *("ExtraLayer", "FeatureMap", "SSDConfig"),
+    ),
+    "data.pipeline": ("eval_dataset", "train_dataset"),
+    "detections": ("DetectionDecoder",),
+    "drawing": ("draw_detections",),
+    "evaluation.coco": ("coco_average_precision",),
+    "evaluation.voc": ("voc_average_precision",),
+    "export.saved_model": ("export_saved_model",),
+    "export.tflite.converter": ("export_tflite",),
+    "inference.detector": ("load_detector",),
+    "losses": ("MultiBoxLoss",),
+    "matching": ("match",),
+    "model": ("ssd_vgg16",),
+    "predictions": ("split_predictions",),
+    "tiling": ("default_boxes",),
+    "training.callbacks": ("VOCEvaluation",),
+    "training.optimizer": ("Adam", "CaffeSGD", "Schedule"),
+    "weights.load": ("load_weights",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _is_command() -> bool:
+    """Whether this process is `ssd-keras ...` or `python -m ssd_keras ...`."""
+    words = sys.orig_argv
+    as_module = any(pair == ("-m", __name__) for pair in itertools.pairwise(words))
+    return as_module or os.path.basename(sys.argv[0]) in ("ssd-keras", "ssd-keras.exe")
+
+
+# `import ssd_keras` registers the Keras classes, so that `keras.saving.load_model` reads files of
+# this package. A command imports TensorFlow itself, after it has set the log level.
+if not _is_command():
+    for _module in ("detections", "losses", "model", "training.optimizer"):
+        importlib.import_module(f"{__name__}.{_module}")

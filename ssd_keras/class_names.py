@@ -1,6 +1,11 @@
 """The classes that released weights were trained on, and which of them are the same."""
 
+import collections
+import os
 from collections.abc import Iterable
+from pathlib import Path
+
+from ssd_keras.files import read_lines, shipped
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -21,6 +26,8 @@ COCO_CLASSES = (
     *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier"),
     "toothbrush",
 )
+
+LABEL_LISTS = ("voc", "coco", "ilsvrc_det")
 
 # COCO's own ids run from 1 to 90; these were dropped before its first release.
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -57,3 +64,32 @@ def is_unused(name: str) -> bool:
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """The same with each "N/A" numbered by its id, so that all names differ."""
     return tuple(f"N/A {i}" if name == "N/A" else name for i, name in enumerate(names, start=1))
+
+
+def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Reads class names, one a line: `name`, or `name in the annotations<TAB>name to show`.
+
+    Args:
+        path: The file; or "voc", "coco" or "ilsvrc_det", lists that come with the package.
+
+    Returns:
+        Name in the annotations -> name to show, in the order of the file.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is empty or a name occurs twice.
+    """
+    if path in LABEL_LISTS:
+        path = shipped("labels") / f"{path}.txt"
+    lines = [line.partition("\t") for line in read_lines(Path(path).expanduser())]
+    if not lines:
+        raise ValueError(f"{path} is empty: it must have one class name a line")
+    require_unique((name for name, _, _ in lines), path)
+    return {name: shown or name for name, _, shown in lines}
+
+
+def require_unique(names: Iterable[str], where: object) -> None:
+    """Raises ValueError naming the first class that occurs twice."""
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{where} has the class {name!r} twice; class names must be unique")

@@ -3,14 +3,17 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ssd_keras.boxes import decode
 from ssd_keras.config import SSDConfig
-from ssd_keras.default_boxes import default_boxes
 from ssd_keras.predictions import split_predictions
+from ssd_keras.tiling import default_boxes
 
 # Of the original's deploy network.
+Detections = dict[str, np.ndarray]  # "boxes" [N, 4] yxyx, "scores" [N], "classes" [N] from 1
+
 SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS = 0.01, 0.45, 200
 
 
@@ -63,7 +66,7 @@ class DetectionDecoder(keras.layers.Layer):
 
     def call(self, predictions: tf.Tensor) -> dict[str, tf.Tensor]:
         """Predictions to detections; see the class."""
-        boxes, scores = self.decode(predictions)
+        boxes, scores = self.candidates(predictions)
         # One box for all classes (q = 1), and no more kept in a class than in all: the same
         # detections as with larger caps, several times faster when many boxes pass the threshold.
         kept = tf.image.combined_non_max_suppression(
@@ -83,7 +86,7 @@ class DetectionDecoder(keras.layers.Layer):
             "num_detections": kept.valid_detections,
         }
 
-    def decode(self, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def candidates(self, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """All boxes and scores before suppression.
 
         Args:
@@ -121,3 +124,17 @@ class DetectionDecoder(keras.layers.Layer):
             "max_detections": self.max_detections,
             "name": self.name,
         }
+
+
+def unpad(outputs: dict[str, np.ndarray]) -> list[Detections]:
+    """Batched and padded detections to those of each image.
+
+    Args:
+        outputs: `boxes` [B, K, 4], `scores` and `classes` [B, K] and `num_detections` [B]; the
+            names may begin with `detection_`.
+    """
+    arrays = {name.removeprefix("detection_"): np.asarray(v) for name, v in outputs.items()}
+    return [
+        {name: arrays[name][i, : int(n)] for name in ("boxes", "scores", "classes")}
+        for i, n in enumerate(arrays["num_detections"])
+    ]

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files: atomic writes, text, and the folders that come with the package."""
 
 import contextlib
 import os
@@ -49,3 +49,30 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """Returns a text file's content; a mark of UTF-8 at its start is no part of it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Returns the lines of a text file without surrounding space, and without empty ones."""
+    lines = (line.strip() for line in read_text(path).splitlines())
+    return [line for line in lines if line]
+
+
+def shipped(name: str) -> Path:
+    """A folder that comes with the package: "labels" or "serving".
+
+    A wheel has a copy of it inside the package; in a checkout it is the original.
+    """
+    package = Path(__file__).parent
+    installed = package / "shipped" / name
+    original = package.parent / {"labels": "data/labels", "serving": "export/serving"}[name]
+    return installed if installed.is_dir() else original

@@ -35,7 +35,7 @@ def initial_weights(model: keras.Model, loaded: Collection[str] = ()) -> dict[st
         Arrays by "<layer>/<variable>". They do not depend on what the layers hold now, and are the
         same at each call: a Keras initializer keeps its seed.
     """
-    num_classes = model.get_layer("predictions").num_classes
+    num_classes = model.num_classes
     gain, fc6_gain = 1.0, 1.0
     if "conv1_1" in loaded:
         gain, fc6_gain = math.sqrt(2), math.sqrt(2) * _POOL5_SCALE
@@ -58,3 +58,12 @@ def initial_weights(model: keras.Model, loaded: Collection[str] = ()) -> dict[st
                 bias[:: 1 + num_classes] = math.log(3 * num_classes)
         arrays |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
     return arrays
+
+
+def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """All weights of a model of `ssd_vgg16` by "<layer>/<variable>"."""
+    return {
+        f"{layer.name}/{variable.name}": variable
+        for layer in model.layers
+        for variable in layer.weights
+    }

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from ssd_keras.boxes import cyxhw_to_yxyx, encode
 from ssd_keras.config import SSDConfig
-from ssd_keras.default_boxes import default_boxes
 from ssd_keras.matching import match
 from ssd_keras.predictions import split_predictions
+from ssd_keras.tiling import default_boxes
 
 _SLACK = 1e-3  # by which ground truth may be outside of the image, for rounding
 

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 
 from ssd_keras.config import SSDConfig
-from ssd_keras.initialization import initial_weights
+from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.predictions import Predictions
 from ssd_keras.vgg16 import VGG_BLOCKS
-from ssd_keras.weights import load_weights, named_variables
+from ssd_keras.weights.load import load_weights
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
@@ -35,6 +35,23 @@ class SSD(keras.Model):
                 self.dtype_policy: Any = layer.dtype_policy
 
     @property
+    def ssd_config(self) -> SSDConfig:
+        """Input size, feature maps and tiling of the model."""
+        config: SSDConfig = self.get_layer("predictions").ssd_config
+        return config
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes without background."""
+        return int(self.get_layer("predictions").num_classes)
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the C classes; `labels[0]` is class 1. None if the model has none."""
+        labels: tuple[str, ...] | None = self.get_layer("predictions").labels
+        return labels
+
+    @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The compiled metrics and the components of a `MultiBoxLoss`."""
         loss = getattr(self, "loss", None)
@@ -46,13 +63,13 @@ def ssd_vgg16(
     num_classes: int,
     *,
     weights: str | os.PathLike[str] | None = None,
-    weights_source: str | None = None,
-    source_labels: Sequence[str] | None = None,
-    source_config: SSDConfig | None = None,
+    weights_project: str | None = None,
+    weights_labels: Sequence[str] | None = None,
+    weights_config: SSDConfig | None = None,
     width: float = 1.0,
     labels: tuple[str, ...] | list[str] | None = None,
     name: str = "ssd_vgg16",
-) -> keras.Model:
+) -> SSD:
     """Builds SSD300 or SSD512 on VGG16.
 
     Args:
@@ -61,9 +78,9 @@ def ssd_vgg16(
         weights: None (random), "imagenet" (keras.applications' VGG16, downloaded; its fc1 and fc2
             subsampled to fc6 and fc7) or a local file of a VGG16 or a whole SSD: see
             `load_weights`. Classes are then taken by `labels`.
-        weights_source: The project whose file it is; found out by default.
-        source_labels: Class names of the file; see `load_weights`.
-        source_config: Tiling of the file; see `load_weights`.
+        weights_project: The project whose file it is; found out by default.
+        weights_labels: Class names of the file; see `load_weights`.
+        weights_config: Tiling of the file; see `load_weights`.
         width: Factor on the filters of every layer but the heads, rounded to multiples of 8; 1 is
             the paper's network.
         labels: Names of the C classes; kept in the model and its files.
@@ -119,9 +136,9 @@ def ssd_vgg16(
         load_weights(
             model,
             weights,
-            weights_source,
-            source_labels=source_labels,
-            source_config=source_config,
+            weights_project=weights_project,
+            weights_labels=weights_labels,
+            weights_config=weights_config,
         )
     return model
 

@@ -1,27 +1,12 @@
 """Small data sets in the forms that people have them, for the tests of the sources."""
 
-import contextlib
-import importlib.util
 import io
 import json
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
-from ssd_keras.records import Sample
-
-
-@contextlib.contextmanager
-def loaded_script(path):
-    """A command outside of the package as a module; its flags are gone afterwards."""
-    before = set(flags.FLAGS)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
+from ssd_keras.data.records import Sample
 
 
 def encoded(size=(40, 20), image_format="JPEG", **options):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras.augment import (
+from ssd_keras.augmentation.ops import (
     augment,
     decide,
     drawn,

@@ -1,10 +1,10 @@
 """Weights files as the projects would have written them, for a narrow model."""
 
 import numpy as np
-import reference_peer as peer
 
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.vgg16 import CONVOLUTIONS
+from tests.reference import projects as peer
 
 WIDTH = 1 / 8
 
@@ -16,7 +16,7 @@ def narrow(config, num_classes, labels=None):
 def random_layers(model, size, outputs, seed=0):
     """(kernel OIHW, bias) of every layer in the order of `layer_names`, and the scale."""
     rng = np.random.default_rng(seed)
-    maps = [m.name for m in model.get_layer("predictions").ssd_config.feature_maps]
+    maps = [m.name for m in model.ssd_config.feature_maps]
     extras = [f"{name[:-1]}{i}" for name in maps[2:] for i in (1, 2)]
     groups = []
     for names, outs in (

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from ssd_keras.boxes import encode
 from ssd_keras.config import SSD300_VOC
-from ssd_keras.default_boxes import default_boxes
 from ssd_keras.detections import DetectionDecoder
+from ssd_keras.tiling import default_boxes
 
 BOXES = default_boxes(SSD300_VOC)
 

@@ -8,7 +8,7 @@ from ssd_keras.config import SSD300_VOC
 from ssd_keras.initialization import initial_weights
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.predictions import split_predictions
-from ssd_keras.weights import load_weights
+from ssd_keras.weights.load import load_weights
 from tests.tiny import TINY
 
 

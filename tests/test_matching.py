@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from ssd_keras.boxes import cyxhw_to_yxyx, pairwise_iou
 from ssd_keras.config import SSD300_VOC
-from ssd_keras.default_boxes import default_boxes
 from ssd_keras.matching import match
-from tests import reference
+from ssd_keras.tiling import default_boxes
+from tests.reference import core as reference
 
 # Four default boxes in a row, each a quarter wide and 1 high.
 ROW = np.array([[0.5, 0.125 + 0.25 * i, 1.0, 0.25] for i in range(4)], np.float32)

@@ -11,8 +11,8 @@ from ssd_keras.config import SSD300_COCO, SSD300_VOC, SSD512_VOC
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import ssd_vgg16
-from ssd_keras.optimizer import CaffeSGD
 from ssd_keras.predictions import Predictions, split_predictions
+from ssd_keras.training.optimizer import CaffeSGD
 from tests.tiny import TINY
 
 NARROW = 1 / 16

@@ -11,12 +11,14 @@ import itertools
 from pathlib import Path
 
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from ssd_keras.commands import command_with_inputs
+from ssd_keras.commands.common import run_script
 from ssd_keras.files import atomic
-from ssd_keras.images import decode
+from ssd_keras.images import decode_image
+
+WORDS = "pictures"
 
 _MODEL = flags.DEFINE_string("model", None, "A SavedModel of this package.", required=True)
 _NAME = flags.DEFINE_string("name", "ssd", "The model's name in models.config.")
@@ -49,20 +51,19 @@ def warmup_records(
     return logs
 
 
-@command_with_inputs
-def main(argv: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Writes the records beside the model's other files."""
     model = Path(_MODEL.value)
     if not (model / "saved_model.pb").is_file():
         raise FileNotFoundError(f"--model (={model}) must be a folder with a saved_model.pb")
-    if not argv[1:]:
+    if not words:
         raise ValueError("name at least one picture: the requests are made of them")
     if not all(size.isdigit() and int(size) for size in _SIZES.value):
         raise ValueError(f"--batch_sizes (={_SIZES.value}) must be whole numbers from 1 on")
-    pictures = [Path(name).read_bytes() for name in argv[1:]]
-    for name, picture in zip(argv[1:], pictures, strict=True):
+    pictures = [Path(name).read_bytes() for name in words]
+    for name, picture in zip(words, pictures, strict=True):
         try:
-            decode(picture)
+            decode_image(picture)
         except tf.errors.InvalidArgumentError:
             raise ValueError(f"{name} is not a JPEG, PNG, BMP or GIF image") from None
     logs = warmup_records(pictures, [int(size) for size in _SIZES.value], _NAME.value)
@@ -75,4 +76,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_script()

@@ -15,16 +15,18 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 from serve import FOLDER, server
 
-from ssd_keras.commands import command_with_inputs
-from ssd_keras.images import to_rgb
-from ssd_keras.pipeline import warp
-from ssd_keras.tflite_runtime import TFLiteDetector
+from ssd_keras.commands.common import run_script
+from ssd_keras.export.tflite.interpreter import TFLiteDetector
+from ssd_keras.images import to_rgb, warp
+
+WORDS = "pictures"
 
 _MODEL = flags.DEFINE_string("model", None, "A TFLite file of kind detections.", required=True)
 _CHROMIUM = flags.DEFINE_string("chromium", "/usr/bin/chromium", "The browser.")
@@ -46,7 +48,7 @@ EIGHT_BITS = Tolerance(least=0.5, edges=0.1, score=1.0, share=0.1)
 
 
 def compare(
-    page: list[dict], labels: list[str], expected: dict[str, np.ndarray], least: float
+    page: list[dict[str, Any]], labels: list[str], expected: dict[str, np.ndarray], least: float
 ) -> np.ndarray:
     """What is the nearest to each detection of the interpreter, and to each of the page?
 
@@ -85,7 +87,7 @@ def compare(
     return np.array(rows).reshape(-1, 2)
 
 
-def browse(model: Path, pictures: list[Path]) -> dict:
+def browse(model: Path, pictures: list[Path]) -> dict[str, Any]:
     """What check.mjs prints."""
     with server(model, 0) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -98,10 +100,9 @@ def browse(model: Path, pictures: list[Path]) -> dict:
     return json.loads(done.stdout)
 
 
-@command_with_inputs
-def main(argv: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Compares, and prints a table."""
-    paths = [Path(name) for name in argv[1:]]
+    paths = [Path(name) for name in words]
     if not paths:
         raise ValueError("name at least one picture")
     detector = TFLiteDetector(_MODEL.value)
@@ -138,4 +139,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_script()

@@ -7,6 +7,7 @@ import argparse
 import functools
 import http.server
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent
 
@@ -14,25 +15,25 @@ FOLDER = Path(__file__).parent
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files of this folder, and the detector wherever it is."""
 
-    def __init__(self, model, *args):
+    def __init__(self, model: Path, *args: Any) -> None:
         self.model = model
         super().__init__(*args, directory=str(FOLDER))
 
-    def guess_type(self, path):
+    def guess_type(self, path: Any) -> str:
         """The content types that browsers insist on, whatever this machine's own table says."""
         types = {".js": "text/javascript", ".wasm": "application/wasm"}
         return types.get(Path(path).suffix) or super().guess_type(path)
 
-    def translate_path(self, path):
+    def translate_path(self, path: str) -> str:
         """Where a file is."""
         if path.split("?")[0] == "/detector.tflite":
             return str(self.model)
         return super().translate_path(path)
 
-    def log_message(self, *args):
+    def log_message(self, *args: Any) -> None:
         """Keeps quiet."""
 
-    def end_headers(self):
+    def end_headers(self) -> None:
         """Adds what isolates the page from other sites, which threads ask for."""
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")

@@ -1,0 +1,1 @@
+"""Thin commands: flags, one call into the library, one result line."""

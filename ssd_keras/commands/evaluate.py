@@ -1,0 +1,71 @@
+"""Measures the average precision of a detector on a record set.
+
+    ssd-keras evaluate --model runs/voc/best.keras --records records/voc07test
+
+Prints AP of each class and the mean, and images per second from encoded images to detections.
+--out writes the same as JSON. With --metric coco the numbers are those of COCO's own code; give
+--annotations to have crowd regions and mask areas honoured. --results writes the detections in
+the format of COCO's results files.
+"""
+
+import itertools
+import json
+
+from absl import flags
+
+from ssd_keras.data.card import read_card
+from ssd_keras.data.records import read_samples
+from ssd_keras.evaluation.coco import COCOResult, coco_average_precision, coco_results
+from ssd_keras.evaluation.voc import VOCResult, voc_average_precision
+from ssd_keras.files import atomic
+from ssd_keras.inference.detector import load_detector
+from ssd_keras.inference.record_sets import detect_records
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "A .keras file, a SavedModel or a .tflite file.", required=True
+)
+_RECORDS = flags.DEFINE_string("records", None, "Folder of the record set.", required=True)
+_METRIC = flags.DEFINE_enum("metric", "voc", ["voc", "coco"], "Which average precision.")
+_IOU = flags.DEFINE_float("iou_threshold", 0.5, "Least IoU of a true positive (voc).")
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances_*.json (coco).")
+_OUT = flags.DEFINE_string("out", None, "JSON file to write the numbers to.")
+_RESULTS = flags.DEFINE_string("results", None, "JSON file to write the detections to, as COCO's.")
+_PLOT = flags.DEFINE_string("plot", None, "Picture to draw precision over recall in (voc).")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at once.")
+
+
+def main(words: list[str]) -> None:
+    """Detects, measures and reports."""
+    for flag, metric in ((_PLOT, "voc"), (_IOU, "voc"), (_ANNOTATIONS, "coco")):
+        if flag.present and _METRIC.value != metric:
+            raise ValueError(f"--{flag.name} (={flag.value}) needs --metric {metric}")
+    card = read_card(_RECORDS.value)
+    detector = load_detector(_MODEL.value)
+    for sample in itertools.islice(read_samples(_RECORDS.value), 1):
+        detector.detect([sample.image])  # builds the graph, before the clock runs
+    detections, samples, seconds = detect_records(detector, _RECORDS.value, _BATCH_SIZE.value)
+    result: VOCResult | COCOResult
+    if _METRIC.value == "coco":
+        result = coco_average_precision(
+            detections,
+            samples,
+            card.labels,
+            annotations=_ANNOTATIONS.value,
+            category_ids=card.category_ids,
+        )
+    else:
+        result = voc_average_precision(detections, samples, card.labels, iou_threshold=_IOU.value)
+        if _PLOT.value:
+            from ssd_keras.evaluation.plots import plot_precision_recall
+
+            plot_precision_recall(result, _PLOT.value)
+    speed = len(samples) / seconds
+    print(f"{result}\n{len(samples)} images, {speed:.1f} images/s")
+    if _RESULTS.value:
+        ids = card.category_ids or range(1, 1 + len(card.labels))
+        with atomic(_RESULTS.value) as path:
+            path.write_text(json.dumps(coco_results(detections, samples, ids, _ANNOTATIONS.value)))
+    if _OUT.value:
+        report = {"model": _MODEL.value, "records": _RECORDS.value, "images_per_second": speed}
+        with atomic(_OUT.value) as path:
+            path.write_text(json.dumps(report | result.to_dict(), indent=1, ensure_ascii=False))

@@ -1,0 +1,56 @@
+r"""Writes a data set as records: sharded tf.train.Examples and a data card.
+
+    ssd-keras prepare --source=voc --path=VOCdevkit --splits=2007:trainval+2012:trainval \
+        --labels=voc --out=records/voc0712
+
+data/README.md of the repository has the command for every source.
+"""
+
+import pathlib
+
+from absl import flags
+
+from ssd_keras.data.prepare import OPTIONS, card_summary, open_source, prepare_records
+
+_SOURCE = flags.DEFINE_enum("source", None, list(OPTIONS), "Kind of data set.", required=True)
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for the records; it must not hold anything else.", required=True
+)
+flags.DEFINE_string("path", None, "Folder of the data set (tfds: the data_dir).")
+flags.DEFINE_string(
+    "splits",
+    "",
+    "Splits to read: 2007:trainval+2012:trainval (voc), train2017 (coco), train (yolo).",
+)
+flags.DEFINE_string(
+    "labels",
+    None,
+    "File with one class name a line, in order of the label ids; or voc, coco, ilsvrc_det.",
+)
+flags.DEFINE_string("name", None, "tfds: name of the data set, such as voc/2007.")
+flags.DEFINE_integer("num_images", 1500, "shapes: number of images to draw.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "shapes: another seed gives another split.", lower_bound=0)
+_SHARDS = flags.DEFINE_integer("shards", 8, "Number of record files.", lower_bound=1)
+
+
+def interrupted() -> str:
+    """What is left after Ctrl-C."""
+    return f"the records in {_OUT.value} are incomplete; the same command replaces them"
+
+
+def main(words: list[str]) -> None:
+    """Reads the data set, writes the records and prints what they hold."""
+    del words
+    options = {name for names in OPTIONS.values() for name in names}
+    for name in sorted(options - OPTIONS[_SOURCE.value].keys()):
+        if not flags.FLAGS[name].using_default_value:
+            raise ValueError(f"--{name} is not used by --source={_SOURCE.value}")
+    source = open_source(_SOURCE.value, **{name: flags.FLAGS[name].value for name in options})
+    out = pathlib.Path(_OUT.value).expanduser()
+    card = prepare_records(source, out, _SHARDS.value)
+    print(card_summary(card))
+    print(
+        f"{out}: {card.num_images} images, {card.num_objects} objects "
+        f"({card.num_difficult} difficult, at most {card.max_objects} in an image), "
+        f"{len(card.labels)} classes, {len(card.shards)} shards"
+    )

@@ -1,0 +1,28 @@
+"""Copies the serving recipes into a folder.
+
+    ssd-keras serving-files --out=serving
+
+README.md in the folder explains them: TensorFlow Serving (REST and gRPC clients, batching,
+warm-up), a page that detects in the browser, and LiteRT and MediaPipe examples for devices.
+"""
+
+import shutil
+from pathlib import Path
+
+from absl import flags
+
+from ssd_keras.files import atomic, shipped
+
+_OUT = flags.DEFINE_string("out", None, "Folder to make.", required=True)
+
+
+def main(words: list[str]) -> None:
+    """Copies the files."""
+    del words
+    out = Path(_OUT.value)
+    if out.exists():
+        raise ValueError(f"out (={out}) exists already: name another folder")
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+    with atomic(out) as temporary:
+        shutil.copytree(shipped("serving"), temporary, ignore=ignored)
+    print(f"{out}: start with {out / 'README.md'}")

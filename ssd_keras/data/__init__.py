@@ -1,0 +1,1 @@
+"""From data sets to records, and from records to batches."""

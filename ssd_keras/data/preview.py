@@ -1,0 +1,117 @@
+"""Pictures of what the network is fed: augmented samples, ground truth, matched default boxes."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageDraw
+
+from ssd_keras.augmentation.crop import MIN_IOU
+from ssd_keras.augmentation.ops import Op
+from ssd_keras.augmentation.resampling import INTERPOLATIONS
+from ssd_keras.boxes import cyxhw_to_yxyx
+from ssd_keras.config import SSDConfig
+from ssd_keras.data.card import read_card
+from ssd_keras.data.pipeline import endless_records, training_sample
+from ssd_keras.data.records import parse_example
+from ssd_keras.drawing import class_colour, contact_sheet, draw_detections
+from ssd_keras.matching import match
+from ssd_keras.tiling import default_boxes
+
+
+def fed_samples(
+    records: list[str],
+    config: SSDConfig,
+    ops: tuple[Op, ...],
+    *,
+    seed: int = 0,
+    first: int = 0,
+    use_difficult: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """The samples of a run from its image `first` on: as of `augment`, in NumPy, with "height"."""
+    cards = [read_card(directory) for directory in records]
+    positions = endless_records(records, cards, seed, skipped=first)
+
+    def make(record: tf.Tensor, position: tf.Tensor) -> dict[str, Any]:
+        sample = training_sample(record, position, config, seed, ops)
+        return sample | {"height": parse_example(record)["height"]}
+
+    for sample in positions.map(make).as_numpy_iterator():
+        keep = ~sample["difficult"] | use_difficult
+        yield sample | {name: sample[name][keep] for name in ("boxes", "labels", "difficult")}
+
+
+def describe(params: dict[str, Any], height: int) -> str:
+    """The drawn parameters in a few lines; `height` is the image's own, pixels."""
+    lines = [f"expand {params['canvas'][0] / height:.2f}"]
+    names = ("whole image", *(f"IoU {least} or more" for least in MIN_IOU[:-1]), "anywhere")
+    lines.append(f"crop {names[params['sampler']]}")
+    mirror = ", mirrored" if params["mirror"] else ""
+    lines.append(INTERPOLATIONS[params["interpolation"]] + mirror)
+    d = params.get("distortion")
+    if d is not None:
+        amounts = (
+            f"brightness {d.brightness:+.0f}",
+            f"contrast x{d.contrast:.2f}",
+            f"saturation x{d.saturation:.2f}",
+            f"hue {2 * d.hue:+.0f} degrees",
+        )
+        order = (0, 1, 2, 3) if d.contrast_first else (0, 2, 3, 1)
+        lines += [amounts[k] for k in order if d.applied[k]]
+    return "\n".join(lines)
+
+
+def draw_sample(sample: dict[str, Any], config: SSDConfig, labels: tuple[str, ...]) -> Image.Image:
+    """One cell of the sheet, from one of `fed_samples`."""
+    boxes, classes = sample["boxes"], sample["labels"]
+    truth = np.concatenate([boxes, classes[:, None]], axis=1, dtype=np.float32)
+    defaults = default_boxes(config)
+    matched = match(truth[None], defaults)[0].numpy()
+    picture = Image.fromarray(sample["image"].astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    corners = cyxhw_to_yxyx(tf.constant(defaults)).numpy() * config.image_size
+    for k in np.flatnonzero(matched >= 0):
+        ymin, xmin, ymax, xmax = corners[k].tolist()
+        draw.rectangle((xmin, ymin, xmax, ymax), outline=class_colour(int(classes[matched[k]])))
+    picture = draw_detections(picture, boxes, classes, labels)
+    text = f"{describe(sample['params'], sample['height'])}\n{np.sum(matched >= 0)} matched"
+    ImageDraw.Draw(picture).multiline_text(  # below, as tags of classes are above
+        (4, picture.height - 4),
+        text,
+        fill="white",
+        anchor="ld",
+        stroke_width=2,
+        stroke_fill="black",
+    )
+    return picture
+
+
+def preview_sheet(
+    records: list[str],
+    config: SSDConfig,
+    ops: tuple[Op, ...],
+    *,
+    images: int,
+    columns: int,
+    seed: int = 0,
+    first: int = 0,
+    use_difficult: bool = True,
+) -> Image.Image:
+    """A contact sheet of the samples of a training run.
+
+    Args:
+        records: Record sets of the run.
+        config: The config of the run.
+        ops: The augmentation of the run.
+        images: Number of samples.
+        columns: Samples in a row.
+        seed: The seed of the run.
+        first: Index of the first sample in the run.
+        use_difficult: Whether difficult objects are ground truth.
+    """
+    labels = read_card(records[0]).labels
+    fed = fed_samples(records, config, ops, seed=seed, first=first, use_difficult=use_difficult)
+    cells = [draw_sample(sample, config, labels) for sample in itertools.islice(fed, images)]
+    return contact_sheet(cells, columns=columns, cell=config.image_size)

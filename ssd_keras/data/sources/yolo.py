@@ -1,0 +1,161 @@
+"""Folders in YOLO's form: images, and a text file an image with `class x y width height`."""
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from ssd_keras.class_names import read_labels, require_unique
+from ssd_keras.data.card import Notes
+from ssd_keras.data.image_files import load_image
+from ssd_keras.data.records import Sample
+from ssd_keras.data.sources.source import Object, Source, make_sample, mix
+from ssd_keras.files import read_lines, read_text
+from ssd_keras.images import SUFFIXES
+
+_BOX_COLUMNS = 5  # class x y width height
+
+
+def open_yolo(
+    path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None
+) -> Source:
+    """Opens a YOLO folder.
+
+    An image without a text file has no objects. Images are turned by their EXIF orientation, as
+    YOLO's own loaders do.
+
+    Args:
+        path: The folder.
+        split: Such as "train": the folders images/train and labels/train, or train/images and
+            train/labels. Empty: images and labels.
+        labels: Class names in the order of the class numbers; by default those of classes.txt
+            or of data.yaml.
+
+    Raises:
+        FileNotFoundError: If the image or label folder or the class names are missing.
+        ValueError: If data.yaml has no names, or one twice, or key points. While samples are read:
+            if a line of a text file is neither a box nor a polygon, or its class number is not
+            below the number of names.
+    """
+    root = pathlib.Path(path)
+    layouts = [
+        (root / "images" / split, root / "labels" / split),
+        (root / split / "images", root / split / "labels"),
+    ]
+    for image_folder, label_folder in layouts:
+        if image_folder.is_dir() and label_folder.is_dir():
+            break
+    else:
+        hint = f"{root} is not a YOLO folder"
+        if not split and any(p.is_dir() for p in (root / "images/train", root / "train/images")):
+            hint = "give a split, such as --splits=train"
+        elif "+" in split:
+            hint = "prepare one split at a time and train on both record sets, --records=a,b"
+        raise FileNotFoundError(f"{layouts[0][0]} or {layouts[0][1]} is missing: {hint}")
+    found = (p for p in image_folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    paths = mix(found, lambda p: p.relative_to(image_folder).as_posix())
+    names = tuple((labels or _class_names(root, label_folder)).values())
+    data_yaml = root / "data.yaml"
+    # Whatever else it holds: with `labels` it need not even be YAML.
+    if data_yaml.is_file() and re.search(rb"(?m)^kpt_shape\s*:", data_yaml.read_bytes()):
+        raise ValueError(f"{data_yaml} has kpt_shape: labels with key points are not read")
+    notes = Notes()
+    ids = {_image_id(path, image_folder) for path in paths}
+    ids_of_texts = {_image_id(text, label_folder) for text in label_folder.rglob("*.txt")}
+    for lonely in sorted(ids_of_texts - ids - {"classes"}):
+        notes.skipped["label file without image"].append(lonely)
+    return Source(
+        description=f"YOLO {root.name} {split}".strip(),
+        labels=names,
+        num_images=len(paths),
+        samples=_samples(image_folder, label_folder, paths, len(names), notes),
+        notes=notes,
+    )
+
+
+def _samples(
+    image_folder: pathlib.Path,
+    label_folder: pathlib.Path,
+    paths: list[pathlib.Path],
+    num_classes: int,
+    notes: Notes,
+) -> Iterator[Sample]:
+    for path in paths:
+        image_id = _image_id(path, image_folder)
+        image = load_image(path.read_bytes(), image_id, notes, upright=True)
+        if image is None:
+            continue
+        text = label_folder / f"{image_id}.txt"
+        lines = read_lines(text) if text.is_file() else []
+        objects = [
+            _object(line, num_classes, f"line {k} of {text}")
+            for k, line in enumerate(lines, start=1)
+        ]
+        if any(len(line.split()) > _BOX_COLUMNS for line in lines):
+            notes.adjusted["polygons read as their boxes"].append(image_id)
+        yield make_sample(image, image_id, objects, notes, size=(1, 1))
+
+
+def _image_id(path: pathlib.Path, folder: pathlib.Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _object(line: str, num_classes: int, where: str) -> Object:
+    """Parses `class x y width height`, or `class x y x y x y ...`, a polygon, for its box.
+
+    Classes count from 0; everything else is normalised, x and y of a box are its centre. Polygons
+    stand in COCO's labels of Ultralytics, whose training for detection takes their boxes too.
+    """
+    try:
+        number, *numbers = map(float, line.split())
+    except ValueError:
+        numbers = []
+    if len(numbers) == 4:
+        x, y, width, height = numbers
+        box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+    elif len(numbers) >= 6 and len(numbers) % 2 == 0 and all(-0.1 <= v <= 1.1 for v in numbers):
+        xs, ys = numbers[::2], numbers[1::2]
+        box = (min(ys), min(xs), max(ys), max(xs))
+    else:
+        raise ValueError(f"{where} is {line[:80]!r}, not `class x y width height` or a polygon")
+    if number not in range(num_classes):
+        raise ValueError(
+            f"{where} has class number {number:g}, but there are {num_classes} class names: "
+            "add it to classes.txt or data.yaml, or correct the annotation"
+        )
+    return Object(box, int(number) + 1)
+
+
+def _class_names(root: pathlib.Path, label_folder: pathlib.Path) -> dict[str, str]:
+    for path in (root / "classes.txt", label_folder / "classes.txt"):
+        if path.is_file():
+            return read_labels(path)
+    if not (root / "data.yaml").is_file():
+        raise FileNotFoundError(
+            f"{root / 'classes.txt'} is missing, and so is data.yaml: write one class name a line"
+        )
+    return {name: name for name in _yaml_names(root / "data.yaml")}
+
+
+def _yaml_names(path: pathlib.Path) -> list[str]:
+    """The `names` of a data.yaml: a list, or a dictionary with the keys 0, 1, 2, ..."""
+    try:
+        # This loader makes nothing but text of scalars: the class "no" is not False.
+        content = yaml.load(read_text(path), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict):
+        numbers = [str(k) for k in range(len(names))]
+        if set(names) != set(numbers):
+            raise ValueError(
+                f"{path} has `names` with the keys {', '.join(names)}: they must be the class "
+                "numbers, from 0 on without a gap"
+            )
+        names = [names[number] for number in numbers]
+    usable = isinstance(names, list) and all(name and isinstance(name, str) for name in names)
+    if not names or not usable:
+        raise ValueError(f"{path} has no list `names`: write one class name a line to classes.txt")
+    require_unique(names, path)
+    return names

@@ -1,0 +1,1 @@
+"""Average precision of VOC and COCO, and verification of exported files."""

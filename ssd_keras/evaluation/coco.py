@@ -1,0 +1,240 @@
+"""COCO average precision, by COCO's own code (pycocotools)."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssd_keras.data.records import Sample
+from ssd_keras.detections import Detections
+from ssd_keras.evaluation.inputs import checked, mean_of_defined, none_if_nan, pixel_boxes
+
+COCO_STATISTICS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class COCOResult:
+    """COCO's twelve numbers, and AP of each class.
+
+    Attributes:
+        statistics: By the names in `COCO_STATISTICS`; NaN where no object counts.
+        classes: Label -> AP over IoU 0.50:0.95; NaN if there are no objects.
+        num_images: Images evaluated.
+    """
+
+    statistics: dict[str, float]
+    classes: dict[str, float]
+    num_images: int
+
+    def __str__(self) -> str:
+        rows = [*self.classes.items(), *self.statistics.items()]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}}  {value:7.4f}" for name, value in rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; an undefined number is None."""
+        return {
+            "metric": "coco",
+            "num_images": self.num_images,
+            "statistics": {name: none_if_nan(v) for name, v in self.statistics.items()},
+            "classes": {label: none_if_nan(v) for label, v in self.classes.items()},
+        }
+
+
+def coco_average_precision(
+    detections: Sequence[Detections],
+    ground_truth: Sequence[Sample],
+    labels: Sequence[str],
+    *,
+    annotations: str | os.PathLike[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+) -> COCOResult:
+    """COCO's twelve numbers, computed by pycocotools.
+
+    The ground truth is that of the samples; a difficult object then counts as a crowd region and an
+    object's area is its box's. With `annotations` it is read from that file, and crowds and
+    mask areas are honoured; the samples only give the images' ids and sizes.
+
+    Args:
+        detections: One dict an image, see `metrics`.
+        ground_truth: One sample an image, in the same order.
+        labels: Class names; `labels[0]` is label id 1.
+        annotations: A COCO `instances_*.json`.
+        category_ids: The file's category id of each label; needed with `annotations`.
+
+    Returns:
+        The numbers, with AP of each class.
+
+    Raises:
+        ValueError: If the lists differ in length, a label id is out of range, a score is NaN,
+            `category_ids` is missing or too short, or an image is not in the file.
+    """
+    detections = checked(detections, ground_truth, len(labels))
+    if annotations is None:
+        category_ids = range(1, len(labels) + 1)
+        image_ids = list(range(1, len(ground_truth) + 1))
+        dataset = _coco_dataset(ground_truth, category_ids)
+    elif category_ids is None or len(category_ids) != len(labels):
+        raise ValueError(
+            f"`category_ids` (={category_ids}) must give the id in {annotations} of each of the "
+            f"{len(labels)} labels."
+        )
+    else:
+        dataset = _read_annotations(annotations)
+        image_ids = _ids_in_file(ground_truth, dataset, annotations)
+    found = _results(detections, ground_truth, category_ids, image_ids)
+    statistics, precision = _run_coco(dataset, found, image_ids, category_ids)
+    return COCOResult(
+        statistics,
+        {label: precision[k] for label, k in zip(labels, category_ids, strict=True)},
+        len(ground_truth),
+    )
+
+
+def coco_results(
+    detections: Sequence[Detections],
+    ground_truth: Sequence[Sample],
+    category_ids: Sequence[int],
+    annotations: str | os.PathLike[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Detections in the format of COCO's results files.
+
+    Args:
+        detections: One dict an image, see `metrics`.
+        ground_truth: One sample an image, in the same order; only ids and sizes matter.
+        category_ids: COCO's id of each label.
+        annotations: The file to take image ids from; by default they are the samples' own, as
+            numbers where they are such.
+
+    Returns:
+        `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) and `score` of each.
+
+    Raises:
+        ValueError: If an image is not in the file.
+    """
+    ids: list[Any] = [int(t.image_id) if t.image_id.isdigit() else t.image_id for t in ground_truth]
+    if annotations is not None:
+        ids = _ids_in_file(ground_truth, _read_annotations(annotations), annotations)
+    return _results(detections, ground_truth, category_ids, ids)
+
+
+def _read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A COCO file with what pycocotools needs of each annotation and not every tool writes."""
+    with open(path, encoding="utf-8") as file:
+        dataset: dict[str, Any] = json.load(file)
+    boxed = [a for a in dataset.get("annotations", []) if len(a.get("bbox") or ()) == 4]
+    for number, annotation in enumerate(boxed, start=1):
+        annotation["id"] = number  # to pycocotools an object of id 0 is not there
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    return {**dataset, "annotations": boxed}
+
+
+def _results(
+    detections: Sequence[Detections],
+    ground_truth: Sequence[Sample],
+    category_ids: Sequence[int],
+    image_ids: Sequence[Any],
+) -> list[dict[str, Any]]:
+    return [
+        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
+        for image_id, truth, image in zip(image_ids, ground_truth, detections, strict=True)
+        for box, label, score in zip(
+            _pixel_xywh(image["boxes"], truth),
+            np.asarray(image["classes"], int).tolist(),
+            np.asarray(image["scores"], float).tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _run_coco(
+    dataset: dict[str, Any],
+    found: list[dict[str, Any]],
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+) -> tuple[dict[str, float], dict[int, float]]:
+    """The twelve numbers, and AP by category id."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    # What `COCO.loadRes` adds to each detection; that method fails when there are none.
+    for number, item in enumerate(found, start=1):
+        item.update(id=number, area=item["bbox"][2] * item["bbox"][3], iscrowd=0)
+    truth, results = COCO(), COCO()
+    truth.dataset = dataset
+    results.dataset = {**dataset, "annotations": found}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth.createIndex()
+        results.createIndex()
+        evaluation = COCOeval(truth, results, "bbox")
+        evaluation.params.imgIds = list(image_ids)
+        evaluation.params.catIds = list(category_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    # [10 IoUs, 101 recalls, C, sizes, detections]: all sizes, 100 detections; -1 is undefined.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    precision = np.where(precision < 0, math.nan, precision)
+    statistics = [math.nan if value < 0 else float(value) for value in evaluation.stats]
+    return (
+        dict(zip(COCO_STATISTICS, statistics, strict=True)),
+        # `evaluate` has put the categories in rising order.
+        {k: mean_of_defined(precision[..., n]) for n, k in enumerate(sorted(category_ids))},
+    )
+
+
+def _coco_dataset(ground_truth: Sequence[Sample], category_ids: Sequence[int]) -> dict[str, Any]:
+    """The samples in COCO's form; images are numbered from 1."""
+    annotations = [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label - 1],
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": int(difficult),
+        }
+        for image_id, truth in enumerate(ground_truth, start=1)
+        for box, label, difficult in zip(
+            _pixel_xywh(truth.boxes, truth), truth.labels, truth.difficult, strict=True
+        )
+    ]
+    return {
+        "images": [{"id": image_id} for image_id in range(1, len(ground_truth) + 1)],
+        "categories": [{"id": k} for k in category_ids],
+        "annotations": [{"id": n, **a} for n, a in enumerate(annotations, start=1)],
+    }
+
+
+def _pixel_xywh(boxes: np.ndarray, image: Sample) -> list[list[float]]:
+    ymin, xmin, ymax, xmax = pixel_boxes(boxes, image).T
+    return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1).round(3).tolist()
+
+
+def _ids_in_file(
+    ground_truth: Sequence[Sample], dataset: dict[str, Any], path: str | os.PathLike[str]
+) -> list[int]:
+    """The file's image id of each sample, by that number if all can, else by the picture's name."""
+    by_id = {str(image["id"]): image["id"] for image in dataset["images"]}
+    by_name = {os.path.splitext(i["file_name"])[0]: i["id"] for i in dataset["images"]}
+    # A picture may be named by another's id ("2.jpg" of id 1): one rule for all samples if one can.
+    known = by_id | by_name
+    for rule in (by_name, by_id):
+        if all(truth.image_id in rule for truth in ground_truth):
+            known = rule
+    for truth in ground_truth:
+        if truth.image_id not in known:
+            raise ValueError(
+                f"Image {truth.image_id!r} is not in {path}: evaluate the records that were made "
+                "from that file."
+            )
+    return [known[truth.image_id] for truth in ground_truth]

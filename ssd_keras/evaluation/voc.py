@@ -1,0 +1,206 @@
+"""Average precision as PASCAL VOC's devkit computes it; COCO's is in `coco_metrics`.
+
+Both evaluators read the same two lists, one entry an image and in the same order:
+
+- detections: dicts of `boxes` `[N, 4]` (normalised yxyx), `scores` `[N]`, `classes` `[N]` (from 1);
+- ground truth: `records.Sample`; the encoded image itself is not read and may be empty.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssd_keras.data.records import Sample
+from ssd_keras.detections import Detections
+from ssd_keras.evaluation.inputs import checked, mean_of_defined, none_if_nan, pixel_boxes
+
+# As floats, like the Python evaluators of VOC2007: 9 of 15 objects do not reach 6 * 0.1.
+_RECALL_LEVELS = np.linspace(0, 1, 11)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ClassPrecision:
+    """What `voc_average_precision` says of one class.
+
+    Attributes:
+        label: The name of the class.
+        num_objects: Ground truth objects, without the difficult ones.
+        num_detections: Detections, of any score.
+        ap_11_point: Mean of the best precision at recall >= 0, 0.1 ... 1 (VOC2007); NaN if
+            there are no objects.
+        ap_area: Area under the precision envelope (VOC2010 and later); NaN if there are no objects.
+        recall: float64 `[D]`, after each detection in order of falling score; the detections that
+            fell on a difficult object are left out.
+        precision: float64 `[D]`, likewise.
+    """
+
+    label: str
+    num_objects: int
+    num_detections: int
+    ap_11_point: float
+    ap_area: float
+    recall: np.ndarray
+    precision: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class VOCResult:
+    """VOC average precision of each class, and their means.
+
+    Attributes:
+        classes: One entry a class, in the order of the labels.
+        iou_threshold: The least IoU of a true positive.
+        num_images: Images evaluated.
+    """
+
+    classes: tuple[ClassPrecision, ...]
+    iou_threshold: float
+    num_images: int
+
+    @property
+    def mean_ap_11_point(self) -> float:
+        """Mean over the classes that have objects; NaN if none has."""
+        return mean_of_defined([c.ap_11_point for c in self.classes])
+
+    @property
+    def mean_ap_area(self) -> float:
+        """Mean over the classes that have objects; NaN if none has."""
+        return mean_of_defined([c.ap_area for c in self.classes])
+
+    @property
+    def without_objects(self) -> tuple[str, ...]:
+        """Classes without ground truth: their AP is undefined, and the means leave them out."""
+        return tuple(c.label for c in self.classes if c.num_objects == 0)
+
+    def __str__(self) -> str:
+        rows = [(c.label, c.num_objects, c.ap_11_point, c.ap_area) for c in self.classes]
+        total = sum(c.num_objects for c in self.classes)
+        rows.append(("mean", total, self.mean_ap_11_point, self.mean_ap_area))
+        width = max(len(row[0]) for row in rows)
+        lines = [f"{'':{width}}  objects  11-point AP  area AP"]
+        for label, count, eleven, area in rows:
+            lines.append(f"{label:{width}}  {count:7d}  {eleven:11.4f}  {area:7.4f}")
+        if self.without_objects:
+            lines.append(f"not in the mean, without objects: {', '.join(self.without_objects)}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without the curves; an undefined AP is None."""
+        return {
+            "metric": "voc",
+            "iou_threshold": self.iou_threshold,
+            "num_images": self.num_images,
+            "mean_ap_11_point": none_if_nan(self.mean_ap_11_point),
+            "mean_ap_area": none_if_nan(self.mean_ap_area),
+            "without_objects": list(self.without_objects),
+            "classes": {
+                c.label: {
+                    "ap_11_point": none_if_nan(c.ap_11_point),
+                    "ap_area": none_if_nan(c.ap_area),
+                    "num_objects": c.num_objects,
+                    "num_detections": c.num_detections,
+                }
+                for c in self.classes
+            },
+        }
+
+
+def voc_average_precision(
+    detections: Sequence[Detections],
+    ground_truth: Sequence[Sample],
+    labels: Sequence[str],
+    *,
+    iou_threshold: float = 0.5,
+) -> VOCResult:
+    """Average precision as the PASCAL VOC devkit computes it (`VOCevaldet.m`).
+
+    Each detection goes to the object of its class that it overlaps most. It is a true positive if
+    their IoU reaches `iou_threshold` and no detection of higher score took the object before, is
+    left out if that object is difficult, and is a false positive otherwise. IoU is that of pixel
+    boxes whose far edges are inside: each side is max - min + 1. Equal scores keep their order.
+
+    Args:
+        detections: One dict an image, see the module; rows of class 0 are padding.
+        ground_truth: One sample an image, in the same order.
+        labels: Class names; `labels[0]` is label id 1.
+        iou_threshold: The least IoU of a true positive, above 0.
+
+    Returns:
+        11-point and area AP of each class, with the curves.
+
+    Raises:
+        ValueError: If the lists differ in length, a label id is out of range, a score is NaN, or
+            the threshold is not in (0, 1].
+    """
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold (={iou_threshold}) must be above 0 and at most 1")
+    detections = checked(detections, ground_truth, len(labels))
+
+    scores = _join([found["scores"] for found in detections], float)
+    classes = _join([found["classes"] for found in detections], int)
+    object_labels = _join([truth.labels for truth in ground_truth], int)
+    difficult = _join([truth.difficult for truth in ground_truth], bool)
+    # Objects are numbered over all images.
+    first_object = np.cumsum([0, *(len(truth.labels) for truth in ground_truth)])[:-1]
+    pairs = [_best_objects(f, t) for f, t in zip(detections, ground_truth, strict=True)]
+    hit = _join([iou for iou, _ in pairs], float) >= iou_threshold
+    target = _join([k + first for (_, k), first in zip(pairs, first_object, strict=True)], int)
+
+    results = []
+    for class_id, label in enumerate(labels, start=1):
+        mine = np.flatnonzero(classes == class_id)
+        mine = mine[np.argsort(-scores[mine], kind="stable")]
+        mine_hit = mine[hit[mine]]
+        true_positive = np.zeros(len(scores), bool)
+        true_positive[mine_hit[np.unique(target[mine_hit], return_index=True)[1]]] = True
+        ignored = np.zeros(len(scores), bool)
+        ignored[mine_hit] = difficult[target[mine_hit]]
+        num_objects = int(np.sum((object_labels == class_id) & ~difficult))
+        results.append(
+            _class_precision(label, true_positive[mine[~ignored[mine]]], num_objects, len(mine))
+        )
+    return VOCResult(tuple(results), iou_threshold, len(ground_truth))
+
+
+def _join(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
+
+
+def _best_objects(found: Detections, truth: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The IoU `[N]` of each detection with its best object of the same class, and which `[N]`."""
+    if len(truth.labels) == 0:
+        return np.zeros(len(found["scores"])), np.zeros(len(found["scores"]), int)
+    boxes = pixel_boxes(found["boxes"], truth)[:, None]  # [N, 1, 4]
+    objects = pixel_boxes(truth.boxes, truth)
+    low = np.maximum(boxes[..., :2], objects[:, :2])  # [N, G, 2]
+    high = np.minimum(boxes[..., 2:], objects[:, 2:])
+    overlap = np.prod(np.maximum(high - low + 1, 0), axis=-1)
+    iou = overlap / (_pixel_area(boxes) + _pixel_area(objects) - overlap)
+    iou = np.where(np.asarray(found["classes"])[:, None] == truth.labels, iou, 0.0)
+    return iou.max(axis=1), iou.argmax(axis=1)
+
+
+def _pixel_area(boxes: np.ndarray) -> np.ndarray:
+    return np.prod(boxes[..., 2:] - boxes[..., :2] + 1, axis=-1)
+
+
+def _class_precision(
+    label: str, true_positive: np.ndarray, num_objects: int, num_detections: int
+) -> ClassPrecision:
+    found = np.cumsum(true_positive)
+    precision = found / np.arange(1, len(found) + 1)
+    if num_objects == 0:
+        nothing = np.full(len(found), math.nan)
+        return ClassPrecision(label, 0, num_detections, math.nan, math.nan, nothing, precision)
+    recall = found / num_objects
+    eleven = [precision[recall >= level].max(initial=0.0) for level in _RECALL_LEVELS]
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    area = float(np.sum(envelope[true_positive]) / num_objects)  # each one adds 1 / num_objects
+    eleven_point = float(np.mean(eleven))
+    return ClassPrecision(label, num_objects, num_detections, eleven_point, area, recall, precision)
+
+
+# --- also for coco_metrics ---

@@ -1,0 +1,1 @@
+"""SavedModel and TFLite files, and their agreement with the Keras model."""

@@ -1,0 +1,1 @@
+"""TFLite files: graphs, conversion, checks, metadata, and the interpreter."""

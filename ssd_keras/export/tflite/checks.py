@@ -1,0 +1,98 @@
+"""Checks on a converted file. The converter reports success for files that cannot work.
+
+Every check here stands for a failure that was seen: variables without values, a dilated convolution
+taken apart, operators that phones do not have, scores in 8 bits, weights left out or stored wider.
+"""
+
+import collections
+
+import keras
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from ssd_keras.export.tflite.graphs import DETECTIONS, MEDIAPIPE, RAW
+
+_NETWORK = {
+    "ADD", "CONCATENATION", "CONV_2D", "DEQUANTIZE", "EXP", "L2_NORMALIZATION", "MAX_POOL_2D",
+    "MUL", "PACK", "PAD", "QUANTIZE", "RESHAPE", "REVERSE_V2", "SOFTMAX", "STRIDED_SLICE", "SUB",
+    "UNPACK",
+}  # fmt: skip
+_SUPPRESSION = {
+    "CAST", "FLOOR_DIV", "GATHER", "GREATER", "LESS", "MAXIMUM", "MINIMUM", "RELU", "SELECT_V2",
+    "NON_MAX_SUPPRESSION_V4", "SUM", "TOPK_V2",
+}  # fmt: skip
+OPERATORS = {
+    RAW: _NETWORK,
+    DETECTIONS: _NETWORK | _SUPPRESSION,
+    MEDIAPIPE: _NETWORK | _SUPPRESSION,
+}
+
+BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
+# What a file may hold beside its weights: the graph, and for each default box its coordinates.
+_EXTRA_SHARE, _EXTRA_BYTES, _EXTRA_BYTES_PER_BOX = 0.1, 200_000, 24
+
+_BUILTIN_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+_CONV_2D, _SOFTMAX = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.SOFTMAX
+
+
+def check_structure(content: bytes, model: keras.Model, kind: str, precision: str) -> None:
+    """Checks what a TFLite file is made of.
+
+    Args:
+        content: The file.
+        model: What it was made from.
+        kind: Of `KINDS`.
+        precision: Of `BYTES_PER_WEIGHT`.
+
+    Raises:
+        RuntimeError: If the file is not what it should be.
+    """
+    file = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+    graph = file.subgraphs[0]
+    codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in file.operatorCodes]
+    found = collections.Counter(_BUILTIN_NAMES[codes[o.opcodeIndex]] for o in graph.operators)
+
+    unknown = sorted(set(found) - OPERATORS[kind])
+    if unknown:
+        raise RuntimeError(
+            f"the TFLite file holds operators that kind {kind!r} must not: {unknown}"
+        )
+    _check_count("L2_NORMALIZATION", found["L2_NORMALIZATION"], 1)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    _check_count("CONV_2D", found["CONV_2D"], len(convolutions))
+    dilated = [
+        o
+        for o in graph.operators
+        if codes[o.opcodeIndex] == _CONV_2D and o.builtinOptions.dilationHFactor > 1
+    ]
+    _check_count("dilated CONV_2D", len(dilated), 1)
+    for operator in graph.operators:
+        output = graph.tensors[operator.outputs[0]]
+        if codes[operator.opcodeIndex] == _SOFTMAX and output.type != schema.TensorType.FLOAT32:
+            raise RuntimeError("the TFLite file holds a softmax in 8 bits: small scores would be 0")
+    for index in (*graph.inputs, *graph.outputs):
+        tensor = graph.tensors[index]
+        if tensor.shapeSignature is not None and np.any(tensor.shapeSignature < 1):
+            raise RuntimeError(f"tensor {tensor.name!r} of the TFLite file has an open shape")
+    image = graph.tensors[graph.inputs[0]]
+    if image.type == schema.TensorType.UINT8:
+        scale, zero = image.quantization.scale.tolist(), image.quantization.zeroPoint.tolist()
+        readers = [codes[o.opcodeIndex] for o in graph.operators if graph.inputs[0] in o.inputs]
+        if (scale, zero, readers) != ([1.0], [0], [schema.BuiltinOperator.DEQUANTIZE]):
+            raise RuntimeError(
+                f"the TFLite file's image has scale {scale} and zero point {zero}, but its levels "
+                "must mean themselves (1 and 0), read by one DEQUANTIZE"
+            )
+
+    weights = BYTES_PER_WEIGHT[precision] * model.count_params()
+    extra = weights * _EXTRA_SHARE + _EXTRA_BYTES + model.output_shape[1] * _EXTRA_BYTES_PER_BOX
+    if not weights <= len(content) <= weights + extra:
+        raise RuntimeError(
+            f"the TFLite file has {len(content)} bytes, but {model.count_params()} weights in "
+            f"{precision} take {weights}: weights are missing or stored otherwise"
+        )
+
+
+def _check_count(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise RuntimeError(f"the TFLite file holds {found} {what}, but must hold {expected}")

@@ -1,0 +1,1 @@
+"""Detection with a Keras model, a SavedModel or a TFLite file."""

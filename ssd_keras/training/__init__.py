@@ -1,0 +1,1 @@
+"""Training runs: recipe, run folder, optimizer, callbacks."""

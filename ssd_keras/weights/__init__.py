@@ -1,0 +1,1 @@
+"""Weights of other projects: formats, naming, conversion, loading, report."""

@@ -1,0 +1,316 @@
+"""Weights of other projects into our layers."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+from absl import logging
+
+from ssd_keras import vgg16
+from ssd_keras.config import MAP_NAMES, SSDConfig
+from ssd_keras.initialization import initial_weights, named_variables
+from ssd_keras.predictions import Predictions
+from ssd_keras.tiling import default_boxes
+from ssd_keras.weights.classes import ClassMatch, match_classes
+from ssd_keras.weights.conversion import (
+    Arrays,
+    box_shapes,
+    convert,
+    recode_offsets,
+    select_classes,
+    shift_mean,
+)
+from ssd_keras.weights.formats import read_tensors
+from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, SCALE, VGG_LAYERS, Project
+from ssd_keras.weights.projects import find_project
+from ssd_keras.weights.report import WeightReport
+from ssd_keras.weights.tiling import check_tiling, file_config, num_outputs, own_contents
+
+
+def load_weights(
+    model: keras.Model,
+    weights: str | os.PathLike[str],
+    *,
+    weights_project: str | None = None,
+    weights_labels: Sequence[str] | None = None,
+    weights_config: SSDConfig | None = None,
+) -> WeightReport:
+    """Loads weights of another project or model, so that the model gives its detections.
+
+    A file of VGG16 sets the backbone only. From one of a whole SSD the classes are taken by name;
+    background and offsets are always taken. What the file has not starts anew, as in a fresh model
+    of `ssd_vgg16` with these weights. After an error the model is as it was.
+
+    Args:
+        model: From `ssd_vgg16`.
+        weights: A file (see `read_tensors` for the kinds; also a `.keras` file of `ssd_vgg16`, with
+            any classes), or "imagenet": keras.applications' VGG16, downloaded.
+        weights_project: "torchvision", "amdegroot", "amdegroot_caffe" (its ssd_300_VOC0712.pth),
+            "lufficc", "mmdetection", "mmdetection_old" (before 2.14), "caffe", "pierluigi",
+            "chainercv" or "ssd_keras"; for VGG16 alone "keras_vgg16", "amdegroot_vgg16" or
+            "torchvision_vgg16".
+            Found out from the names of the tensors by default.
+        weights_labels: Names of the file's classes without background, if they are not VOC's or
+            COCO's.
+        weights_config: The tiling that the file was trained with, if it is not the one that its
+            project and number of classes suggest; VOC models fine-tuned from COCO need it.
+
+    Returns:
+        What was used, skipped, loaded, sliced and started anew. Its summary and warnings are
+        logged, too.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, follows no known naming, lacks tensors or does not fit
+            the model; if it needs PyTorch, and that is missing or too old; if the model is none of
+            `ssd_vgg16`.
+        OSError: If "imagenet" cannot be downloaded.
+    """
+    head = next((layer for layer in model.layers if isinstance(layer, Predictions)), None)
+    if head is None:
+        raise ValueError(f"model (={model.name!r}) must be made by ssd_vgg16")
+    tensors = vgg16.imagenet_tensors() if weights == "imagenet" else read_tensors(weights)
+    variables = named_variables(model)
+    classes = None
+    try:
+        found = find_project(tensors, weights_project)
+        notes = [
+            f"project: {found.name}, {'as told' if weights_project else 'found by its tensors'}"
+        ]
+        notes += found.check(tensors)
+        if found.name == OWN:
+            if weights_config is None:
+                weights_config, own_labels = own_contents(weights)
+                weights_labels = weights_labels or own_labels
+            found = dataclasses.replace(
+                found, mean=weights_config.mean, integer_sizes=weights_config.integer_sizes
+            )
+        is_ssd, warnings = _check_complete(found, tensors), []
+        if found.rgb is None:
+            theirs = {ours: name for name, ours in found.tensors.items()}
+            rgb = vgg16.takes_rgb(tensors[theirs["conv1_1/kernel"]])
+            found = dataclasses.replace(found, rgb=rgb is not False)
+            if rgb is None:
+                warnings.append("images: RGB assumed; conv1_1 is not the one of ImageNet's VGG16")
+            else:
+                notes.append(f"images: {'RGB' if rgb else 'BGR'}, as conv1_1 tells")
+        arrays = convert(tensors, found)
+        if is_ssd:
+            their_config, note = file_config(found, tensors, arrays, weights_config)
+            check_tiling(head.ssd_config, their_config)
+            notes.append(note)
+            if weights_config is None and num_outputs(arrays) in found.both_tilings:
+                warnings.append(note)
+        _check_shapes(found, tensors, arrays, variables)
+        notes += _layer_notes(found, arrays)
+        layers = {name.split("/")[0] for name in arrays}
+        initial = initial_weights(model, {name for name in layers if not name.endswith("_logits")})
+        if is_ssd:
+            outputs = num_outputs(arrays)
+            classes = match_classes(
+                outputs,
+                weights_labels,
+                head.num_classes,
+                head.labels,
+                found.background_last,
+                released=outputs in dict(found.tilings),
+            )
+            steps = (
+                _fit_first(arrays, found, head.ssd_config),
+                _fit_offsets(arrays, found, their_config, head.ssd_config),
+                _fit_logits(arrays, found, classes, initial),
+            )
+            for fitted, more in steps:
+                arrays |= fitted
+                notes += more
+            notes += [classes.note, *_differences(found, their_config)]
+    except ValueError as error:
+        raise ValueError(f"weights (={weights}): {error}") from error
+    for name, array in (initial | arrays).items():
+        variables[name].assign(array)
+
+    report = _report(weights, found, tensors, variables, arrays, classes, notes, warnings)
+    logging.info("%s: %s", weights, report.summary)
+    for warning in report.warnings:
+        logging.warning("%s: %s", weights, warning)
+    return report
+
+
+def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Refuses a file that lacks tensors; tells whether it is a whole SSD or a VGG16 only."""
+    found = {ours for theirs, ours in project.tensors.items() if theirs in tensors}
+    layers = {name.split("/")[0] for name in found}
+    is_ssd = not layers <= set(VGG_LAYERS)
+    expected = [*vgg16.CONVOLUTIONS]
+    if is_ssd:
+        maps = 7 if layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"} else 6
+        heads = (f"{name}_{kind}" for name in MAP_NAMES[:maps] for kind in ("offsets", "logits"))
+        expected = [*VGG_LAYERS, *EXTRA_LAYERS[: 2 * maps - 4], *heads]
+    elif layers & {"fc6", "fc7"}:
+        expected += ["fc6", "fc7"]
+    names = {f"{layer}/{variable}" for layer in expected for variable in ("kernel", "bias")}
+    if is_ssd:
+        names.add(SCALE)
+    missing = [theirs for theirs, ours in project.tensors.items() if ours in names - found]
+    if missing:
+        unknown = sorted(tensors.keys() - project.tensors.keys())
+        raise ValueError(
+            f"taken for {project.name}'s, it lacks {_some(missing)}"
+            + (f"; it has the unknown {_some(unknown)}" if unknown else "")
+        )
+    return is_ssd
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _check_shapes(
+    project: Project,
+    tensors: Mapping[str, np.ndarray],
+    arrays: Arrays,
+    variables: Mapping[str, keras.Variable],
+) -> None:
+    """Compares all shapes, but for the number of classes."""
+    names = {ours: theirs for theirs, ours in project.tensors.items()}
+    for ours, array in arrays.items():
+        if ours not in variables:
+            raise ValueError(f"the model has no {ours}: it must be made by ssd_vgg16")
+        expected = tuple(variables[ours].shape)
+        if "_logits" in ours:
+            expected = (*expected[:-1], array.shape[-1])
+        if array.shape != expected:
+            if project.channels_first and ours.endswith("kernel"):
+                expected = tuple(expected[axis] for axis in (3, 2, 0, 1))
+            hint = "; released weights fit models of width 1.0 only" if "conv1_1" in ours else ""
+            theirs = names[ours]
+            raise ValueError(
+                f"{theirs} has shape {tensors[theirs].shape}, but must have {expected} for the "
+                f"model's {ours}{hint}"
+            )
+
+
+def _layer_notes(project: Project, arrays: Arrays) -> list[str]:
+    notes = []
+    if project.rgb:
+        notes.append("conv1_1: kernel turned from RGB to BGR")
+    if project.dense_fc and "fc6/kernel" in arrays:
+        notes.append("fc6, fc7: subsampled from VGG16's fully connected layers")
+    return notes
+
+
+# Each gives what replaces some of a file's arrays, and notes for the report.
+
+
+def _fit_first(arrays: Arrays, project: Project, config: SSDConfig) -> tuple[Arrays, list[str]]:
+    """conv1_1's bias, [64], for the mean that the model subtracts."""
+    if project.mean == config.mean:
+        return {}, []
+    kernel, bias = arrays["conv1_1/kernel"], arrays["conv1_1/bias"]
+    note = (
+        f"conv1_1: mean {project.mean} folded into the bias (the model subtracts {config.mean}); "
+        "exact but for the outermost pixels"
+    )
+    return {"conv1_1/bias": shift_mean(kernel, bias, project.mean, config.mean)}, [note]
+
+
+def _fit_offsets(
+    arrays: Arrays, project: Project, weights_config: SSDConfig, config: SSDConfig
+) -> tuple[Arrays, list[str]]:
+    """The offsets heads, kernels [3, 3, channels, A * 4] and biases [A * 4].
+
+    They are made to fit default boxes of the model's exact shapes and variances.
+    """
+    fitted, recoded, notes = {}, 0, []
+    shapes = zip(box_shapes(weights_config, project.clamped_sizes), box_shapes(config), strict=True)
+    for feature_map, (theirs, ours) in zip(config.feature_maps, shapes, strict=True):
+        kernel, bias = (f"{feature_map.name}_offsets/{v}" for v in ("kernel", "bias"))
+        variances = weights_config.variances, config.variances
+        recoded += int((theirs != ours).any(axis=1).sum())
+        fitted[kernel], fitted[bias] = recode_offsets(
+            arrays[kernel], arrays[bias], theirs, ours, *variances
+        )
+    if recoded:
+        notes.append(
+            f"offsets: {recoded} of the shapes of default boxes are clamped or truncated in one of "
+            "the two; kernels and biases are recoded so that decoded boxes stay the same"
+        )
+    if project.offset_order != (0, 1, 2, 3):
+        notes.append("offsets: (cx, cy, w, h) reordered to (cy, cx, h, w)")
+    return fitted, notes
+
+
+def _fit_logits(
+    arrays: Arrays, project: Project, classes: ClassMatch, initial: Arrays
+) -> tuple[Arrays, list[str]]:
+    """The logits heads, kernels [3, 3, channels, A * (1 + C)] and biases [A * (1 + C)]."""
+    fitted = {
+        name: select_classes(array, classes.rows, initial[name])
+        for name, array in arrays.items()
+        if "_logits" in name
+    }
+    moved = ["logits: background moved from last to first"] if project.background_last else []
+    return fitted, moved
+
+
+def _differences(project: Project, weights_config: SSDConfig) -> list[str]:
+    """What the project's own detector does otherwise."""
+    if not project.clamped_centres:
+        return [*project.differences]
+    outside = int((default_boxes(weights_config)[:, :2] > 1).any(axis=1).sum())
+    if not outside:
+        return [*project.differences]
+    return [
+        f"DIFFERENCE: {outside} default boxes are centred outside the image, where {project.name} "
+        "moves them to its edge and this model, as the original, does not",
+        *project.differences,
+    ]
+
+
+def _report(
+    path: str | os.PathLike[str],
+    project: Project,
+    tensors: Mapping[str, np.ndarray],
+    variables: Mapping[str, keras.Variable],
+    arrays: Arrays,
+    classes: ClassMatch | None,
+    notes: list[str],
+    warnings: list[str],
+) -> WeightReport:
+    states = dict.fromkeys((name.split("/")[0] for name in variables), "fresh")
+    for name in arrays:
+        layer = name.split("/")[0]
+        states[layer] = classes.state if classes and layer.endswith("_logits") else "loaded"
+    if path != "imagenet":
+        with open(path, "rb") as file:
+            notes = [f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}", *notes]
+    warnings = [*warnings]
+    if states.get("fc6") == "fresh":
+        warnings.append(
+            "fc6 and fc7 are not in the file and START RANDOM: use weights with top, or a "
+            "pretrained SSD"
+        )
+    if classes and classes.fresh:
+        warnings.append(f"classes that are not in the file start random: {_some(classes.fresh)}")
+    if classes and classes.warning:
+        warnings.append(classes.warning)
+    return WeightReport(
+        path=os.fspath(path),
+        project=project.name,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+        tensors=tuple((name, array.shape, _use(name, project)) for name, array in tensors.items()),
+        layers=tuple(states.items()),
+    )
+
+
+def _use(name: str, project: Project) -> str:
+    if "_mbox_priorbox/" in name:
+        return "used: compared with the tiling"
+    if name == "meta.mmdet_version":
+        return "used: tells where the background is"
+    return f"used: {project.tensors[name]}" if name in project.tensors else "skipped: unknown"

@@ -1,0 +1,271 @@
+"""The projects whose weights can be imported, and the naming of each.
+
+Everything here is read off the projects' own code; the comments name it.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ssd_keras.config import MAP_NAMES
+from ssd_keras.vgg16 import CONVOLUTIONS
+from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, VGG_LAYERS, Project, each, layer_names
+
+
+def find_project(tensors: Iterable[str], name: str | None = None) -> Project:
+    """The project that names its tensors as a file does.
+
+    Args:
+        tensors: Names in the file.
+        name: Name of the project, if it is known.
+
+    Returns:
+        The project of that name, or the one that knows most of the tensors.
+
+    Raises:
+        ValueError: If no project has that name, or none knows any of the tensors.
+    """
+    if name is not None:
+        for project in PROJECTS:
+            if project.name == name:
+                return project
+        raise ValueError(
+            f"weights_project (={name}) must be one of {', '.join(s.name for s in PROJECTS)}"
+        )
+    names = set(tensors)
+    best = max(PROJECTS, key=lambda project: len(names & project.tensors.keys()))
+    if not names & best.tensors.keys():
+        raise ValueError(
+            f"its tensors ({', '.join(sorted(names)[:4])} ...) are named as in no known project: "
+            "it must be a VGG16 or a VGG16-SSD"
+        )
+    return best
+
+
+# Where VGG16's convolutions, fc6 and fc7 stand in a torch.nn.Sequential.
+_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
+_PAIRS = tuple(f"{i}.{j}" for i in range(5) for j in range(2))
+_CAFFE_EXTRAS = tuple(f"conv{block}_{i}" for block in range(6, 11) for i in (1, 2))
+_CAFFE_MAPS = ("conv4_3_norm", "fc7", *_CAFFE_EXTRAS[1::2])
+
+
+def _check_torchvision(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    if any(name.startswith("backbone.extra.5.") for name in tensors):
+        raise ValueError(
+            "torchvision's network for 512 pixels (highres) has last maps of 8, 6, 4 and 1 cells, "
+            "the paper's and this one of 8, 4, 2 and 1: its weights fit torchvision only"
+        )
+    return ()
+
+
+def _check_torchvision_vgg16(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    classifier = tensors.get("classifier.0.weight")
+    if classifier is not None and np.isfinite(classifier).all():
+        raise ValueError(
+            "torchvision's VGG16 for classification wants images scaled to a deviation of 1, as "
+            "this network does not: use vgg16_features-amdegroot-88682ab5.pth (IMAGENET1K_FEATURES)"
+        )
+    return ("images: 0..255 less the mean assumed, as IMAGENET1K_FEATURES has them",)
+
+
+def _check_mmdetection(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    version = tensors.get("meta.mmdet_version")
+    if version is None:
+        return ("mmdetection 2.0 or later assumed; 1.x has the background first",)
+    if version[0] < 2:
+        raise ValueError(
+            f"mmdetection {'.'.join(map(str, version))} wrote it: 1.x has the background first, "
+            "rounded default boxes and boxes one pixel wider, and its upgrade script changes the "
+            "first of the three only: use a model of mmdetection 2.0 or later"
+        )
+    return ()
+
+
+def _check_amdegroot(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return (
+        "images: RGB assumed, as ssd300_mAP_77.43_v2.pth has them; ssd_300_VOC0712.pth is Caffe's, "
+        "in BGR: give weights_project amdegroot_caffe for it",
+    )
+
+
+_BOX_CLIP = "DIFFERENCE: {} the boxes to the image before suppression, this model after it"
+_MMDETECTION_DIFFERENCES = (
+    _BOX_CLIP.format("mmdetection cuts"),
+    "DIFFERENCE: mmdetection limits height and width of a box to 1/62.5 and 62.5 of the default "
+    "box's (wh_ratio_clip)",
+)
+
+
+_AMDEGROOT = layer_names(
+    each("vgg.{}", _PLACES),
+    each("extras.{}", range(10)),
+    each("loc.{}", range(7)),
+    each("conf.{}", range(7)),
+    "L2Norm.weight",
+)
+
+PROJECTS = (
+    # keras.applications.vgg16
+    Project(
+        name="keras_vgg16",
+        tensors=layer_names(
+            [*(f"block{name[4]}_conv{name[6]}" for name in CONVOLUTIONS), "fc1", "fc2"],
+            kernel="/kernel",
+            bias="/bias",
+        ),
+        mean=(123.68, 116.779, 103.939),
+        rgb=False,
+        channels_first=False,
+        dense_fc=True,
+    ),
+    # pytorch/vision 0.29.1: torchvision/models/detection/ssd.py, anchor_utils.py
+    Project(
+        name="torchvision",
+        tensors=layer_names(
+            [
+                *each("backbone.features.{}", _PLACES[:10]),
+                *each("backbone.extra.0.{}", ("1", "3", "5", "7.1", "7.3")),
+            ],
+            each("backbone.extra.{}", (f"{i}.{j}" for i in range(1, 5) for j in (0, 2))),
+            each("head.regression_head.module_list.{}", range(6)),
+            each("head.classification_head.module_list.{}", range(6)),
+            "backbone.scale_weight",
+        ),
+        tilings=((91, "COCO"), (None, "COCO")),
+        clamped_sizes=True,
+        differences=(
+            _BOX_CLIP.format("torchvision cuts"),
+            "DIFFERENCE: torchvision limits height and width of a box to 62.5 times the default "
+            "box's (bbox_xform_clip)",
+        ),
+        check=_check_torchvision,
+    ),
+    # pytorch/vision: vgg16_features-amdegroot-88682ab5.pth, which its SSD starts from
+    Project(
+        name="torchvision_vgg16",
+        tensors=layer_names(each("features.{}", _PLACES[:13])),
+        rgb=None,
+        check=_check_torchvision_vgg16,
+    ),
+    # amdegroot/ssd.pytorch 5b0b77f: ssd.py, data/config.py, layers/functions/prior_box.py
+    Project(
+        name="amdegroot",
+        tensors=_AMDEGROOT,
+        tilings=((21, "VOC"), (81, "COCO"), (None, "COCO")),
+        clamped_sizes=True,
+        clamped_centres=True,
+        check=_check_amdegroot,
+    ),
+    # Its ssd_300_VOC0712.pth: Caffe's SSD300 under those names, colours and default boxes included
+    Project(name="amdegroot_caffe", tensors=_AMDEGROOT, rgb=False),
+    # amdegroot/ssd.pytorch: vgg16_reducedfc.pth, which train.py and lufficc/SSD start from
+    Project(name="amdegroot_vgg16", tensors=layer_names(each("{}", _PLACES)), rgb=None),
+    # lufficc/SSD: ssd/modeling, ssd/config/defaults.py
+    Project(
+        name="lufficc",
+        tensors=layer_names(
+            each("backbone.vgg.{}", _PLACES),
+            each("backbone.extras.{}", range(10)),
+            each("box_head.predictor.reg_headers.{}", range(7)),
+            each("box_head.predictor.cls_headers.{}", range(7)),
+            "backbone.l2_norm.weight",
+        ),
+        clamped_sizes=True,
+        clamped_centres=True,
+    ),
+    # open-mmlab/mmdetection from 2.14: ssd_neck.py, ssd_head.py, anchor_generator.py
+    Project(
+        name="mmdetection",
+        tensors=layer_names(
+            each("backbone.features.{}", _PLACES),
+            each("neck.extra_layers.{}.conv", _PAIRS),
+            each("bbox_head.reg_convs.{}.0", range(7)),
+            each("bbox_head.cls_convs.{}.0", range(7)),
+            "neck.l2_norm.weight",
+        ),
+        mean=(123.675, 116.28, 103.53),
+        background_last=True,
+        integer_sizes=True,
+        differences=_MMDETECTION_DIFFERENCES,
+        check=_check_mmdetection,
+    ),
+    # open-mmlab/mmdetection 2.0 to 2.13: tools/model_converters/upgrade_ssd_version.py
+    Project(
+        name="mmdetection_old",
+        tensors=layer_names(
+            each("backbone.features.{}", _PLACES),
+            each("backbone.extra.{}", range(10)),
+            each("bbox_head.reg_convs.{}", range(7)),
+            each("bbox_head.cls_convs.{}", range(7)),
+            "backbone.l2_norm.weight",
+        ),
+        mean=(123.675, 116.28, 103.53),
+        background_last=True,
+        integer_sizes=True,
+        differences=_MMDETECTION_DIFFERENCES,
+        check=_check_mmdetection,
+    ),
+    # weiliu89/caffe 4817bf8: python/caffe/model_libs.py, examples/ssd/ssd_{pascal,coco}.py
+    Project(
+        name="caffe",
+        tensors=layer_names(
+            VGG_LAYERS,
+            _CAFFE_EXTRAS,
+            each("{}_mbox_loc", _CAFFE_MAPS),
+            each("{}_mbox_conf", _CAFFE_MAPS),
+            "conv4_3_norm/0",
+            kernel="/0",
+            bias="/1",
+        ),
+        rgb=False,
+        integer_sizes=True,
+    ),
+    # pierluigiferrari/ssd_keras 3ac9ada: models/keras_ssd300.py, keras_ssd512.py
+    Project(
+        name="pierluigi",
+        tensors=layer_names(
+            VGG_LAYERS,
+            _CAFFE_EXTRAS,
+            each("{}_mbox_loc", _CAFFE_MAPS),
+            each("{}_mbox_conf", _CAFFE_MAPS),
+            "conv4_3_norm/conv4_3_norm_gamma",
+            kernel="/kernel",
+            bias="/bias",
+        ),
+        rgb=False,
+        channels_first=False,
+        tilings=((21, "VOC"), (81, "COCO"), (201, "VOC")),  # 201: ILSVRC, SSD300
+        both_tilings=(21,),  # COCO[1], 07+12+COCO and 07++12+COCO keep COCO's
+    ),
+    # chainer/chainercv: links/model/ssd/ssd_vgg16.py, multibox_coder.py, examples/ssd/caffe2npz.py
+    Project(
+        name="chainercv",
+        tensors=layer_names(
+            each("extractor/{}", (*CONVOLUTIONS, "conv6", "conv7")),
+            each("extractor/{}", EXTRA_LAYERS),
+            each("multibox/loc/{}", range(7)),
+            each("multibox/conf/{}", range(7)),
+            "extractor/norm4/scale",
+            kernel="/W",
+            bias="/b",
+        ),
+        offset_order=(0, 1, 2, 3),
+    ),
+    # This package: a model of `ssd_vgg16`, to go on from with other classes. Its file tells the
+    # rest; last, as others that keep the paper's names for VGG16 are found first.
+    Project(
+        name=OWN,
+        tensors=layer_names(
+            VGG_LAYERS,
+            EXTRA_LAYERS,
+            each("{}_offsets", MAP_NAMES),
+            each("{}_logits", MAP_NAMES),
+            "conv4_3_norm/kernel",  # what `read_tensors` calls the first variable of a layer
+            kernel="/kernel",
+            bias="/bias",
+        ),
+        rgb=False,
+        channels_first=False,
+        offset_order=(0, 1, 2, 3),
+    ),
+)

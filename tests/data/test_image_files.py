@@ -1,0 +1,171 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ssd_keras.data.card import Notes
+from ssd_keras.data.image_files import load_image
+from ssd_keras.images import decode_image
+
+RAMP = np.stack(np.broadcast_arrays(np.arange(60) * 4, np.arange(40)[:, None] * 6, 100), axis=-1)
+PICTURE = Image.fromarray(RAMP.astype(np.uint8))  # 40 high, 60 wide
+
+
+def encoded(image_format, image=PICTURE, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def decoded(image):
+    return decode_image(image.data).numpy()
+
+
+def test_jpegs_are_decoded_as_other_programs_do():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", quality=75)
+    expected = np.asarray(Image.open(buffer))
+    assert (
+        tf.io.decode_jpeg(buffer.getvalue()).numpy() != expected
+    ).any()  # TensorFlow's own choice
+    np.testing.assert_array_equal(decode_image(buffer.getvalue()), expected)
+    np.testing.assert_array_equal(
+        tf.function(decode_image)(tf.constant(buffer.getvalue())), expected
+    )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_are_kept_as_found(mode):
+    notes = Notes()
+    data = encoded("JPEG", PICTURE.convert(mode), quality=95)
+    image = load_image(data, "a", notes)
+    assert (image.data, image.height, image.width) == (data, 40, 60)
+    expected = np.asarray(PICTURE.convert(mode).convert("RGB")).astype(int)
+    assert np.abs(decoded(image) - expected).max() < 12
+    assert not notes.skipped
+    assert not notes.adjusted
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "16 bit"])
+def test_pngs_are_kept_as_found(mode):
+    if mode == "16 bit":
+        data = encoded("PNG", Image.fromarray((RAMP[..., 0] * 257).astype(np.uint16)))
+        expected = np.repeat(RAMP[..., :1], 3, axis=-1)
+    else:
+        data = encoded("PNG", PICTURE.convert(mode))
+        expected = np.asarray(PICTURE.convert(mode).convert("RGB"))
+    image = load_image(data, "a", Notes())
+    assert image.data == data
+    np.testing.assert_array_equal(decoded(image), expected)
+
+
+@pytest.mark.parametrize("image_format", ["BMP", "GIF", "WEBP", "TIFF"])
+def test_other_formats_are_stored_as_png(image_format):
+    notes = Notes()
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    image = load_image(encoded(image_format, **options), "a", notes)
+    assert image.data.startswith(b"\x89PNG")
+    tolerance = 60 if image_format == "GIF" else 0  # its palette
+    np.testing.assert_allclose(decoded(image), RAMP, atol=tolerance)
+    assert notes.adjusted == {"image stored as PNG": ["a"]}
+
+
+def test_of_an_animation_the_first_frame_is_stored():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = encoded("GIF", frames[0], save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decoded(load_image(data, "a", Notes()))[0, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8000, 2), (8000, 6000)])
+def test_extreme_sizes(size):
+    image = load_image(encoded("JPEG", Image.new("RGB", size)), "a", Notes())
+    assert (image.width, image.height) == size
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not an image",
+        encoded("JPEG")[:-20],
+        encoded("PNG")[:-20],
+        encoded("BMP")[:-20],
+        encoded("JPEG")[:4],
+    ],
+    ids=["empty", "text", "cut JPEG", "cut PNG", "cut BMP", "JPEG header"],
+)
+def test_what_does_not_decode_is_skipped_by_name(data):
+    notes = Notes()
+    assert load_image(data, "a", notes) is None
+    assert notes.skipped == {"image does not decode": ["a"]}
+
+
+def test_annotated_size():
+    notes = Notes()
+    data = encoded("JPEG")
+    assert load_image(data, "same", notes, annotated_size=(40, 60)).height == 40
+    assert load_image(data, "half", notes, annotated_size=(20, 30)).height == 40
+    assert load_image(data, "turned", notes, annotated_size=(60, 40)) is None
+    assert load_image(data, "1 %", notes, annotated_size=(400, 606)).height == 40
+    assert load_image(data, "3 %", notes, annotated_size=(400, 618)) is None
+    assert notes.adjusted == {"image of another size than annotated": ["half", "1 %"]}
+    assert notes.skipped == {"image of another shape than annotated": ["turned", "3 %"]}
+
+
+def test_orientation_is_ignored_unless_the_annotation_tells_that_the_image_is_seen_turned():
+    notes = Notes()
+    data = encoded("JPEG", exif=exif(6), quality=95)  # seen 60 high and 40 wide
+    assert load_image(data, "stored", notes, annotated_size=(40, 60)).data == data
+    assert load_image(data, "unknown", notes).data == data
+    turned = load_image(data, "turned", notes, annotated_size=(60, 40))
+    assert (turned.height, turned.width) == (60, 40)
+    np.testing.assert_allclose(decoded(turned), np.rot90(RAMP, -1), atol=12)
+    assert load_image(data, "upright", notes, upright=True).height == 60
+    assert notes.adjusted == {
+        "EXIF orientation ignored": ["stored", "unknown"],
+        "image turned by its EXIF orientation": ["turned", "upright"],
+    }
+    assert not notes.skipped
+
+
+def test_16_bits_are_scaled_and_numbers_without_range_refused():
+    """Pillow's own conversion makes every level above 255 white."""
+    grey = Image.fromarray((RAMP[..., 0] * 257.0).astype(np.uint16))
+    image = load_image(encoded("TIFF", grey), "a", Notes())
+    np.testing.assert_array_equal(decoded(image), np.repeat(RAMP[..., :1], 3, axis=-1))
+    turned = load_image(encoded("PNG", grey, exif=exif(3)), "a", Notes(), upright=True)
+    np.testing.assert_array_equal(decoded(turned)[..., 0], RAMP[::-1, ::-1, 0])
+    notes = Notes()
+    assert load_image(encoded("TIFF", Image.new("F", (4, 4))), "b", notes) is None
+    assert notes.skipped == {"image does not decode": ["b"]}
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
+def test_other_formats_are_turned_too(image_format):
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    data = encoded(image_format, exif=exif(6), **options)
+    notes = Notes()
+    turned = load_image(data, "a", notes, upright=True)
+    np.testing.assert_array_equal(decoded(turned), np.rot90(RAMP, -1))
+    assert (turned.height, turned.width) == (60, 40)
+    assert notes.adjusted["image turned by its EXIF orientation"] == ["a"]
+    assert load_image(data, "b", notes, annotated_size=(60, 40)).height == 60
+    stored = load_image(data, "c", notes, annotated_size=(40, 60))
+    if image_format == "TIFF":  # Pillow knows it upright only
+        assert stored is None
+    else:
+        np.testing.assert_array_equal(decoded(stored), RAMP)
+
+
+def test_a_turned_image_is_not_turned_twice():
+    once = load_image(encoded("JPEG", exif=exif(3)), "a", Notes(), upright=True)
+    assert load_image(once.data, "a", Notes(), upright=True).data == once.data

@@ -1,0 +1,303 @@
+import io
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ssd_keras.config import SSD300_VOC, SSD512_COCO
+from ssd_keras.detections import DetectionDecoder, unpad
+from ssd_keras.export import agreement, tolerances
+from ssd_keras.export import checks as exporting
+from ssd_keras.export import saved_model as serving
+from ssd_keras.export.descriptions import saved_model_description, saved_model_labels
+from ssd_keras.model import ssd_vgg16
+from tests.cli import ssd_keras
+from tests.tiny import TINY
+
+LABELS = ("disk", "ring", "square")
+RUN_ALONE = """
+    import sys
+    sys.modules["keras"] = sys.modules["ssd_keras"] = None
+    import numpy as np, tensorflow as tf
+    signatures = tf.saved_model.load(sys.argv[1]).signatures
+    images = np.load(sys.argv[2])
+    for batch in (images[:1], images):
+        outputs = signatures["serving_default"](images=tf.constant(batch))
+        outputs = {name: value.numpy() for name, value in outputs.items()}
+    np.savez(sys.argv[3], **outputs)
+"""
+
+
+def small_model(config=SSD300_VOC, labels=LABELS):
+    keras.utils.set_random_seed(0)
+    return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
+
+
+def encode(image, image_format="PNG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def pictures(count=3, height=300, width=300):
+    coarse = np.random.default_rng(1).integers(0, 256, (count, 6, 6, 3))
+    return tf.image.resize(coarse, (height, width)).numpy().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("serving") / "detector"
+    found = serving.export_saved_model(model, path)
+    assert found.detections > 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    return tf.saved_model.load(str(exported)).signatures
+
+
+def assert_agrees(model, outputs, images, config=SSD300_VOC):
+    decoder = DetectionDecoder(config)
+    references = agreement.reference(model, decoder, images.astype(np.float32))
+    found = agreement.compare(references, unpad(outputs), decoder, tolerances.SAVED_MODEL)
+    assert found.detections > 0
+    exporting.check_agreement("outputs", found, tolerances.SAVED_MODEL)
+
+
+def test_thresholds_are_baked_in(tmp_path):
+    model, images = small_model(TINY), pictures(height=64, width=64)
+    scores = DetectionDecoder(TINY)(model(images.astype(np.float32)))["scores"]
+    thresholds = {"score_threshold": float(np.median(scores)), "iou_threshold": 0.1}
+    serving.export_saved_model(model, tmp_path / "strict", **thresholds)
+    detector = tf.saved_model.load(str(tmp_path / "strict")).signatures["serving_default"]
+    found = detector(images=tf.constant(images))
+    decoder = DetectionDecoder(TINY, **thresholds)
+    expected = decoder(model(images.astype(np.float32)))
+    np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
+    np.testing.assert_allclose(found["detection_scores"], expected["scores"], atol=1e-4)
+    for name in thresholds:  # each of the two changes something here
+        one = DetectionDecoder(TINY, **{name: thresholds[name]})
+        counts = one(model(images.astype(np.float32)))["num_detections"]
+        assert not np.array_equal(counts, expected["num_detections"]), name
+
+
+def test_runs_in_a_process_without_keras_and_without_this_package(model, exported, tmp_path):
+    images = pictures()
+    np.save(tmp_path / "images.npy", images)
+    arguments = [exported, tmp_path / "images.npy", tmp_path / "outputs.npz"]
+    script = textwrap.dedent(RUN_ALONE)
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, cwd=tmp_path)
+    outputs = dict(np.load(tmp_path / "outputs.npz"))
+    assert {name: (v.dtype, v.shape) for name, v in outputs.items()} == {
+        "detection_boxes": (np.float32, (3, 200, 4)),
+        "detection_scores": (np.float32, (3, 200)),
+        "detection_classes": (np.int32, (3, 200)),
+        "num_detections": (np.int32, (3,)),
+    }
+    assert_agrees(model, outputs, images)
+
+
+def test_the_three_signatures_detect_the_same(signatures):
+    images = pictures(2)
+    expected = signatures["serving_default"](images=tf.constant(images))
+    any_size = signatures["any_size"](images=tf.constant(images))
+    encoded = signatures["encoded"](image_bytes=tf.constant([encode(i) for i in images]))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(any_size[name], value)
+        np.testing.assert_array_equal(encoded[name], value)
+
+
+def test_any_size_resizes_as_evaluation_does(model, signatures):
+    images = pictures(2, 123, 457)
+    outputs = signatures["any_size"](images=tf.constant(images))
+    assert_agrees(model, outputs, tf.image.resize(images, (300, 300)).numpy())
+    encoded = signatures["encoded"](image_bytes=tf.constant([encode(i) for i in images]))
+    np.testing.assert_array_equal(encoded["detection_boxes"], outputs["detection_boxes"])
+
+
+def test_an_image_of_one_pixel_and_a_constant_image(signatures):
+    for image in (np.full((1, 1, 1, 3), 7, np.uint8), np.full((1, 900, 20, 3), 255, np.uint8)):
+        outputs = signatures["any_size"](images=tf.constant(image))
+        assert np.all(np.isfinite(outputs["detection_boxes"]))
+
+
+def test_bytes_that_are_no_picture_leave_the_rest_of_the_batch_alone(signatures):
+    image = encode(pictures(1)[0])
+    batch = [b"no picture", image, image[: len(image) // 2], b""]
+    outputs = signatures["encoded"](image_bytes=tf.constant(batch))
+    alone = signatures["encoded"](image_bytes=tf.constant([image]))
+    assert outputs["image_decoded"].numpy().tolist() == [False, True, False, False]
+    assert outputs["num_detections"].numpy()[[0, 2, 3]].tolist() == [0, 0, 0]
+    assert not np.any(outputs["detection_scores"].numpy()[[0, 2, 3]])
+    np.testing.assert_allclose(
+        outputs["detection_scores"][1], alone["detection_scores"][0], atol=1e-5
+    )
+
+
+def test_exif_orientation_is_ignored(signatures):
+    image = pictures(1, 80, 120)[0]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    batch = [encode(image, "JPEG"), encode(image, "JPEG", exif=turned)]
+    boxes = signatures["encoded"](image_bytes=tf.constant(batch))["detection_boxes"]
+    np.testing.assert_array_equal(boxes[0], boxes[1])
+
+
+def test_grey_rgba_and_jpeg_pictures_go_into_one_batch(signatures):
+    grey, rgba = pictures(1)[0, :, :, 0], np.dstack([pictures(1)[0], pictures(1)[0, :, :, 0]])
+    batch = [encode(grey), encode(rgba), encode(grey, "JPEG")]
+    assert signatures["encoded"](image_bytes=tf.constant(batch))["image_decoded"].numpy().all()
+
+
+def test_an_empty_batch(signatures):
+    outputs = signatures["encoded"](image_bytes=tf.constant([], tf.string))
+    assert outputs["detection_boxes"].shape == (0, 200, 4)
+
+
+@pytest.mark.parametrize(
+    ("signature", "images", "message"),
+    [
+        ("serving_default", tf.zeros([1, 300, 300, 3]), "expected to be a uint8 tensor"),
+        ("serving_default", tf.zeros([1, 200, 300, 3], tf.uint8), r"\[B, 300, 300, 3\]; signature"),
+        (
+            "serving_default",
+            tf.zeros([300, 300, 3], tf.uint8),
+            r"images must be \[B, 300, 300, 3\]",
+        ),
+        ("any_size", tf.zeros([300, 300, 3], tf.uint8), r"images must be \[B, H, W, 3\]"),
+        ("any_size", tf.zeros([1, 30, 30, 1], tf.uint8), r"images must be \[B, H, W, 3\]"),
+        ("any_size", tf.zeros([1, 0, 30, 3], tf.uint8), r"images must be .*, H and W above 0"),
+        ("encoded", tf.constant("one"), r"image_bytes must be \[B\]"),
+        ("encoded", tf.constant([["one"]]), r"image_bytes must be \[B\]"),
+    ],
+)
+def test_wrong_input_gives_a_readable_error(signatures, signature, images, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures[signature](**{"image_bytes" if signature == "encoded" else "images": images})
+
+
+def test_runs_in_a_session_as_a_server_has_it(exported, signatures):
+    batch = [encode(pictures(1)[0]), b"no picture"]
+    expected = signatures["encoded"](image_bytes=tf.constant(batch))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], str(exported))
+        signature = meta.signature_def["encoded"]
+        outputs = {name: info.name for name, info in signature.outputs.items()}
+        found = session.run(outputs, {signature.inputs["image_bytes"].name: batch})
+    assert found["image_decoded"].tolist() == [True, False]
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
+
+
+def test_labels_and_thresholds_travel_along(exported):
+    assert (exported / "assets" / "labels.txt").read_text() == "disk\nring\nsquare\n"
+    assert saved_model_labels(exported) == LABELS
+    description = saved_model_description(exported)
+    assert (description["score_threshold"], description["max_detections"]) == (0.01, 200)
+    assert description["config"] == json.loads(json.dumps(SSD300_VOC.to_dict()))
+
+
+def test_weights_are_stored_once(model, exported):
+    stored = (exported / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert 4 * model.count_params() <= stored < 4.1 * model.count_params()
+
+
+def test_ssd512_with_80_classes_and_frozen_weights(tmp_path):
+    labels = [f"class {i}" for i in range(80)]
+    model = small_model(SSD512_COCO, labels)
+    path = tmp_path / "frozen"
+    serving.export_saved_model(model, path, freeze=True, max_detections=50)
+    detector = tf.saved_model.load(str(path))
+    images = pictures(1, 512, 512)
+    outputs = detector.signatures["serving_default"](images=tf.constant(images))
+    assert outputs["detection_boxes"].shape == (1, 50, 4)
+    assert saved_model_labels(path)[79] == "class 79"
+
+
+class FakeDetector:
+    def __init__(self, *arguments):
+        pass
+
+    def signatures(self):
+        return {}
+
+
+def test_a_file_that_detects_otherwise_is_not_left_behind(model, exported, tmp_path, monkeypatch):
+    other = keras.models.clone_model(model)
+    other.set_weights([w * 1.01 for w in model.get_weights()])
+    monkeypatch.setattr(serving, "_Detector", FakeDetector)
+    monkeypatch.setattr(tf.saved_model, "save", lambda _, to, **__: shutil.copytree(exported, to))
+    with pytest.raises(RuntimeError, match=r"does not agree with the Keras model: \d+ detections"):
+        serving.export_saved_model(other, tmp_path / "detector")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_together_is_refused(model, tmp_path):
+    out = tmp_path / "detector"
+    with pytest.raises(ValueError, match="labels has 2 names, but num_classes"):
+        serving.export_saved_model(model, out, labels=["a", "b"])
+    with pytest.raises(ValueError, match=r"'a\\nb' must be one line"):
+        serving.export_saved_model(model, out, labels=["a\nb", "c", "d"])
+    with pytest.raises(ValueError, match="must be made by ssd_vgg16"):
+        serving.export_saved_model(keras.Sequential([keras.Input((3,))]), out)
+    assert not out.exists()
+
+
+def test_a_folder_in_use_is_refused(model, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds something that is no export"):
+            serving.export_saved_model(model, tmp_path, overwrite=overwrite)
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match="holds an export already"):
+        serving.export_saved_model(model, earlier)
+    assert exporting.check_free(earlier, True, "saved_model.pb") == earlier
+
+
+def test_the_command_passes_every_flag_and_overwrites(tmp_path):
+    model = ssd_vgg16(TINY, 3, width=1 / 16)
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    out = tmp_path / "detector"
+    exported = serving.export_saved_model(model, out, labels=LABELS)
+    assert exported.detections > 0
+    assert (out / "variables" / "variables.index").is_file()
+    flags = {
+        "model": tmp_path / "model.keras",
+        "out": out,
+        "labels": tmp_path / "labels.txt",
+        "score_threshold": 0.02,
+        "iou_threshold": 0.5,
+        "max_detections": 150,
+    }
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    done = ssd_keras("export", "saved_model", *words, "--freeze", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    found = saved_model_description(out)
+    assert found["labels"] == ["a", "b", "c"]
+    thresholds = [found[f"{n}_threshold"] for n in ("score", "iou")]
+    assert [*thresholds, found["max_detections"]] == [0.02, 0.5, 150]
+    assert found["versions"]["tensorflow"] == tf.__version__
+    # Frozen weights are in the graph, not in variables.
+    assert found["frozen"]
+    assert (out / "saved_model.pb").stat().st_size > 4 * model.count_params()
+
+
+def test_labels_of_a_foreign_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must be made by export_saved_model"):
+        saved_model_labels(tmp_path)

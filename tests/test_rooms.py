@@ -1,0 +1,108 @@
+"""The rooms of the package: which may import which, and what the import of the package loads."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli import ROOT
+
+PACKAGE = ROOT / "ssd_keras"
+
+# Each room may import itself and those before it. "" are the flat modules, the paper's nouns.
+CHAIN = (
+    "",
+    "weights",
+    "model",
+    "augmentation",
+    "data",
+    "export",
+    "inference",
+    "evaluation",
+    "training",
+    "commands",
+    "__main__",
+)
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room(module):
+    """The place of "weights.load", say, in the chain."""
+    first = module.split(".")[0]
+    return CHAIN.index(first) if first in CHAIN else 0
+
+
+def imported(path):
+    """Modules of the package that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (n.removeprefix("ssd_keras.") for n in names if n.startswith("ssd_keras."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_imports_a_later_room_or_is_too_long(path):
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    late = [name for name in imported(path) if room(name) > room(module)]
+    assert not late, f"{module} imports {late}, which stand later in the chain"
+    assert len(path.read_text().splitlines()) <= 350
+
+
+def test_a_function_never_hides_its_module():
+    """`from ssd_keras.x import x` would make the module `x` unreachable by attribute."""
+    for path in FILES:
+        defined = {n.name for n in ast.parse(path.read_text()).body if hasattr(n, "name")}
+        assert path.stem not in defined, path
+
+
+def test_public_names_differ():
+    """No two public classes or functions of the package have one name."""
+    places = {}
+    for path in FILES:
+        if path.parent.name == "commands":
+            continue  # each command has a main
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        (
+            "import ssd_keras",
+            "ai_edge_litert tensorflow_datasets matplotlib pycocotools PIL "
+            "ssd_keras.export ssd_keras.inference ssd_keras.evaluation",
+        ),
+        (
+            "import ssd_keras.training.run",
+            "ai_edge_litert tensorflow_datasets matplotlib flatbuffers.builder "
+            "ssd_keras.export.tflite ssd_keras.export.saved_model",
+        ),
+    ],
+)
+def test_what_an_import_does_not_load(code, unwanted):
+    report = f"""
+import sys, keras, tensorflow
+before = set(sys.modules)  # TensorFlow and Keras load some of them, if they are installed
+{code}
+print(*(name for name in {unwanted.split()!r} if name in set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_every_file_is_in_a_package():
+    """Without __init__.py a folder would be left out of the wheel."""
+    for path in FILES:
+        assert (path.parent / "__init__.py").is_file()
+    assert pathlib.Path(PACKAGE, "py.typed").is_file()

@@ -1,0 +1,49 @@
+"""Files that the package wrote before its modules moved into rooms (commit e88a86d).
+
+`golden/before_rooms/last.keras` is the checkpoint of two steps of `train` (CaffeSGD, warm-up, one
+boundary, MultiBoxLoss) on five images, with the tiny config and width 1/16. `expected.npz` holds
+the predictions of the model at that commit for one image of noise.
+"""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+from ssd_keras.model import load_model
+from tests.cli import ROOT
+from tests.tiny import TINY
+
+FOLDER = ROOT / "tests" / "golden" / "before_rooms"
+
+LOAD = """
+import sys, keras, numpy as np
+import ssd_keras
+model = keras.saving.load_model(sys.argv[1])
+images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
+np.save(sys.argv[2], model(images, training=False))
+print(model.loss.name, int(model.optimizer.iterations), model.ssd_config.num_default_boxes)
+"""
+
+
+def test_an_earlier_file_loads_in_a_fresh_process_and_predicts_the_same(tmp_path):
+    command = [sys.executable, "-c", LOAD, FOLDER / "last.keras", tmp_path / "found.npy"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["multibox_loss", "2", "380"]
+    expected = np.load(FOLDER / "expected.npz")["predictions"]
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+
+
+def test_an_earlier_checkpoint_goes_on_training():
+    model = load_model(FOLDER / "last.keras", compile=True)
+    assert model.ssd_config == TINY
+    assert model.labels == ("red", "blue")
+    schedule = keras.saving.deserialize_keras_object(model.optimizer.get_config()["learning_rate"])
+    assert (schedule.warmup, tuple(schedule.boundaries)) == (1, (1,))
+    before = model.get_layer("fc7").kernel.numpy()
+    truth = np.array([[[0.1, 0.2, 0.6, 0.7, 1]]], np.float32)
+    model.train_on_batch(np.zeros((1, 64, 64, 3), np.float32), truth)
+    assert int(model.optimizer.iterations) == 3
+    assert not np.array_equal(model.get_layer("fc7").kernel, before)

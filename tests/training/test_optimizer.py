@@ -1,0 +1,112 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_keras.layers import L2Normalization
+from ssd_keras.training.optimizer import Adam, CaffeSGD, Schedule
+
+
+def layer(value=1.0):
+    dense = keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(value))
+    dense.build((None, 1))
+    dense.bias.assign([value])
+    return dense
+
+
+def step(optimizer, dense, gradient):
+    gradients = [tf.fill(v.shape, gradient) for v in dense.trainable_variables]
+    optimizer.apply_gradients(zip(gradients, dense.trainable_variables, strict=True))
+    return float(dense.kernel[0, 0]), float(dense.bias[0])
+
+
+def test_coupled_decay_and_double_bias_rate_by_hand():
+    # Kernel: v = -.1 * (2 + .5 * 1) = -.25, w = .75; then v = .9 * -.25 - .1 * (2 + .5 * .75)
+    # = -.4625, w = .2875. Bias, at rate .2 and without decay: v = -.4, b = .6; then
+    # v = -.36 - .4 = -.76, b = -.16.
+    dense = layer()
+    optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5)
+    np.testing.assert_allclose(step(optimizer, dense, 2.0), (0.75, 0.6), rtol=1e-6)
+    np.testing.assert_allclose(step(optimizer, dense, 2.0), (0.2875, -0.16), rtol=1e-6)
+
+
+def test_scales_are_decayed_like_kernels():
+    """`conv4_3_norm` has the ordinary rate and decay in the original."""
+    norm = L2Normalization(initial_scale=1.0)
+    norm.build((None, None, None, 1))
+    optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5)
+    optimizer.apply_gradients([(tf.fill([1], 2.0), norm.scale)])
+    np.testing.assert_allclose(norm.scale.numpy(), [0.75], rtol=1e-6)
+
+
+def test_accumulated_gradients_are_averaged_before_decay_by_hand():
+    # The mean of 1 and 3 is the 2 of the test above: decay and momentum come once, not twice.
+    dense = layer()
+    optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5, gradient_accumulation_steps=2)
+    assert step(optimizer, dense, 1.0) == (1.0, 1.0)
+    np.testing.assert_allclose(step(optimizer, dense, 3.0), (0.75, 0.6), rtol=1e-6)
+    assert int(optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("kind", [CaffeSGD, Adam])
+def test_schedules_count_steps_of_several_batches(kind):
+    optimizer = kind(Schedule(1.0, (1, 2)), gradient_accumulation_steps=3)
+    dense, rates = layer(0.0), []
+    for _ in range(9):
+        rates.append(float(optimizer.learning_rate))
+        step(optimizer, dense, 1.0)
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01], rtol=1e-6)
+
+
+def test_rates_of_steps_of_several_batches_by_hand():
+    # A mean gradient of 1 moves the kernel by 1, then, behind the boundary, by 0.1.
+    dense = layer(0.0)
+    optimizer = CaffeSGD(Schedule(1.0, (1,)), momentum=0.0, l2=0.0, gradient_accumulation_steps=2)
+    kernels = [step(optimizer, dense, 1.0)[0] for _ in range(4)]
+    np.testing.assert_allclose(kernels, [0, -1, -1, -1.1], rtol=1e-6)
+
+
+def test_momentum_keeps_the_old_rate_as_caffe_does():
+    # v = -1 * 1 at rate 1; when the rate drops to .1, v = .9 * -1 - .1 = -1, not -.19.
+    dense = layer(0.0)
+    optimizer = CaffeSGD(Schedule(1.0, (1,)), momentum=0.9, l2=0.0)
+    assert step(optimizer, dense, 1.0)[0] == -1
+    np.testing.assert_allclose(step(optimizer, dense, 1.0)[0], -2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [CaffeSGD(0.1, l2=0.0, momentum=0.0, global_clipnorm=1.0), Adam(0.1)]
+)
+def test_gradient_norm_is_the_one_before_clipping(optimizer):
+    dense = layer(0.0)
+    step(optimizer, dense, 3.0)
+    np.testing.assert_allclose(float(optimizer.gradient_norm), np.sqrt(18), rtol=1e-6)
+
+
+def test_clipping_limits_the_step():
+    dense = layer(0.0)
+    optimizer = CaffeSGD(1.0, l2=0.0, momentum=0.0, bias_rate=1.0, global_clipnorm=1.0)
+    np.testing.assert_allclose(step(optimizer, dense, 3.0), [-np.sqrt(0.5)] * 2, rtol=1e-6)
+
+
+def test_schedule_by_hand():
+    steps = Schedule(1.0, (10, 20), warmup=4, warmup_factor=0.2)
+    rates = [float(steps(s)) for s in (0, 2, 4, 9, 10, 19, 20)]
+    np.testing.assert_allclose(rates, [0.2, 0.6, 1, 1, 0.1, 0.1, 0.01], rtol=1e-6)
+    cosine = Schedule(2.0, (), cosine_iterations=8)
+    np.testing.assert_allclose([float(cosine(s)) for s in (0, 4, 8, 9)], [2, 1, 0, 0], atol=1e-6)
+
+
+def test_round_trip():
+    optimizer = CaffeSGD(Schedule(0.01, (5,)), l2=1e-3, global_clipnorm=2.0)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert isinstance(again, CaffeSGD)
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_says_what_is_wrong():
+    for arguments in ({"learning_rate": 0.0}, {"boundaries": (5, 5)}, {"cosine_iterations": 9}):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            Schedule(**arguments)
+    with pytest.raises(ValueError, match=r"l2 \(=-1\)"):
+        CaffeSGD(l2=-1)
