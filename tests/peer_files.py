@@ -4,7 +4,7 @@ import numpy as np
 
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.vgg16 import CONVOLUTIONS
-from tests.reference import projects as peer
+from tests.reference import projects
 
 WIDTH = 1 / 8
 
@@ -29,7 +29,7 @@ def random_layers(model, size, outputs, seed=0):
         for i, name in enumerate(names):
             height, width, channels, filters = model.get_layer(name).kernel.shape
             if outs:
-                filters = (2 + 2 * len(peer.RATIOS[size][i])) * outs
+                filters = (2 + 2 * len(projects.RATIOS[size][i])) * outs
             std = (2 / (height * width * channels)) ** 0.5 / (50 if name == "conv1_1" else 1)
             kernel = rng.normal(0, std, (filters, channels, height, width))
             bias = rng.normal(0, 0.3, filters)
@@ -40,7 +40,7 @@ def random_layers(model, size, outputs, seed=0):
 
 def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior):
     """The file that the source's own code would have written."""
-    *names, scale_name = peer.layer_names(source, size)
+    *names, scale_name = projects.layer_names(source, size)
     layers = [
         pair
         for ns, group in zip(names, groups, strict=True)
@@ -48,17 +48,19 @@ def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior
     ]
     if source == "caffe":
         path = tmp_path / "net.caffemodel"
-        sizes = peer.SIZES[size, tiling]
+        sizes = projects.SIZES[size, tiling]
         heads = [name.replace("_loc", "_priorbox") for name in names[2]]
-        rows = zip(heads, sizes, sizes[1:], peer.RATIOS[size], peer.STEPS[size], strict=False)
+        rows = zip(
+            heads, sizes, sizes[1:], projects.RATIOS[size], projects.STEPS[size], strict=False
+        )
         keys = ("low", "high", "ratios", "step")
         boxes = [(h, {**dict(zip(keys, row, strict=True)), **prior}) for h, *row in rows]
-        priors = [] if old else [(head, peer.prior_box(**values)) for head, values in boxes]
+        priors = [] if old else [(head, projects.prior_box(**values)) for head, values in boxes]
         blobs = [(name, list(pair)) for name, pair in layers] + [(scale_name, [scale])]
-        path.write_bytes(peer.caffemodel(blobs, priors, old))
+        path.write_bytes(projects.caffemodel(blobs, priors, old))
     elif source == "pierluigi":
         path = tmp_path / "net.h5"
-        peer.keras2_h5(path, layers, scale)
+        projects.keras2_h5(path, layers, scale)
     elif source == "chainercv":
         path = tmp_path / "net.npz"
         tensors = {f"{n}/{v}": a for n, pair in layers for v, a in zip("Wb", pair, strict=True)}
@@ -67,5 +69,5 @@ def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior
         path = tmp_path / "net.safetensors"
         suffixes = ("weight", "bias")
         tensors = {f"{n}.{v}": a for n, pair in layers for v, a in zip(suffixes, pair, strict=True)}
-        path.write_bytes(peer.safetensors({**tensors, scale_name: scale}))
+        path.write_bytes(projects.safetensors({**tensors, scale_name: scale}))
     return path

@@ -8,7 +8,7 @@ from ssd_keras.evaluation.voc import voc_average_precision
 
 
 def sample(boxes, labels=None, difficult=None, *, size=(100, 100), name="picture"):
-    """Ground truth from pixel boxes yxyx."""
+    """Creates ground truth from yxyx boxes in pixels."""
     boxes = np.reshape(np.asarray(boxes, float), (-1, 4)) / (size * 2)
     labels = np.ones(len(boxes), int) if labels is None else np.asarray(labels, int)
     difficult = np.zeros(len(boxes), bool) if difficult is None else np.asarray(difficult, bool)
@@ -22,7 +22,7 @@ def detections(boxes, scores, classes=None, *, size=(100, 100)):
 
 
 def devkit(found, truth, class_id, threshold):
-    """`VOCevaldet.m`, loop for loop: (11-point AP, area AP)."""
+    """Restates `VOCevaldet.m` with its loops; returns 11-point AP and area AP."""
     rows = [
         (score, i, box)
         for i, d in enumerate(found)
@@ -72,7 +72,7 @@ def test_by_hand():
     ]
     (result,) = voc_average_precision(found, truth, ["cat"]).classes
 
-    # true, false, true of three objects
+    # true, false and true positive, of three objects
     np.testing.assert_allclose(result.recall, [1 / 3, 1 / 3, 2 / 3])
     np.testing.assert_allclose(result.precision, [1, 1 / 2, 2 / 3])
     assert result.ap_11_point == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)  # 0..0.3, 0.4..0.6
@@ -125,7 +125,7 @@ def test_a_second_detection_of_an_object_is_false():
 
 
 def test_far_edges_belong_to_the_pixel_box():
-    # 10 x 10 and 10 x 20 pixels: IoU exactly 0.5; without "+1" it were 81 / 171.
+    # 10 x 10 and 10 x 20 pixels: the IoU is exactly 0.5; without "+1" it would be 81 / 171.
     truth, found = [sample([0, 0, 9, 9])], [detections([0, 0, 9, 19], [0.5])]
     assert voc_average_precision(found, truth, ["cat"]).mean_ap_area == 1.0
     found = [detections([0, 0, 9, 20], [0.5])]
@@ -141,7 +141,7 @@ def test_division_by_the_size_does_not_move_an_iou_off_the_threshold():
 
 
 def test_pixels_are_those_of_each_image():
-    # The same normalised boxes: 2 x 2 and 2 x 3 pixels, or 1001 x 1001 and 1001 x 2006.
+    # The same normalized boxes: 2 x 2 and 2 x 3 pixels, or 1001 x 1001 and 1001 x 2006.
     for size, ap in (((10, 10), 1.0), ((10000, 10000), 0.0)):
         truth = Sample(b"", "a", *size, np.array([[0, 0, 0.1, 0.1]]), np.ones(1, int), np.zeros(1))
         found = {

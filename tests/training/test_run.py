@@ -197,7 +197,7 @@ def test_what_a_killed_writer_left_is_removed(copied, records):
 
 def test_a_damaged_checkpoint_is_named(copied, records):
     (copied / "last.keras").write_bytes(b"half of it")
-    with pytest.raises(ValueError, match=r"last\.keras is damaged or no \.keras file"):
+    with pytest.raises(ValueError, match=r"last\.keras is damaged or not a \.keras file"):
         train(narrow(), RECIPE, copied, [records], val_records=records)
 
 
@@ -350,7 +350,7 @@ def test_a_run_says_what_it_started_from(records, tmp_path, monkeypatch):
     assert json.loads((run_dir / "run.json").read_text())["weights"] == str(path)
     report = (run_dir / "weights.txt").read_text()
     assert hashlib.sha256(path.read_bytes()).hexdigest() in report
-    assert "project: caffe, as told" in report
+    assert "project: caffe, as given" in report
     model.optimizer.build(model.trainable_variables)
     model.save(run_dir / "last.keras")
     path.unlink()  # a resumption needs it no more
@@ -384,8 +384,8 @@ def test_the_command_starts_from_an_ssd_of_other_classes(records, tmp_path):
     command += ["--weights_labels=classes.txt", "--weights_config=SSD300_VOC"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "project: ssd_keras, as told" in done.stdout
-    assert "tiling: weights_config, as told" in done.stdout
+    assert "project: ssd_keras, as given" in done.stdout
+    assert "tiling: weights_config, as given" in done.stdout
     assert "sliced: background and 1 of the file's 2 classes; fresh: 1" in done.stdout
 
 

@@ -77,7 +77,7 @@ def test_fully_connected_layers_of_other_projects_are_named():
     dense = np.broadcast_to(np.float32(0), (4096, 25088))
     with pytest.raises(
         ValueError,
-        match=r"vgg.31.weight has shape \(4096, 25088\), as in the VGG16 that is not red",
+        match=r"vgg.31.weight has shape \(4096, 25088\), that of a VGG16 without reduced fc6",
     ):
         convert({"vgg.31.weight": dense}, find_project(["vgg.31.weight"]))
 

@@ -52,7 +52,7 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
         ],
     )
     first, again, custom = stdout.split("exit")[:3]
-    assert "project: torchvision, found by its tensors" in first
+    assert "project: torchvision, detected from the names of its tensors" in first
     assert "backbone.extra.0.7.1.weight" in first
     assert "71 of 71 tensors used; layers: 30 loaded, 6 sliced, 0 fresh" in first
     assert first.count("used: conv1_1/kernel") == 1
@@ -64,9 +64,9 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
     np.testing.assert_array_equal(model.get_layer("fc7").kernel, fc7)
 
     assert again.split()[0] == "0"  # how the first ended
-    assert "model.keras) exists already" in stderr
+    assert "model.keras) already exists" in stderr
 
-    assert "tiling: weights_config, as told" in custom
+    assert "tiling: weights_config, as given" in custom
     model = keras.models.load_model(other / "model.keras")
     bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 3)
     theirs = other_groups[3][5][1].reshape(4, 3)

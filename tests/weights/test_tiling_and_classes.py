@@ -21,7 +21,7 @@ from ssd_keras.weights.formats import read_tensors
 from ssd_keras.weights.load import load_weights
 from ssd_keras.weights.tiling import own_contents
 from tests.peer_files import narrow, random_layers, write_file
-from tests.reference import projects as peer
+from tests.reference import projects
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def voc_model():
 def test_own_weights_without_their_model_need_a_config(tmp_path, voc_model):
     path = tmp_path / "only.weights.h5"
     narrow(SSD300_VOC, 20).save_weights(path)
-    with pytest.raises(ValueError, match=r"must be a \.keras file of one .* give weights_config"):
+    with pytest.raises(
+        ValueError, match=r"is not a \.keras file of ssd_vgg16 .* give weights_config"
+    ):
         load_weights(voc_model, path)
     assert load_weights(voc_model, path, weights_config=SSD300_VOC).fresh == ()
 
@@ -41,7 +43,7 @@ def test_custom_weights_of_unknown_tiling_need_a_config(tmp_path):
     model = narrow(SSD300_COCO, 2, ("b", "a"))
     groups, scale = random_layers(model, 300, 3)
     path = write_file(tmp_path, "lufficc", 300, "COCO", groups, scale)
-    with pytest.raises(ValueError, match="lufficc weights of 3 outputs may have any tiling"):
+    with pytest.raises(ValueError, match="lufficc weights with 3 outputs may have any tiling"):
         load_weights(model, path)
     load_weights(model, path, weights_config=SSD300_COCO, weights_labels=("a", "b"))
     bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 3)
@@ -54,9 +56,9 @@ def test_a_caffemodel_tells_its_tiling(tmp_path):
     path = write_file(tmp_path, "caffe", 300, "COCO", groups, scale)  # VOC from COCO
     report = load_weights(model, path)
     assert report.fresh == report.skipped == ()
-    assert "tiling: SSD300_COCO, as its PriorBox layers say" in report.notes
+    assert "tiling: SSD300_COCO, as in its PriorBox layers" in report.notes
     with pytest.raises(
-        ValueError, match=r"not those of weights_config: conv4_3_norm_mbox_prior.*11 such"
+        ValueError, match=r"not those of weights_config: conv4_3_norm_mbox_prior.*in total: 11\)"
     ):
         load_weights(model, path, weights_config=SSD300_VOC)
 
@@ -64,14 +66,17 @@ def test_a_caffemodel_tells_its_tiling(tmp_path):
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        ({"clip": True}, r"conv4_3_norm_mbox_priorbox has clip \[1.0\], \[False\] in SSD300_VOC"),
-        ({"variance": [0.5]}, r"has variance \[0.5\], \[0.1, 0.1, 0.2, 0.2\]"),
-        ({"variance": ()}, r"has variance \[0.1, 0.1, 0.1, 0.1\], \[0.1, 0.1, 0.2, 0.2\]"),
-        ({"step": 50}, r"has step \[50.0\], \[8\]"),
-        ({"offset": 0}, r"has offset \[0.0\], \[0.5\]"),
-        ({"ratios": [2, 4]}, r"has aspect_ratio \[2.0, 4.0\], \[2.0\]"),
-        ({"img_size": 600}, r"has img_size \[600.0\], \[300.0\]"),
-        ({"high": None}, r"has max_size \[\], \[60\]"),
+        (
+            {"clip": True},
+            r"conv4_3_norm_mbox_priorbox has clip \[1.0\], not \[False\] as in SSD300_VOC",
+        ),
+        ({"variance": [0.5]}, r"has variance \[0.5\], not \[0.1, 0.1, 0.2, 0.2\]"),
+        ({"variance": ()}, r"has variance \[0.1, 0.1, 0.1, 0.1\], not \[0.1, 0.1, 0.2, 0.2\]"),
+        ({"step": 50}, r"has step \[50.0\], not \[8\]"),
+        ({"offset": 0}, r"has offset \[0.0\], not \[0.5\]"),
+        ({"ratios": [2, 4]}, r"has aspect_ratio \[2.0, 4.0\], not \[2.0\]"),
+        ({"img_size": 600}, r"has img_size \[600.0\], not \[300.0\]"),
+        ({"high": None}, r"has max_size \[\], not \[60\]"),
     ],
 )
 def test_all_that_a_caffemodel_says_of_its_tiling_is_compared(tmp_path, voc_model, prior, message):
@@ -98,7 +103,9 @@ def test_torchvisions_network_for_512_pixels_is_refused(tmp_path):
     model = narrow(CONFIGS["SSD512_COCO"], 90)
     groups, scale = random_layers(model, 512, 91)
     path = write_file(tmp_path, "torchvision", 512, "COCO", groups, scale)
-    with pytest.raises(ValueError, match=r"\(highres\) has last maps of 8, 6, 4 and 1 cells"):
+    with pytest.raises(
+        ValueError, match=r"\(highres\) has last feature maps of 8, 6, 4 and 1 cells"
+    ):
         load_weights(model, path)
 
 
@@ -109,7 +116,7 @@ def test_mmdetection_1_has_the_background_elsewhere(tmp_path, voc_model, source)
     assert "mmdetection 2.0 or later assumed; 1.x has" in str(load_weights(voc_model, path))
     tensors = read_tensors(path)
     np.savez(tmp_path / "v1.npz", **tensors, **{"meta.mmdet_version": np.array([1, 2])})
-    with pytest.raises(ValueError, match=r"mmdetection 1.2 wrote it: .* 2.0 or later"):
+    with pytest.raises(ValueError, match=r"written by mmdetection 1.2\. .* 2.0 or later"):
         load_weights(voc_model, tmp_path / "v1.npz")
     np.savez(tmp_path / "v2.npz", **tensors, **{"meta.mmdet_version": np.array([2, 13])})
     report = load_weights(voc_model, tmp_path / "v2.npz")
@@ -134,7 +141,7 @@ def test_a_bare_vgg16_is_turned_as_its_first_kernel_tells(tmp_path, voc_model, m
     (vgg, *_), _ = random_layers(voc_model, 300, 21)
     tensors = {
         f"{place}.{v}": array
-        for place, pair in zip(peer.sequential_places(), vgg, strict=True)
+        for place, pair in zip(projects.sequential_places(), vgg, strict=True)
         for v, array in zip(("weight", "bias"), pair, strict=True)
     }
     np.savez(tmp_path / "v.npz", **tensors)
@@ -144,8 +151,8 @@ def test_a_bare_vgg16_is_turned_as_its_first_kernel_tells(tmp_path, voc_model, m
     np.testing.assert_array_equal(
         voc_model.get_layer("conv1_1").kernel, first.transpose(2, 3, 1, 0)
     )
-    assert f"images: {'RGB' if rgb else 'BGR'}, as conv1_1 tells" in report.notes
-    assert ("conv1_1: kernel turned from RGB to BGR" in report.notes) == rgb
+    assert f"images: {'RGB' if rgb else 'BGR'}, detected from conv1_1" in report.notes
+    assert ("conv1_1: kernel reordered from RGB to BGR" in report.notes) == rgb
 
 
 def test_amdegroots_file_of_caffes_weights_is_caffes(tmp_path, voc_model):
@@ -164,7 +171,7 @@ def test_features_of_torchvisions_vgg16(tmp_path, voc_model):
     (vgg, *_), _ = random_layers(voc_model, 300, 21)
     tensors = {
         f"features.{place}.{v}": array
-        for place, pair in zip(peer.sequential_places()[:13], vgg, strict=False)
+        for place, pair in zip(projects.sequential_places()[:13], vgg, strict=False)
         for v, array in zip(("weight", "bias"), pair, strict=True)
     }
     nan = {"classifier.0.weight": np.full(3, np.nan, "f4")}
@@ -174,17 +181,27 @@ def test_features_of_torchvisions_vgg16(tmp_path, voc_model):
     kernel = vgg[0][0].transpose(2, 3, 1, 0)[:, :, ::-1]
     np.testing.assert_array_equal(voc_model.get_layer("conv1_1").kernel, kernel)
     np.savez(tmp_path / "v.npz", **tensors, **{"classifier.0.weight": np.zeros(3, "f4")})
-    with pytest.raises(ValueError, match="scaled to a deviation of 1"):
+    with pytest.raises(ValueError, match="scaled to a standard deviation of 1"):
         load_weights(voc_model, tmp_path / "v.npz")
 
 
 @pytest.mark.parametrize(
     ("outputs", "labels", "options", "warning"),
     [
-        (4, ("cat", "dog", "bird"), {}, "does not name its 3 classes; they are taken for the mod"),
+        (
+            4,
+            ("cat", "dog", "bird"),
+            {},
+            "does not name its 3 classes; they are assumed to be the mod",
+        ),
         (4, ("cat", "dog", "bird"), {"weights_labels": ("cat", "dog", "bird")}, None),
         (4, None, {}, None),
-        (21, VOC_CLASSES, {}, "its 20 classes; they are taken for aeroplane ... tvmonitor: give"),
+        (
+            21,
+            VOC_CLASSES,
+            {},
+            "its 20 classes; they are assumed to be aeroplane ... tvmonitor: give",
+        ),
         (91, ("cat",), {}, None),
     ],
 )
@@ -213,13 +230,13 @@ def own_file(path, config):
     ("config", "message"),
     [
         ("[" * 100_000, "RecursionError|recursion"),
-        (" " * (1 << 25), "config.json would take 33554432 bytes"),
-        ("{}", "must be a .keras file of one"),
+        (" " * (1 << 25), "config.json has 33554432 bytes, above 16777216"),
+        ("{}", "is not a .keras file of ssd_vgg16"),
         (
             json.dumps(
                 {"config": {"layers": [{"name": "predictions", "config": {"labels": [1, 2]}}]}}
             ),
-            r"its labels \(=\[1, 2\]\) must be names",
+            r"its labels \(=\[1, 2\]\) must be strings",
         ),
     ],
 )

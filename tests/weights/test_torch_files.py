@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ssd_keras.weights import formats as weight_files
+from ssd_keras.weights import formats
 from ssd_keras.weights.formats import read_tensors
 
 
@@ -139,7 +139,7 @@ def test_archives_of_pytorch_that_inflate_beyond_the_limit_are_refused(tmp_path,
     with zipfile.ZipFile(tmp_path / "big.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data/0", bytes(10**6))
     big = (tmp_path / "big.pth").read_bytes()
-    monkeypatch.setattr(weight_files, "MAX_BYTES", 10**5)
+    monkeypatch.setattr(formats, "MAX_BYTES", 10**5)
     with pytest.raises(ValueError, match="above the limit of 100000"):
         read_with_fake_torch(tmp_path / "w.pth", monkeypatch, STATE, big)
 
