@@ -170,7 +170,7 @@ def test_classes_without_objects_are_not_in_the_mean():
     assert str(result).endswith("without objects: dog, cow")
 
 
-def test_nothing_at_all():
+def test_no_detections_and_no_objects():
     nothing = detections([], [])
     assert voc_average_precision([nothing], [sample([0, 0, 9, 9])], ["cat"]).mean_ap_area == 0.0
     for truth in ([sample([])], []):
@@ -188,6 +188,6 @@ def test_nothing_at_all():
         ([detections([], [])], 0.0, r"iou_threshold \(=0.0\) must be above 0"),
     ],
 )
-def test_what_is_refused(found, iou, message):
+def test_invalid_inputs_are_refused(found, iou, message):
     with pytest.raises(ValueError, match=message):
         voc_average_precision(found, [sample([0, 0, 9, 9])], ["cat"], iou_threshold=iou)
