@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from tensorflow.lite.python import convert as lite_convert
 
 from ssd_keras.boxes import cyxhw_to_yxyx
 from ssd_keras.config import SSD300_VOC, SSD512_VOC
@@ -469,8 +470,6 @@ def test_int8_says_that_another_tensorflow_lacks_its_converter(monkeypatch):
     function = tf.function(lambda x: x).get_concrete_function(tf.TensorSpec([1], tf.float32))
     public = tf.lite.TFLiteConverter.from_concrete_functions([function])
     assert converter._quantizer(public) is not None
-    monkeypatch.setattr(
-        "tensorflow.lite.python.convert.mlir_quantize", lambda model, input_data_type: model
-    )
+    monkeypatch.setattr(lite_convert, "mlir_quantize", lambda model, input_data_type: model)
     with pytest.raises(RuntimeError, match=r"'int8'.* private functions .*TensorFlow 2\.21"):
         converter._quantizer(public)
