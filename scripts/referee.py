@@ -4,7 +4,8 @@ Needs the branch ssd of weiliu89/caffe, built, and `referee.cpp`, linked with it
 
     python scripts/referee.py --driver referee --records RECORDS --images A.jpg B.jpg \
         --voc VOC_FOLDER --split train --convert convert_annoset \
-        --coco_annotations A.json --coco_results D.json --out table.md --golden tests/golden/original
+        --coco_annotations A.json --coco_results D.json --golden tests/golden/original \
+        --out table.md
 
 Comparisons whose inputs are not given are left out; `--only` names those to run.
 """
@@ -57,9 +58,7 @@ def comparisons(args: argparse.Namespace, original: Original) -> dict[str, list]
             return np.stack([np.asarray(image, np.float32) for image in opened])
 
         todo["networks"] = [
-            lambda n=name, o=outputs: core.compare_network(
-                original, n, o, pictures(int(n[3:6]))
-            )
+            lambda n=name, o=outputs: core.compare_network(original, n, o, pictures(int(n[3:6])))
             for name, outputs in NETWORKS
         ]
     if args.coco_results:

@@ -86,7 +86,9 @@ def network(config: SSDConfig, outputs: int, width: float = 1.0, filler: str = "
             give outputs as large as trained ones do; biases then are random, too.
     """
 
-    def convolution(name: str, bottom: str, filters: float, options: str, head: bool = False) -> str:
+    def convolution(
+        name: str, bottom: str, filters: float, options: str, head: bool = False
+    ) -> str:
         count = filters if head else max(8, 8 * round(filters * width / 8))
         bias = "constant value: 0" if filler == "xavier" else "uniform min: -0.5 max: 0.5"
         kind, rest = bias.split(" ", 1)
@@ -129,7 +131,7 @@ def network(config: SSDConfig, outputs: int, width: float = 1.0, filler: str = "
     return net + _heads(config, outputs, convolution)
 
 
-def _heads(config: SSDConfig, outputs: int, convolution) -> str:  # noqa: ANN001
+def _heads(config: SSDConfig, outputs: int, convolution) -> str:
     net, joined = "", {"loc": [], "conf": [], "priorbox": []}
     for m in config.feature_maps:
         source = _SOURCES.get(m.name, m.name)
