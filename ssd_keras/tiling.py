@@ -52,7 +52,7 @@ def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> np.ndarray:
         small, large = int(small), int(large)
     square = math.sqrt(small * large)
     shapes = [(small, small), (square, square)]
-    for ratio in np.float32(feature_map.aspect_ratios):
+    for ratio in np.array(feature_map.aspect_ratios, np.float32):
         for r in (ratio, np.float32(1 / np.float64(ratio))):
             root = np.sqrt(r)
             shapes.append((small / root, small * root))

@@ -23,7 +23,7 @@ from ssd_keras.weights.conversion import (
     select_classes,
     shift_mean,
 )
-from ssd_keras.weights.formats import Arrays, read_tensors
+from ssd_keras.weights.formats import Arrays, read_tensors, weight_files
 from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, SCALE, VGG_LAYERS, Project
 from ssd_keras.weights.projects import find_project
 from ssd_keras.weights.report import WeightReport
@@ -301,8 +301,13 @@ def _report(
         layer = name.split("/")[0]
         states[layer] = classes.state if classes and layer.endswith("_logits") else "loaded"
     if path != "imagenet":
-        with open(path, "rb") as file:
-            notes = [f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}", *notes]
+        hashes = []
+        for name in weight_files(path):
+            with open(name, "rb") as file:
+                hashes.append(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
+            if name != os.fspath(path):
+                hashes[-1] += f" {os.path.basename(name)}"
+        notes = [*hashes, *notes]
     warnings = [*warnings]
     if states.get("fc6") == "fresh":
         warnings.append(
