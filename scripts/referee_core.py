@@ -165,13 +165,22 @@ def compare_losses(original: Original, config: SSDConfig, count: int, seed: int 
 
 
 def compare_real_losses(original: Original, config: SSDConfig, dataset, count: int) -> list[Row]:
-    """Augmented batches of real pictures, with the predictions of a narrow random network."""
+    """Augmented batches of real pictures, with scaled predictions of a narrow random network.
+
+    They get some noise: in a flat region many boxes have equal losses, and the original's
+    `std::sort` leaves it to chance which of them become negatives.
+    """
+    rng = np.random.default_rng(2)
     model = ssd_vgg16(config, 20, width=0.125)
     batches = []
     for images, truth in dataset.take(count):
         rows = [(t[:, :4], t[:, 4].astype(int), np.zeros(len(t), bool)) for t in truth.numpy()]
         real = [(b[c > 0], c[c > 0], d[c > 0]) for b, c, d in rows]
-        batches.append((real, 10 * model(images, training=False).numpy()))
+        predictions = model(images, training=False).numpy()
+        predictions -= predictions.mean(axis=(0, 1))
+        predictions /= predictions.std(axis=(0, 1))
+        noise = 0.1 * rng.normal(size=predictions.shape)
+        batches.append((real, predictions + noise.astype(np.float32)))
     return [loss_row("augmented real pictures", losses(original, config, batches, True))]
 
 
@@ -345,22 +354,36 @@ def solve(
         for line in original.call("solve", solver, original.folder, steps, start).split()
     ]
 
+    before, values, end = our_steps(config, outputs, batches, width, start, load)
+    model = ssd_vgg16(config, outputs - 1, width=width)
+    load(model, original.folder / "end.caffemodel", config)
+    their_end = {v.path: v.numpy() for v in model.trainable_variables}
+    return np.stack([theirs, values], axis=1), before, their_end, end
+
+
+def our_steps(config: SSDConfig, outputs: int, batches, width: float, start, load, nudged=False):
+    """The package's side of `solve`: weights before, loss of each step, weights at the end.
+
+    With `nudged` every weight starts one unit in the last place higher or lower.
+    """
     model = ssd_vgg16(config, outputs - 1, width=width)
     load(model, start, config)
+    if nudged:
+        rng = np.random.default_rng(0)
+        for v in model.trainable_variables:
+            side = np.float32(np.where(rng.random(v.shape) < 0.5, -np.inf, np.inf))
+            v.assign(np.nextafter(v.numpy(), side))
     before = {v.path: v.numpy() for v in model.trainable_variables}
-    schedule = Schedule(0.001, (steps // 2,))
+    schedule = Schedule(0.001, (len(batches) // 4,))
     model.compile(
         CaffeSGD(schedule, gradient_accumulation_steps=2), MultiBoxLoss(config), jit_compile=False
     )
-    ours = []
+    losses = []
     for images, truth in batches:
-        ours.append(float(model.train_on_batch(images, truth, return_dict=True)["loss"]))
+        losses.append(float(model.train_on_batch(images, truth, return_dict=True)["loss"]))
         model.reset_metrics()
-    ours = np.mean(np.reshape(ours, (-1, 2)), axis=1)
     end = {v.path: v.numpy() for v in model.trainable_variables}
-    load(model, original.folder / "end.caffemodel", config)
-    their_end = {v.path: v.numpy() for v in model.trainable_variables}
-    return np.stack([theirs, ours], axis=1), before, their_end, end
+    return before, np.mean(np.reshape(losses, (-1, 2)), axis=1), end
 
 
 def with_original_gradient():
@@ -369,13 +392,25 @@ def with_original_gradient():
 
 
 def compare_solver(original: Original, config: SSDConfig, dataset, steps: int = 20) -> list[Row]:
-    """Steps from one start on the same batches of two pictures, with either gradient."""
+    """Steps from one start on the same batches of two pictures, with either gradient.
+
+    The last row is the effect of rounding alone: ours against ours from a start that differs by
+    one unit in the last place.
+    """
     batches = [(i.numpy(), t.numpy()) for i, t in dataset.take(2 * steps)]
-    rows = [_solver_row("the solver", solve(original, config, 21, batches, 0.25), batches)]
+    with_exact = solve(original, config, 21, batches, 0.25)
+    rows = [_solver_row("the solver", with_exact, batches)]
     with with_original_gradient():
         name = "the solver, with the original's gradient of conv4_3_norm on our side"
         rows.append(_solver_row(name, solve(original, config, 21, batches, 0.25), batches))
-    return rows
+    values, before, _, ours = with_exact
+    start = original.folder / "start.caffemodel"
+    _, nudged, end = our_steps(config, 21, batches, 0.25, start, _load, nudged=True)
+    pair = np.stack([nudged, values[:, 1]], axis=1), before, end, ours
+    return [
+        *rows,
+        _solver_row("the solver, ours twice, the start off by a last bit", pair, batches),
+    ]
 
 
 def _solver_row(name: str, result, batches) -> Row:
