@@ -37,10 +37,10 @@ def write_start(path: pathlib.Path, imagenet: pathlib.Path, outputs: int) -> Non
     layers: dict[str, list[np.ndarray]] = {}
     for name, variable in named_variables(model).items():
         layer, kind = name.split("/")
-        source = f"block{layer[4]}_conv{layer[-1]}/{kind}"
+        source = f"block{layer[4:5]}_conv{layer[6:]}/{kind}"
         if kind == "scale":
             values = np.full(variable.shape, 20)
-        elif layer.startswith(tuple(f"conv{i}_" for i in range(1, 6))) and source in pretrained:
+        elif source in pretrained:
             values = pretrained[source]
         elif kind == "kernel":
             bound = np.sqrt(3 / np.prod(variable.shape[:3]))
