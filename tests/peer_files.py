@@ -73,9 +73,12 @@ def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior
         prior_layers = [] if old else [(h, projects.prior_box(**values)) for h, values in boxes]
         blobs = [(name, list(pair)) for name, pair in layers] + [(scale_name, [scale])]
         path.write_bytes(projects.caffemodel(blobs, prior_layers, old))
-    elif source == "pierluigi":
+    elif source in ("pierluigi", "oarriaga"):
         path = tmp_path / "net.h5"
-        projects.keras2_h5(path, layers, scale)
+        projects.keras2_h5(path, layers, scale, scale_name)
+    elif source == "balancap":
+        path = tmp_path / "net.ckpt"
+        projects.tf1_checkpoint(path, projects.slim_arrays(layers, scale_name, scale))
     elif source == "chainercv":
         path = tmp_path / "net.npz"
         tensors = {f"{n}/{v}": a for n, pair in layers for v, a in zip("Wb", pair, strict=True)}

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from ssd_keras import vgg16
+from ssd_keras.boxes import yxyx_to_cyxhw
 from ssd_keras.config import MAP_NAMES, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.predictions import Predictions
@@ -22,7 +23,7 @@ from ssd_keras.weights.conversion import (
     select_classes,
     shift_mean,
 )
-from ssd_keras.weights.formats import Arrays, read_tensors
+from ssd_keras.weights.formats import Arrays, read_tensors, weight_files
 from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, SCALE, VGG_LAYERS, Project
 from ssd_keras.weights.projects import find_project
 from ssd_keras.weights.report import WeightReport
@@ -274,7 +275,8 @@ def _differences(project: Project, weights_config: SSDConfig) -> list[str]:
     """Lists the differences between the project's detector and this package."""
     if not project.clamped_centers:
         return [*project.differences]
-    outside = int((default_boxes(weights_config)[:, :2] > 1).any(axis=1).sum())
+    centers = yxyx_to_cyxhw(default_boxes(weights_config)).numpy()[:, :2]
+    outside = int((centers > 1).any(axis=1).sum())
     if not outside:
         return [*project.differences]
     return [
@@ -299,8 +301,13 @@ def _report(
         layer = name.split("/")[0]
         states[layer] = classes.state if classes and layer.endswith("_logits") else "loaded"
     if path != "imagenet":
-        with open(path, "rb") as file:
-            notes = [f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}", *notes]
+        hashes = []
+        for name in weight_files(path):
+            with open(name, "rb") as file:
+                hashes.append(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
+            if name != os.fspath(path):
+                hashes[-1] += f" {os.path.basename(name)}"
+        notes = [*hashes, *notes]
     warnings = [*warnings]
     if states.get("fc6") == "fresh":
         warnings.append(

@@ -1,5 +1,6 @@
 import dataclasses
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from ssd_keras.config import CONFIGS, SSD300_COCO, SSD300_VOC
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.vgg16 import CONVOLUTIONS
+from ssd_keras.weights.formats import read_tensors
 from ssd_keras.weights.load import load_weights
 from tests.peer_files import WIDTH, narrow, random_layers, write_file
 from tests.reference import projects
@@ -34,7 +36,13 @@ PEERS = [
     ("pierluigi", 512, "VOC", 21, False),
     ("chainercv", 300, "VOC", 21, False),
     ("chainercv", 512, "VOC", 21, False),
+    ("oarriaga", 300, "VOC", 21, False),
+    ("balancap", 300, "COCO", 21, False),
+    ("balancap", 512, "COCO", 21, False),
 ]
+
+
+BGR = ("caffe", "pierluigi", "oarriaga")
 
 
 @pytest.mark.parametrize(("source", "size", "tiling", "outputs", "old"), PEERS)
@@ -47,12 +55,12 @@ def test_the_model_predicts_what_the_peer_predicts(tmp_path, source, size, tilin
     report = load_weights(model, path)
     assert report.project == source
     assert report.fresh == report.skipped == ()
-    assert ("conv1_1: kernel reordered" in str(report)) == (source not in ("caffe", "pierluigi"))
+    assert ("conv1_1: kernel reordered" in str(report)) == (source not in BGR)
     assert ("background moved" in str(report)) == ("mmdetection" in source)
 
     image = np.random.default_rng(1).integers(0, 256, (1, size, size, 3)).astype(np.float32)
     centered = image - mean  # RGB
-    if source in ("caffe", "pierluigi"):
+    if source in BGR:
         centered = centered[..., ::-1]
     loc, conf = projects.forward(groups, scale, centered.astype(np.float32), size, outputs)
     if source == "chainercv":  # its offsets are (y, x, h, w)
@@ -68,6 +76,35 @@ def test_the_model_predicts_what_the_peer_predicts(tmp_path, source, size, tilin
     boxes, scores = DetectionDecoder(config).candidates(model(image))
     np.testing.assert_allclose(boxes, projects.decode(loc, defaults), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_checkpoint_of_a_training_run_warns_of_the_tiling(tmp_path, voc_model):
+    """balancap's files of 21 outputs have either tiling; slots of the optimizer are skipped."""
+    groups, scale = random_layers(voc_model, 300, 21)
+    path = write_file(tmp_path, "balancap", 300, "VOC", groups, scale)
+    arrays = read_tensors(path)
+    name = "ssd_300_vgg/conv1/conv1_1/weights"
+    more = {"global_step": np.int64(9), f"{name}/Momentum": arrays[name]}
+    projects.tf1_checkpoint(path, arrays | more)
+    with pytest.raises(ValueError, match="its tiling is that of SSD300_COCO, but the model"):
+        load_weights(voc_model, path)
+    report = load_weights(voc_model, path, weights_config=SSD300_VOC)
+    assert report.skipped == ("global_step", f"{name}/Momentum")
+    assert str(report).count("sha256: ") == 2  # of the data and of the index
+    assert "net.ckpt.index" in str(report)
+    coco = narrow(SSD300_COCO, 20, VOC_CLASSES)
+    assert any(
+        "assumed from 21 outputs" in warning for warning in load_weights(coco, path).warnings
+    )
+
+
+def test_the_first_version_of_the_network_is_refused(tmp_path, voc_model):
+    path = tmp_path / "weights_SSD300.hdf5"
+    with h5py.File(path, "w") as f:
+        f["conv1_1/conv1_1_W:0"] = np.zeros((3, 3, 3, 8), "f4")
+        f["pool6_mbox_loc_flat/pool6_mbox_loc_flat_W:0"] = np.zeros((8, 24), "f4")
+    with pytest.raises(ValueError, match=r"rykov8/ssd_keras wrote it.*7308 default boxes"):
+        load_weights(voc_model, path)
 
 
 @pytest.mark.parametrize("source", ["amdegroot", "lufficc"])
