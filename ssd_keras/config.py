@@ -20,11 +20,13 @@ class FeatureMap:
     """One feature map that the detector predicts from (section 2.2 of the paper).
 
     Attributes:
-        name: The layer of the network it is read from, in the paper's words.
+        name: The layer of the network it is read from, in the paper's words. Several feature maps
+            may be read from one layer, each with boxes of another scale.
         size: Cells along one side.
         step: Distance between neighbouring cell centres, pixels of the input image.
         min_size: Side of the smaller square default box, pixels.
         max_size: With `min_size` it gives the larger square, sqrt(min_size * max_size), pixels.
+            None: there is no larger square.
         aspect_ratios: Ratios other than 1; each one r adds a box of ratio r and one of 1/r.
     """
 
@@ -32,16 +34,17 @@ class FeatureMap:
     size: int
     step: float
     min_size: float
-    max_size: float
+    max_size: float | None
     aspect_ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:
         # A list would not equal the tuple that a reloaded model has.
         object.__setattr__(self, "aspect_ratios", tuple(self.aspect_ratios))
         where = f"feature map {self.name}"
-        sizes = {"min_size": self.min_size, "max_size": self.max_size}
-        _check_positive(where, size=self.size, step=self.step, **sizes)
-        if self.min_size >= self.max_size:
+        _check_positive(where, size=self.size, step=self.step, min_size=self.min_size)
+        if self.max_size is not None:
+            _check_positive(where, max_size=self.max_size)
+        if self.max_size is not None and self.min_size >= self.max_size:
             raise ValueError(
                 f"{where}: min_size (={self.min_size}) must be below max_size (={self.max_size})"
             )
@@ -54,8 +57,8 @@ class FeatureMap:
 
     @property
     def boxes_per_location(self) -> int:
-        """Default boxes at each cell: two squares, and two boxes for each other ratio."""
-        return 2 + 2 * len(self.aspect_ratios)
+        """Default boxes at each cell: one or two squares, and two boxes for each other ratio."""
+        return 1 + (self.max_size is not None) + 2 * len(self.aspect_ratios)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +105,9 @@ class SSDConfig:
         integer_sizes: Truncate box sizes to whole pixels, as the original's PriorBox layer does
             (`prior_box_layer.cpp`: `int min_size_`). Changes SSD512 only.
         clip: Clip the default boxes to the image. The released models do not.
+        atrous: Reduce VGG16 as section 3 says: pool5 is 3x3 with stride 1, fc6 has 1024 filters
+            of 3x3 with dilation 6, and fc7 has 1024. False: the full VGG16, where pool5 is 2x2
+            with stride 2, fc6 has 4096 filters of 7x7, and fc7 has 4096 (table 2).
     """
 
     image_size: int
@@ -111,6 +117,7 @@ class SSDConfig:
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
     integer_sizes: bool = True
     clip: bool = False
+    atrous: bool = True
 
     def __post_init__(self) -> None:
         for field in ("feature_maps", "extra_layers", "variances", "mean"):

@@ -11,8 +11,8 @@ from ssd_keras.config import FeatureMap, SSDConfig
 def default_boxes(config: SSDConfig) -> np.ndarray:
     """All default boxes of an SSD, in the order of the original's PriorBox layers.
 
-    The order is: feature map, row, column, then in each cell the small square, the large square,
-    and for every aspect ratio r the boxes of ratio r and 1/r.
+    The order is: feature map, row, column, then in each cell the small square, the large square
+    (if there is one), and for every aspect ratio r the boxes of ratio r and 1/r.
 
     Args:
         config: The tiling.
@@ -40,11 +40,11 @@ def _tile(feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
 
 def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> list[tuple[float, float]]:
     """(height, width) in pixels of the default boxes of one cell, before any clipping."""
-    small, large = feature_map.min_size, feature_map.max_size
+    sizes = [s for s in (feature_map.min_size, feature_map.max_size) if s is not None]
     if integer_sizes:
-        small, large = int(small), int(large)
-    square = math.sqrt(small * large)
-    shapes = [(small, small), (square, square)]
+        sizes = [int(size) for size in sizes]
+    small = sizes[0]
+    shapes = [(math.sqrt(small * size),) * 2 for size in sizes]
     for ratio in feature_map.aspect_ratios:
         root = math.sqrt(ratio)
         shapes += [(small / root, small * root), (small * root, small / root)]

@@ -37,7 +37,7 @@ def imagenet_tensors() -> dict[str, np.ndarray]:
     }
 
 
-def subsample(name: str, array: np.ndarray) -> np.ndarray:
+def subsample(name: str, array: np.ndarray, full: bool = False) -> np.ndarray:
     """Reduces VGG16's fully connected layers to the convolutions fc6 and fc7 (section 3).
 
     Every third row and column of fc6's 7 x 7 window is kept, which the dilation of 6 spreads out
@@ -47,6 +47,8 @@ def subsample(name: str, array: np.ndarray) -> np.ndarray:
         name: "fc6/kernel", "fc6/bias", "fc7/kernel" or "fc7/bias".
         array: The array of fc1 or fc2 in keras.applications' layout: [7 * 7 * 512, 4096],
             [4096, 4096] or [4096].
+        full: Keep all of it, as convolutions of the full VGG16: [7, 7, 512, 4096],
+            [1, 1, 4096, 4096] or [4096].
 
     Returns:
         [3, 3, 512, 1024], [1, 1, 1024, 1024] or [1024].
@@ -60,11 +62,13 @@ def subsample(name: str, array: np.ndarray) -> np.ndarray:
     expected = shapes.get(name, (4096,))
     if array.shape != expected:
         raise ValueError(f"{name} is made from an array {expected}, not {array.shape}")
+    step = 1 if full else 4
     if name == "fc6/kernel":
-        return array.reshape(7, 7, 512, 4096)[::3, ::3, :, ::4]
+        window = 1 if full else 3
+        return array.reshape(7, 7, 512, 4096)[::window, ::window, :, ::step]
     if name == "fc7/kernel":
-        return array[::4, ::4].reshape(1, 1, 1024, 1024)
-    return array[::4]
+        return array[::step, ::step][None, None]
+    return array[::step]
 
 
 def takes_rgb(conv1_1: np.ndarray) -> bool | None:

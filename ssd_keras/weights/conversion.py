@@ -19,12 +19,13 @@ Arrays = dict[str, np.ndarray]
 _UNREDUCED = {"fc6/kernel": 7 * 7 * 512 * 4096, "fc7/kernel": 4096 * 4096}
 
 
-def convert(tensors: Mapping[str, np.ndarray], project: Project) -> Arrays:
+def convert(tensors: Mapping[str, np.ndarray], project: Project, *, full: bool = False) -> Arrays:
     """The arrays that a project knows, under our names, in our layout and order of channels.
 
     Args:
         tensors: Arrays of a file, by their names.
         project: Whose names they are.
+        full: The model has the full fc6 and fc7 of VGG16, which are then not subsampled.
 
     Returns:
         Arrays by "<layer>/<variable>", kernels [height, width, in, out], colours BGR, offsets
@@ -38,13 +39,13 @@ def convert(tensors: Mapping[str, np.ndarray], project: Project) -> Arrays:
     for theirs, ours in project.tensors.items():
         if theirs in tensors:
             try:
-                arrays[ours] = _convert(ours, tensors[theirs], project)
+                arrays[ours] = _convert(ours, tensors[theirs], project, full)
             except ValueError as error:
                 raise ValueError(f"{theirs} {error}") from error
     return arrays
 
 
-def _convert(name: str, array: np.ndarray, project: Project) -> np.ndarray:
+def _convert(name: str, array: np.ndarray, project: Project, full: bool) -> np.ndarray:
     layer, variable = name.split("/")
     if array.dtype != np.float32:
         raise ValueError(
@@ -53,8 +54,8 @@ def _convert(name: str, array: np.ndarray, project: Project) -> np.ndarray:
             "state_dict.items()}"
         )
     if project.dense_fc and layer in ("fc6", "fc7"):
-        array = subsample(name, array)
-    elif array.size == _UNREDUCED.get(name):
+        array = subsample(name, array, full)
+    elif not full and array.size == _UNREDUCED.get(name):
         raise ValueError(
             f"has shape {array.shape}, as in the VGG16 that is not reduced: use a file of the "
             "reduced one (VGG_ILSVRC_16_layers_fc_reduced, vgg16_reducedfc) or keras.applications'"
