@@ -12,7 +12,9 @@ from ssd_keras.native_log import STARTUP, without_lines
 COMMANDS = {
     "prepare": "write a data set (VOC, COCO, YOLO, TFDS, ILSVRC DET, shapes) as records",
     "preview": "draw what a training sees: augmented images, ground truth, matched default boxes",
-    "train": "train on records, or resume a run",
+    "train": "train on records by a recipe, or resume a run",
+    "recipes": "list the recipes: every experiment of the paper, and two for fine-tuning",
+    "data-service": "run a dispatcher or a worker of a tf.data service for train --service",
     "evaluate": "measure VOC or COCO average precision of a detector on records",
     "detect": "detect on image files: pictures with boxes, and JSON lines",
     "import-weights": "convert weights of another project to a model",

@@ -27,7 +27,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Another seed draws other images.", lowe
 # From random weights, so Adam, whose steps do not depend on the scale of untrained features. Half
 # of a step's time would go into conv1_1 and conv1_2, on 300 x 300 cells: they stay as drawn.
 RECIPE = (
-    "--width 0.09 --freeze conv1_* --optimizer adam --learning_rate 2e-3 --cosine "
+    "--weights random --width 0.09 --freeze conv1_* --optimizer adam --learning_rate 2e-3 --cosine "
     "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only "
     "--iterations 600 --eval_every 60"
 )

@@ -37,6 +37,7 @@ def train_dataset(
     use_difficult: bool = True,
     shuffle_buffer: int = SHUFFLE_BUFFER,
     service: str | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Makes augmented training batches.
 
@@ -65,10 +66,12 @@ def train_dataset(
             epochs out, so the order of batches is no longer fixed. If a worker dies, the epoch it
             was at is lost from its last batch on, and batches keep coming from the others; if none
             is left the training waits until one is started again.
+        part: Index and number of the parts that each batch is cut into, for several machines: only
+            the rows of this part are decoded and augmented. Needs `repeat`.
 
     Returns:
         Dataset of (image float32 [B, S, S, 3] RGB 0..255, ground truth float32 [B, G, 5] of yxyx
-        and label; rows of padding are 0).
+        and label; rows of padding are 0). With `part` the batches have B / (number of parts) rows.
 
     Raises:
         FileNotFoundError: If a record set is missing or incomplete.
@@ -87,6 +90,12 @@ def train_dataset(
         )
     if start_step < 0:
         raise ValueError(f"start_step (={start_step}) must not be negative")
+    index, parts = part
+    if not 0 <= index < parts or batch_size % parts or (parts > 1 and not repeat):
+        raise ValueError(
+            f"part (={part}) must be (index, number), the number a divisor of batch_size "
+            f"(={batch_size}), and 1 without repeat"
+        )
     if service:
         check_service(service)
     directories = _directories(records)
@@ -103,6 +112,13 @@ def train_dataset(
     if repeat:
         dataset = endless_records(directories, cards, seed, shuffle_buffer, start_step * batch_size)
         batches = tf.data.INFINITE_CARDINALITY
+        if parts > 1:
+            rows = batch_size // parts
+
+            def in_part(_: Any, position: Any) -> Any:
+                return (position[0] * num_images + position[1]) % batch_size // rows == index
+
+            dataset = dataset.filter(in_part)
     else:
         batches = num_images // batch_size
         if start_step % batches:
@@ -114,7 +130,7 @@ def train_dataset(
             lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
         )
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
+    dataset = dataset.batch(batch_size // parts, drop_remainder=True)
     if service:
         policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         dataset = dataset.apply(tf.data.experimental.service.distribute(policy, service))
