@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -81,7 +82,7 @@ def _unknown(words: Sequence[str]) -> str:
 
 def _wants_log(arguments: Sequence[str]) -> bool:
     """Whether --verbosity (-v) asks for INFO or more, as in absl; read before absl is set up."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         name, _, value = word.lstrip("-").partition("=")
         if word.startswith("-") and name in ("v", "verbosity"):
             value = value or following

@@ -7,6 +7,7 @@ a run that is killed and started again ends with the same weights as one that wa
 import contextlib
 import fnmatch
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def train(
         wait_for_workers(strategy)
     if stopped_at is not None and stopped_at < recipe.iterations:
         raise Interrupted(
-            interruption.number,
+            interruption.number or signal.SIGTERM,  # 0: another worker was told to stop
             f"the checkpoint of iteration {stopped_at} of {recipe.iterations} is in {run_dir}; the "
             "same command resumes the run",
         )
