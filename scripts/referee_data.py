@@ -12,7 +12,8 @@ from referee_original import Original, caffe_label, label_blob
 from ssd_keras.augmentation.ops import SSD_OPS
 from ssd_keras.config import SSD300_VOC, SSD512_VOC, SSDConfig
 from ssd_keras.data.card import read_card
-from ssd_keras.data.pipeline import endless_records, training_sample
+from ssd_keras.data.epochs import endless_records
+from ssd_keras.data.pipeline import training_sample
 from ssd_keras.data.records import Sample
 from ssd_keras.evaluation.voc import voc_average_precision
 

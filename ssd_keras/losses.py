@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ssd_keras.boxes import encode
@@ -33,6 +34,8 @@ class MultiBoxLoss(keras.losses.Loss):
             All others may be negatives (the original's `neg_overlap` is the same 0.5).
         negative_ratio: Negatives kept for each positive of an image, those of largest loss.
         localization_weight: alpha of equation 1.
+        border_boxes: Use the default boxes that cross the border of the image. Without them, as
+            in Faster R-CNN and half of table 3, they are neither positives nor negatives.
         name: Name of the loss.
         reduction: As in `keras.losses.Loss`; the mean above is that of the default.
 
@@ -54,6 +57,7 @@ class MultiBoxLoss(keras.losses.Loss):
         iou_threshold: float = 0.5,
         negative_ratio: float = 3.0,
         localization_weight: float = 1.0,
+        border_boxes: bool = True,
         name: str = "multibox_loss",
         reduction: str = "sum_over_batch_size",
     ) -> None:
@@ -76,12 +80,21 @@ class MultiBoxLoss(keras.losses.Loss):
             keras.metrics.Mean(name=n)
             for n in ("localization_loss", "confidence_loss", "positives")
         )
-        self._default_boxes = default_boxes(config)
+        self.border_boxes = border_boxes
+        boxes = default_boxes(config)
+        reach = np.abs(boxes[:, :2] - 0.5) + boxes[:, 2:] / 2  # from the image's center
+        inside = np.all(reach <= 0.5 + 1e-6, axis=1)
+        self._used = None if border_boxes or inside.all() else np.flatnonzero(inside)
+        self._default_boxes = boxes if self._used is None else boxes[self._used]
+        if not len(self._default_boxes):
+            raise ValueError("border_boxes (=False) leaves no default box: all cross the border")
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss of each image, float32 [B]; its mean is the loss of the batch."""
         self._check_shapes(y_true, y_pred)
         y_true = self._with_checked_values(y_true, y_pred.shape[-1] - 5)
+        if self._used is not None:
+            y_pred = tf.gather(y_pred, self._used, axis=1)
         offsets, logits = split_predictions(y_pred)
         localization, confidence, positives = multibox_terms(
             y_true,
@@ -153,6 +166,7 @@ class MultiBoxLoss(keras.losses.Loss):
             "iou_threshold": self.iou_threshold,
             "negative_ratio": self.negative_ratio,
             "localization_weight": self.localization_weight,
+            "border_boxes": self.border_boxes,
             "name": self.name,
             "reduction": self.reduction,
         }

@@ -10,8 +10,8 @@ from ssd_keras.config import FeatureMap, SSDConfig
 def default_boxes(config: SSDConfig) -> np.ndarray:
     """All default boxes of an SSD, the same floats as the original's PriorBox layers give.
 
-    The order is: feature map, row, column, then in each cell the small square, the large square,
-    and for every aspect ratio r the boxes of ratio r and 1/r.
+    The order is: feature map, row, column, then in each cell the small square, the large square
+    (if there is one), and for every aspect ratio r the boxes of ratio r and 1/r.
 
     Args:
         config: The tiling.
@@ -47,11 +47,11 @@ def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> np.ndarray:
     Returns:
         float64 [boxes_per_location, 2]; every value is a float32 number.
     """
-    small, large = feature_map.min_size, feature_map.max_size
+    sizes = [s for s in (feature_map.min_size, feature_map.max_size) if s is not None]
     if integer_sizes:
-        small, large = int(small), int(large)
-    square = math.sqrt(small * large)
-    shapes = [(small, small), (square, square)]
+        sizes = [int(size) for size in sizes]
+    small = sizes[0]
+    shapes = [(math.sqrt(small * size),) * 2 for size in sizes]
     for ratio in np.array(feature_map.aspect_ratios, np.float32):
         for r in (ratio, np.float32(1 / np.float64(ratio))):
             root = np.sqrt(r)

@@ -99,7 +99,7 @@ def load_weights(
                 warnings.append("images: RGB assumed; conv1_1 is not that of the ImageNet VGG16")
             else:
                 notes.append(f"images: {'RGB' if rgb else 'BGR'}, detected from conv1_1")
-        arrays = convert(tensors, found)
+        arrays = convert(tensors, found, full=not head.ssd_config.atrous)
         if is_ssd:
             their_config, note = file_config(found, tensors, arrays, weights_config)
             check_tiling(head.ssd_config, their_config)
@@ -208,7 +208,7 @@ def _layer_notes(project: Project, arrays: Arrays) -> list[str]:
     notes = []
     if project.rgb:
         notes.append("conv1_1: kernel reordered from RGB to BGR")
-    if project.dense_fc and "fc6/kernel" in arrays:
+    if project.dense_fc and arrays.get("fc6/bias", np.zeros(0)).size == 1024:
         notes.append("fc6, fc7: subsampled from VGG16's fully connected layers")
     return notes
 

@@ -112,7 +112,7 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
         size = float(config.image_size)
         expected: dict[str, tuple[list[float], list[float]]] = {
             "min_size": ([feature_map.min_size], []),
-            "max_size": ([feature_map.max_size], []),
+            "max_size": ([m for m in (feature_map.max_size,) if m is not None], []),
             "aspect_ratio": ([*feature_map.aspect_ratios], []),
             "flip": ([1], [1]),
             "clip": ([config.clip], [0]),
