@@ -28,6 +28,8 @@ class FeatureMap:
         max_size: With `min_size` it gives the larger square, sqrt(min_size * max_size), pixels.
             None: there is no larger square.
         aspect_ratios: Ratios other than 1; each one r adds a box of ratio r and one of 1/r.
+        fully_connected: Predict each box from the whole map instead of the 3x3 cells around it, as
+            YOLO does (section 4). The released models do not.
     """
 
     name: str
@@ -36,6 +38,7 @@ class FeatureMap:
     min_size: float
     max_size: float | None
     aspect_ratios: tuple[float, ...]
+    fully_connected: bool = False
 
     def __post_init__(self) -> None:
         # A list would not equal the tuple that a reloaded model has.

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from ssd_keras.config import SSDConfig
+from ssd_keras.config import FeatureMap, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
@@ -127,8 +127,8 @@ def ssd_vgg16(
         heads.append(feature_map.name)
         scale = heads.count(feature_map.name)  # a layer may have heads for several scales
         head = feature_map.name if scale == 1 else f"{feature_map.name}_{scale}"
-        offsets.append(_head(features, boxes * 4, f"{head}_offsets"))
-        logits.append(_head(features, boxes * (num_classes + 1), f"{head}_logits"))
+        offsets.append(_head(features, feature_map, boxes * 4, f"{head}_offsets"))
+        logits.append(_head(features, feature_map, boxes * (num_classes + 1), f"{head}_logits"))
 
     predictions = Predictions(config, num_classes, labels)(offsets + logits)
     model = SSD(inputs=image, outputs=predictions, name=name)
@@ -189,12 +189,13 @@ def _conv(x: Any, name: str, filters: float, kernel: int, **options: Any) -> Any
     )(x)
 
 
-def _head(features: Any, filters: int, name: str) -> Any:
-    """A 3x3 predictor without activation; float32, so that loss and scores keep their precision."""
+def _head(features: Any, feature_map: FeatureMap, filters: int, name: str) -> Any:
+    """A predictor without activation; float32, so that loss and scores keep their precision."""
+    connected = feature_map.fully_connected
     return keras.layers.Conv2D(
-        filters,
-        3,
-        padding="same",
+        filters * feature_map.size**2 if connected else filters,
+        feature_map.size if connected else 3,
+        padding="valid" if connected else "same",
         kernel_initializer="lecun_uniform",
         dtype="float32",
         name=name,

@@ -88,8 +88,8 @@ class Guard(keras.callbacks.Callback):
             if stop:
                 solver(self.model.optimizer).stop_request.assign(1.0)
             # Other workers must stop at the same batch: the watch has the sum of all requests.
-            look = self._next_batch > self._first_batch and self._next_batch % _LOOK_EVERY == 0
-            stop = look and self._look()[STOP] > 0
+            seen = self._next_batch - self._first_batch
+            stop = seen > 0 and seen % _LOOK_EVERY == 0 and self._look()[STOP] > 0
         elif time.monotonic() - self._looked > _LOOK_SECONDS:
             self._look()
         self.stopped = self.stopped or stop
@@ -100,6 +100,8 @@ class Guard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks before the checkpoint is written; adds the span's largest norm to the logs."""
         watch = self._look(float((logs or {}).get("loss", 0.0)))
+        if self.several_workers and watch[STOP] > 0:
+            self.stopped = self.model.stop_training = True
         if logs is not None:
             logs["gradient_norm"] = float(watch[LARGEST])
 

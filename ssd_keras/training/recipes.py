@@ -191,6 +191,7 @@ ABLATIONS = {
     "one_map": _ablation("table 3", "62.4", ablations.ONE_MAP),
     "one_map_inside": _ablation("table 3", "64.0", ablations.ONE_MAP, _INSIDE),
     "one_box": _ablation("section 4", "", ablations.ONE_BOX),
+    "fully_connected": _ablation("section 4", "", ablations.CONNECTED),
 }
 
 # Adam, a warm-up and clipping, since these start from new heads, and perhaps from a VGG16 without

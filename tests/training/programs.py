@@ -54,7 +54,9 @@ def finish(process, code=0, timeout=300):
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        raise AssertionError(f"still running after {timeout} s: {out[-2000:]} {err[-2000:]}") from None
+        raise AssertionError(
+            f"still running after {timeout} s: {out[-2000:]} {err[-2000:]}"
+        ) from None
     assert process.returncode == code, (process.returncode, out[-2000:], err[-4000:])
     return out, err
 

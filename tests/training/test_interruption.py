@@ -67,8 +67,8 @@ def test_a_signal_ends_the_step_and_the_run_resumes_between_two_spans(
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     recipe = dataclasses.replace(RECIPE, iterations=8, eval_every=4, cosine=False)
     whole = train(narrow(), recipe, tmp_path / "whole", [records])
+    callbacks = [SignalAt(number, 1, batch)]
     with pytest.raises(Interrupted, match=rf"iteration {end} of 8 .* resumes the run") as stop:
-        callbacks = [SignalAt(number, 1, batch)]
         train(narrow(), recipe, tmp_path / "run", [records], callbacks=callbacks)
     assert stop.value.exit_code == code
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -140,9 +140,10 @@ def test_a_full_disk_names_the_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError, match=r"last\.keras") as error, atomic(
-            tmp_path / "last.keras"
-        ) as path:
+        with (
+            pytest.raises(OSError, match=r"last\.keras") as error,
+            atomic(tmp_path / "last.keras") as path,
+        ):
             path.write_bytes(bytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

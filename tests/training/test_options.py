@@ -94,7 +94,7 @@ def test_layers_thaw_in_a_second_phase(records, tmp_path):
 
 
 def test_the_best_checkpoint_holds_the_averaged_weights(records, tmp_path):
-    recipe = dataclasses.replace(SGD, iterations=2, eval_every=1, ema=0.75)
+    recipe = dataclasses.replace(SGD, iterations=2, eval_every=1, ema=0.75, learning_rate=0.05)
     watch = Watch()
     train(narrow(), recipe, tmp_path, [records], callbacks=[watch])
     (_, first), (_, second) = watch.kernels
