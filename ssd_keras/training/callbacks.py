@@ -151,10 +151,20 @@ class Progress(keras.callbacks.Callback):
         done: Iterations before this call of `fit`.
         batch_size: Images in a batch.
         accumulate: Batches of an iteration.
+        several_workers: Whether other processes train with this one. The bar shows no loss within
+            a span then: reading it would wait for all of them.
     """
 
-    def __init__(self, iterations: int, done: int, batch_size: int, accumulate: int) -> None:
+    def __init__(
+        self,
+        iterations: int,
+        done: int,
+        batch_size: int,
+        accumulate: int,
+        several_workers: bool = False,
+    ) -> None:
         super().__init__()
+        self.several_workers = several_workers
         self.iterations = iterations
         self.batch_size = batch_size
         self.accumulate = accumulate
@@ -172,8 +182,8 @@ class Progress(keras.callbacks.Callback):
         """Draws the bar, at most once a second."""
         if self._span and self._terminal and time.monotonic() - self._shown > 1:
             self._shown = time.monotonic()
-            loss = float(self.model.get_metrics_result()["loss"])
-            print(f"\r{self._line({'loss': loss})}\033[K", end="", flush=True)
+            logs = {} if self.several_workers else self.model.get_metrics_result()
+            print(f"\r{self._line(logs)}\033[K", end="", flush=True)
         self._batches += 1
         self._span += 1
 
@@ -193,11 +203,10 @@ class Progress(keras.callbacks.Callback):
         seconds = (total - self._batches) * self.batch_size / speed if speed else math.inf
         share = self._batches / total
         bar = f"[{'=' * round(20 * share):20}] " if self._terminal else ""
-        found = f"loss {logs['loss']:.4f}"
-        if "val_mean_ap" in logs:
-            found += f", AP {logs['val_mean_ap']:.4f}"
+        shown = (("loss", "loss"), ("AP", "val_mean_ap"))
+        found = "".join(f"{word} {float(logs[n]):.4f}, " for word, n in shown if n in logs)
         return (
-            f"{bar}iteration {done}/{self.iterations}: {found}, {speed:.1f} images/s, "
+            f"{bar}iteration {done}/{self.iterations}: {found}{speed:.1f} images/s, "
             f"{_duration(seconds)} left"
         )
 

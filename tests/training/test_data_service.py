@@ -38,7 +38,7 @@ def test_a_service_makes_the_batches(serve, tmp_path):
     address = line.removeprefix("dispatcher at ").strip()
     assert address.startswith("grpc://localhost:")
     worker, line = serve("--role=worker", f"--dispatcher={address.removeprefix('grpc://')}")
-    assert line.startswith("worker at localhost:")
+    assert line.startswith("worker at localhost, working for localhost:")
     flags = ("--iterations=3", "--eval_every=2", f"--service={address}")
     finish(start(tmp_path / "run", tmp_path / "train", *flags))
     assert [row["iteration"] for row in rows(tmp_path / "run")] == ["2", "3"]

@@ -13,10 +13,10 @@ import pytest
 
 from ssd_keras.data.records import write_records
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
-from ssd_keras.model import load_model, ssd_vgg16
+from ssd_keras.model import load_model
 from tests.cli import in_process, loaded_command
 from tests.tiny import TINY
-from tests.training.test_run import rows
+from tests.training.test_run import rows, vgg_file
 
 RECIPE = {
     "iterations": 2,
@@ -110,20 +110,21 @@ SMALL = ("--width=0.03", "--batch_size=1", "--warmup=0")
 def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
     """0.6 epochs of 3 images in batches of 1 are 2 iterations; nothing is frozen in the second."""
     (tmp_path / "names.txt").write_text("\n".join(SHAPE_LABELS))
-    start = ssd_vgg16(TINY, len(SHAPE_LABELS), width=0.03, labels=tuple(SHAPE_LABELS))
-    start.save(tmp_path / "start.keras")
+    vgg_file(tmp_path / "vgg.npz")
     flags = (
         "--recipe=laptop",
         "--records=mine",
         "--val_records=mine",
         "--labels=names.txt",
         "--config=SSD300_VOC",
-        "--weights=start.keras",
+        "--weights=vgg.npz",
         "--epochs=0.6",
         "--unfreeze_at=1",
         "--metric=coco",
         "--jit_compile=on",
-        *SMALL,
+        "--width=0.0625",
+        "--batch_size=1",
+        "--warmup=0",
     )
     assert command(*flags) == 0
     out = capsys.readouterr().out
@@ -132,7 +133,8 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
     run = json.loads((tmp_path / "runs/laptop/run.json").read_text())
     recipe = run["recipe"]
     assert run["name"] == "laptop"
-    assert run["weights"] == "start.keras"
+    assert run["weights"] == "vgg.npz"
+    assert "project: caffe" in (tmp_path / "runs/laptop/weights.txt").read_text()
     assert (recipe["iterations"], recipe["eval_every"], recipe["unfreeze_at"]) == (2, 1, 1)
     assert recipe["freeze"] == ["conv1_*", "conv2_*"]
     assert (recipe["optimizer"], recipe["learning_rate"]) == ("adam", 2e-4)
@@ -154,7 +156,7 @@ def test_a_recipe_of_the_paper(command, tmp_path, capsys):
     flags = ("--recipe=ssd300_voc07_expand", "--data=.", "--weights=random", *SMALL)
     assert command(*flags, "--iterations=1", "--run_dir=run") == 0
     run = json.loads((tmp_path / "run/run.json").read_text())
-    assert run["records"] == ["./voc07trainval"]
+    assert run["records"] == ["voc07trainval"]
     assert run["config"]["image_size"] == 300
     assert (run["recipe"]["boundaries"], run["recipe"]["iterations"]) == ([80_000, 100_000], 1)
     assert run["recipe"]["augmentation"] == "ssd"
