@@ -20,6 +20,7 @@ class FeatureMap:
     """A feature map that the heads predict from, and its default boxes.
 
     Attributes:
+        name: The layer of the network it is read from, in the paper's words. Several feature maps
         name: Name of the layer that outputs the map, as in the paper: "conv4_3", "fc7", "conv8_2".
             Several feature maps may read one layer, each with boxes of another scale.
         size: Number of cells along one side.
@@ -43,6 +44,7 @@ class FeatureMap:
     min_size: float
     max_size: float | None
     aspect_ratios: tuple[float, ...]
+    fully_connected: bool = False
 
     def __post_init__(self) -> None:
         # JSON gives lists, and a config with a list would not equal one with a tuple.

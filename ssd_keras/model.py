@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from ssd_keras.config import SSDConfig
+from ssd_keras.config import FeatureMap, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
@@ -140,8 +140,8 @@ def ssd_vgg16(
         heads.append(feature_map.name)
         scale = heads.count(feature_map.name)  # a layer may have heads for several scales
         head = feature_map.name if scale == 1 else f"{feature_map.name}_{scale}"
-        offsets.append(_head(features, boxes * 4, f"{head}_offsets"))
-        logits.append(_head(features, boxes * (num_classes + 1), f"{head}_logits"))
+        offsets.append(_head(features, feature_map, boxes * 4, f"{head}_offsets"))
+        logits.append(_head(features, feature_map, boxes * (num_classes + 1), f"{head}_logits"))
 
     predictions = Predictions(config, num_classes, labels)(offsets + logits)
     model = SSD(inputs=image, outputs=predictions, name=name)
@@ -206,12 +206,18 @@ def _conv(
     )(x)
 
 
+<<<<<<< HEAD
 def _head(features: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
     """Adds a 3x3 convolution without activation, in float32 under any dtype policy."""
+=======
+def _head(features: Any, feature_map: FeatureMap, filters: int, name: str) -> Any:
+    """A predictor without activation; float32, so that loss and scores keep their precision."""
+    connected = feature_map.fully_connected
+>>>>>>> 98544c71d5fb2c468ab2658341b3e9400f01bbed
     return keras.layers.Conv2D(
-        filters,
-        3,
-        padding="same",
+        filters * feature_map.size**2 if connected else filters,
+        feature_map.size if connected else 3,
+        padding="valid" if connected else "same",
         kernel_initializer="lecun_uniform",
         dtype="float32",
         name=name,

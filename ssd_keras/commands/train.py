@@ -105,7 +105,7 @@ def main(words: list[str]) -> int | None:
     labels = read_card(records[0]).labels
     if _LABELS.value is not None:
         labels = tuple(read_labels(_LABELS.value).values())
-    config = CONFIGS[_CONFIG.value] if _CONFIG.value else experiment.config
+    config = as_config(_CONFIG.value) if _CONFIG.value else experiment.config
     width = experiment.width if _WIDTH.value is None else _WIDTH.value
     # Before anything of TensorFlow is made: several workers need their cluster first.
     strategy = make_strategy(_STRATEGY.value)
@@ -113,6 +113,7 @@ def main(words: list[str]) -> int | None:
     keras.config.set_dtype_policy(_PRECISION.value)
     with strategy.scope():
         model = ssd_vgg16(config, len(labels), width=width, labels=labels)
+    chief = worker(strategy)[0] == 0
     try:
         train(
             model,
@@ -126,12 +127,15 @@ def main(words: list[str]) -> int | None:
             name=_NAME.value,
             **_weights(experiment),
         )
-    except Interrupted as stop:
+    except (Interrupted, FloatingPointError) as stop:
+        if chief:
+            _plot()
+        if not isinstance(stop, Interrupted):
+            raise
         print(f"interrupted: {stop}", file=sys.stderr)
         return stop.exit_code
-    finally:
-        if worker(strategy)[0] == 0:
-            _plot()
+    if chief:
+        _plot()
     print(f"the run is finished: {os.path.join(_run_dir(), BEST)}")
     return None
 
