@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from ssd_keras import vgg16
+from ssd_keras.boxes import yxyx_to_cyxhw
 from ssd_keras.config import MAP_NAMES, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.predictions import Predictions
@@ -261,7 +262,8 @@ def _differences(project: Project, weights_config: SSDConfig) -> list[str]:
     """What the project's own detector does otherwise."""
     if not project.clamped_centres:
         return [*project.differences]
-    outside = int((default_boxes(weights_config)[:, :2] > 1).any(axis=1).sum())
+    centers = yxyx_to_cyxhw(default_boxes(weights_config)).numpy()[:, :2]
+    outside = int((centers > 1).any(axis=1).sum())
     if not outside:
         return [*project.differences]
     return [
