@@ -132,11 +132,12 @@ def compare_draws(original: Original, voc, split, convert, records, count: int, 
         if config.image_size not in sizes:
             continue
         size = config.image_size
-        theirs = list(original_samples(original, lmdb, label_map, size, count, 1))
-        ours = list(our_samples(records, config, count, 1))
+        theirs = list(original_samples(original, lmdb, label_map, size, count, size))
+        ours = list(our_samples(records, config, count, size))
         rows += samples_rows(f"SSD{size} samples", theirs, ours)
         if size == 300:
-            rows += samples_rows("SSD300, two seeds of ours", ours, list(our_samples(records, config, count, 2)))
+            other = list(our_samples(records, config, count, 2))
+            rows += samples_rows("SSD300, two seeds of ours", ours, other)
     return rows
 
 
