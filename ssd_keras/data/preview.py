@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 from ssd_keras.augmentation.crop import MIN_IOU
 from ssd_keras.augmentation.ops import Op
 from ssd_keras.augmentation.resampling import INTERPOLATIONS
-from ssd_keras.boxes import cyxhw_to_yxyx
 from ssd_keras.config import SSDConfig
 from ssd_keras.data.card import read_card
 from ssd_keras.data.pipeline import endless_records, training_sample
@@ -105,7 +104,7 @@ def draw_sample(sample: dict[str, Any], config: SSDConfig, labels: tuple[str, ..
     matched = match(truth[None], defaults)[0].numpy()
     picture = Image.fromarray(sample["image"].astype(np.uint8))
     draw = ImageDraw.Draw(picture)
-    corners = cyxhw_to_yxyx(tf.constant(defaults)).numpy() * config.image_size
+    corners = defaults * config.image_size
     for k in np.flatnonzero(matched >= 0):
         ymin, xmin, ymax, xmax = corners[k].tolist()
         draw.rectangle((xmin, ymin, xmax, ymax), outline=class_color(int(classes[matched[k]])))

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from ssd_keras import vgg16
+from ssd_keras.boxes import yxyx_to_cyxhw
 from ssd_keras.config import MAP_NAMES, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.predictions import Predictions
@@ -274,7 +275,8 @@ def _differences(project: Project, weights_config: SSDConfig) -> list[str]:
     """Lists the differences between the project's detector and this package."""
     if not project.clamped_centers:
         return [*project.differences]
-    outside = int((default_boxes(weights_config)[:, :2] > 1).any(axis=1).sum())
+    centers = yxyx_to_cyxhw(default_boxes(weights_config)).numpy()[:, :2]
+    outside = int((centers > 1).any(axis=1).sum())
     if not outside:
         return [*project.differences]
     return [

@@ -117,7 +117,7 @@ def test_recoded_offsets_decode_to_the_same_boxes():
         (new_kernel, new_bias, ours, variances[1]),
     ):
         offsets = np.einsum("hwc,hwco->o", features, k) + b
-        defaults = np.concatenate([np.full((4, 2), 0.5), shape], axis=1).astype("f4")
+        defaults = np.concatenate([0.5 - shape / 2, 0.5 + shape / 2], axis=1)
         offsets = tf.constant(offsets.reshape(4, 4), tf.float32)
         decoded.append(boxes.decode(offsets, defaults, v))
     np.testing.assert_allclose(decoded[1], decoded[0], rtol=1e-4, atol=1e-5)

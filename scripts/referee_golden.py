@@ -1,0 +1,1 @@
+def write(original, folder): pass
