@@ -20,7 +20,7 @@ from absl import flags
 from ssd_keras.augmentation.ops import AUGMENTATIONS
 from ssd_keras.class_names import read_labels
 from ssd_keras.commands.recipe_flags import define_flags, from_flags
-from ssd_keras.config import CONFIGS
+from ssd_keras.config_files import CONFIG_HELP, as_config
 from ssd_keras.data.card import read_card
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.training.callbacks import BEST, HISTORY
@@ -31,7 +31,7 @@ from ssd_keras.weights.projects import PROJECTS
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
 _RECORDS = flags.DEFINE_list("records", None, "Record sets to train on.", required=True)
 _VAL = flags.DEFINE_string("val_records", None, "Record set to measure VOC AP on.")
-_CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Input size and tiling.")
+_CONFIG = flags.DEFINE_string("config", "SSD300_VOC", CONFIG_HELP)
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
@@ -49,8 +49,8 @@ _WEIGHTS_LABELS = flags.DEFINE_string(
     None,
     "File with the class names of the weights file, one a line, if they are not VOC's or COCO's.",
 )
-_WEIGHTS_CONFIG = flags.DEFINE_enum(
-    "weights_config", None, list(CONFIGS), "Tiling of the weights file, if it is not the usual one."
+_WEIGHTS_CONFIG = flags.DEFINE_string(
+    "weights_config", None, "Tiling of the weights file, if it is not the usual one; as --config."
 )
 _LABELS = flags.DEFINE_string(
     "labels", None, "File with one class name a line; must agree with the records. Default: theirs."
@@ -89,7 +89,7 @@ def main(words: list[str]) -> None:
     keras.config.set_dtype_policy(_PRECISION.value)
     strategy = tf.distribute.MirroredStrategy() if _MIRRORED.value else tf.distribute.get_strategy()
     with strategy.scope():
-        model = ssd_vgg16(CONFIGS[_CONFIG.value], len(labels), width=_WIDTH.value, labels=labels)
+        model = ssd_vgg16(as_config(_CONFIG.value), len(labels), width=_WIDTH.value, labels=labels)
         train(
             model,
             recipe,
@@ -119,7 +119,7 @@ def _weights() -> dict[str, Any]:
     if _WEIGHTS.value is None:
         return {}
     names = _WEIGHTS_LABELS.value and tuple(read_labels(_WEIGHTS_LABELS.value).values())
-    config = _WEIGHTS_CONFIG.value and CONFIGS[_WEIGHTS_CONFIG.value]
+    config = _WEIGHTS_CONFIG.value and as_config(_WEIGHTS_CONFIG.value)
     return {
         "weights": _WEIGHTS.value,
         "weights_project": _PROJECT.value,

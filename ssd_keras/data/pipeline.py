@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ssd_keras.augmentation.ops import AUGMENTATIONS, Op, augment
 from ssd_keras.config import SSDConfig
+from ssd_keras.config_files import ConfigLike, as_config
 from ssd_keras.data.card import DataCard, read_card
 from ssd_keras.data.pipeline_checks import check_integers, check_service, check_sizes, padded_length
 from ssd_keras.data.records import parse_example, shard_paths
@@ -28,7 +29,7 @@ _READERS = 16  # shards that are read in parallel
 
 def train_dataset(
     records: Records,
-    config: SSDConfig,
+    config: ConfigLike,
     batch_size: int,
     *,
     augmentation: str = "ssd",
@@ -52,7 +53,7 @@ def train_dataset(
     Args:
         records: Directory of a record set, or directories of several sets to join. Joined sets
             must have the same class names in the same order.
-        config: Configuration of the model. It gives S, the side of the images in pixels.
+        config: Configuration of the model, or its name. It gives H and W, the size of the images.
         batch_size: B, at least 1. Without `repeat`, at most the number of images.
         augmentation: A key of `ssd_keras.augmentation.ops.AUGMENTATIONS`: "ssd", "ssd_no_expand",
             "ssd_fast", "flip_only" or "none".
@@ -74,7 +75,7 @@ def train_dataset(
             no worker is left, training waits for a new one.
 
     Returns:
-        A `tf.data.Dataset` of (images, ground truth). Images are float32 `[B, S, S, 3]`, RGB
+        A `tf.data.Dataset` of (images, ground truth). Images are float32 `[B, H, W, 3]`, RGB
         0..255. Ground truth is float32 `[B, G, 5]` with rows (ymin, xmin, ymax, xmax, label id);
         boxes are normalized, and rows of padding are 0.
 
@@ -86,6 +87,7 @@ def train_dataset(
     Source:
         ssd_pascal.py (`train_on_diff_gt` for difficult objects).
     """
+    config = as_config(config)
     numbers = {"batch_size": batch_size, "seed": seed, "start_step": start_step}
     check_integers(**numbers, max_boxes=max_boxes or 0, shuffle_buffer=shuffle_buffer)
     if augmentation not in AUGMENTATIONS:
@@ -134,7 +136,7 @@ def train_dataset(
 
 
 def eval_dataset(
-    records: Records, config: SSDConfig, batch_size: int, *, use_difficult: bool = True
+    records: Records, config: ConfigLike, batch_size: int, *, use_difficult: bool = True
 ) -> tf.data.Dataset:
     """Creates batches without augmentation, for example to compute `val_loss`.
 
@@ -143,7 +145,7 @@ def eval_dataset(
     Args:
         records: Directory of a record set, or directories of several sets to join. Joined sets
             must have the same class names in the same order.
-        config: Configuration of the model. It gives S, the side of the images in pixels.
+        config: Configuration of the model, or its name. It gives H and W, the size of the images.
         batch_size: B, at least 1. The last batch may be smaller.
         use_difficult: Whether difficult objects are ground truth. Use the same value as in
             `train_dataset`; otherwise `loss` and `val_loss` have different targets.
@@ -155,6 +157,7 @@ def eval_dataset(
         FileNotFoundError: If a record set is missing or incomplete.
         ValueError: If the record sets have different class names, or `batch_size` is below 1.
     """
+    config = as_config(config)
     if batch_size < 1:
         raise ValueError(f"batch_size (={batch_size}) must be at least 1")
     directories = _directories(records)

@@ -11,7 +11,7 @@ from absl import logging
 
 from ssd_keras import vgg16
 from ssd_keras.boxes import yxyx_to_cyxhw
-from ssd_keras.config import MAP_NAMES, SSDConfig
+from ssd_keras.config import MAP_NAMES, SSD300_VOC, SSD512_VOC, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.predictions import Predictions
 from ssd_keras.tiling import default_boxes
@@ -24,10 +24,16 @@ from ssd_keras.weights.conversion import (
     shift_mean,
 )
 from ssd_keras.weights.formats import Arrays, read_tensors
-from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, SCALE, VGG_LAYERS, Project
+from ssd_keras.weights.naming import OWN, SCALE, VGG_LAYERS, Project
 from ssd_keras.weights.projects import find_project
 from ssd_keras.weights.report import WeightReport
-from ssd_keras.weights.tiling import check_tiling, file_config, num_outputs, own_contents
+from ssd_keras.weights.tiling import (
+    check_tiling,
+    file_config,
+    num_outputs,
+    own_contents,
+    tiling_warning,
+)
 
 
 def load_weights(
@@ -84,13 +90,17 @@ def load_weights(
         notes = [f"project: {found.name}, {how}"]
         notes += found.check(tensors)
         if found.name == OWN:
-            if weights_config is None:
-                weights_config, own_labels = own_contents(weights)
-                weights_labels = weights_labels or own_labels
+            if weights_config is None and os.fspath(weights).endswith(".weights.h5"):
+                weights_config, weights_labels = head.ssd_config, weights_labels or head.labels
+                notes.append("tiling and class names: those of the model; the file has none")
+            elif weights_config is None:
+                own = own_contents(weights)
+                weights_config, weights_labels = own.config, weights_labels or own.labels
             found = dataclasses.replace(
                 found, mean=weights_config.mean, integer_sizes=weights_config.integer_sizes
             )
-        is_ssd, warnings = _check_complete(found, tensors), []
+        own_config = weights_config if found.name == OWN else None
+        is_ssd, warnings = _check_complete(found, tensors, own_config), []
         if found.rgb is None:
             theirs = {ours: name for name, ours in found.tensors.items()}
             rgb = vgg16.takes_rgb(tensors[theirs["conv1_1/kernel"]])
@@ -102,8 +112,11 @@ def load_weights(
         arrays = convert(tensors, found)
         if is_ssd:
             their_config, note = file_config(found, tensors, arrays, weights_config)
-            check_tiling(head.ssd_config, their_config)
             notes.append(note)
+            if (unfit := check_tiling(head.ssd_config, their_config)) is not None:
+                warnings.append(tiling_warning(their_config, unfit))
+                heads = {f"{name}_{kind}" for name in unfit for kind in ("offsets", "logits")}
+                arrays = {k: a for k, a in arrays.items() if k.split("/")[0] not in heads}
             if weights_config is None and num_outputs(arrays) in found.both_tilings:
                 warnings.append(note)
         _check_shapes(found, tensors, arrays, variables)
@@ -141,8 +154,10 @@ def load_weights(
     return report
 
 
-def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Checks that no tensor is missing.
+def _check_complete(
+    project: Project, tensors: Mapping[str, np.ndarray], config: SSDConfig | None
+) -> bool:
+    """Checks that no tensor of a config, by default SSD300 or SSD512, is missing.
 
     Returns:
         Whether the file holds a whole SSD, not only a VGG16.
@@ -155,9 +170,11 @@ def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool
     is_ssd = not layers <= set(VGG_LAYERS)
     expected = [*vgg16.CONVOLUTIONS]
     if is_ssd:
-        maps = 7 if layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"} else 6
-        heads = (f"{name}_{kind}" for name in MAP_NAMES[:maps] for kind in ("offsets", "logits"))
-        expected = [*VGG_LAYERS, *EXTRA_LAYERS[: 2 * maps - 4], *heads]
+        has_seven = layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"}
+        config = config or (SSD512_VOC if has_seven else SSD300_VOC)
+        extra = (f"{layer.name}_{k}" for layer in config.extra_layers for k in (1, 2))
+        heads = (f"{m.name}_{kind}" for m in config.feature_maps for kind in ("offsets", "logits"))
+        expected = [*VGG_LAYERS, *extra, *heads]
     elif layers & {"fc6", "fc7"}:
         expected += ["fc6", "fc7"]
     names = {f"{layer}/{variable}" for layer in expected for variable in ("kernel", "bias")}
@@ -238,7 +255,12 @@ def _fit_offsets(
     """
     fitted, recoded, notes = {}, 0, []
     shapes = zip(box_shapes(weights_config, project.clamped_sizes), box_shapes(config), strict=True)
+    # The network sees pixels: for another image size, boxes keep their sizes in pixels.
+    scale = np.divide(weights_config.input_size, config.input_size)
     for feature_map, (theirs, ours) in zip(config.feature_maps, shapes, strict=True):
+        if f"{feature_map.name}_offsets/bias" not in arrays:
+            continue
+        theirs = theirs * scale
         kernel, bias = (f"{feature_map.name}_offsets/{v}" for v in ("kernel", "bias"))
         variances = weights_config.variances, config.variances
         recoded += int((theirs != ours).any(axis=1).sum())
