@@ -13,6 +13,8 @@ from ssd_keras.native_log import STARTUP, without_lines
 COMMANDS = {
     "prepare": "convert a data set (VOC, COCO, YOLO, TFDS, ILSVRC DET, shapes) to records",
     "preview": "draw training samples: augmented images, ground truth, matched default boxes",
+    "inspect": "write a page about records: sizes, shapes, near-duplicates, doubtful objects",
+    "fit-boxes": "show how default boxes match the objects of records, and fit a config",
     "train": "train on records, or resume a run",
     "evaluate": "compute the VOC or COCO average precision of a detector on records",
     "detect": "detect objects in image files; write annotated images and JSON lines",

@@ -149,7 +149,8 @@ def ssd_vgg16(
             `labels`.
         weights: None for random weights, "imagenet" for the VGG16 of keras.applications, which
             Keras downloads, or the path of a file of a VGG16 or a whole SSD, as in `load_weights`.
-            The classes of an SSD are mapped to `labels` by name.
+            The classes of an SSD are mapped to `labels` by name. A `.weights.h5` file of Keras
+            holds neither config nor class names, and is taken to have those of the model.
         weights_project: Project that wrote the file; see `load_weights`.
         weights_labels: Class names of the file; see `load_weights`.
         weights_config: Tiling of the file; see `load_weights`.
@@ -216,6 +217,9 @@ def ssd_vgg16(
         for variable, array in initial_weights(model).items():
             variables[variable].assign(array)
     else:
+        if os.fspath(weights).endswith(".weights.h5"):  # it has neither config nor class names
+            weights_config = weights_config or config
+            weights_labels = weights_labels or labels
         load_weights(
             model,
             weights,

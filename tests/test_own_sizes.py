@@ -50,7 +50,7 @@ def test_default_boxes_are_as_wide_as_high_in_pixels():
 
 def test_trains_and_reloads(folder, model):
     data = train_dataset(folder / "records", WIDE, 2, seed=3)
-    images, truth = next(iter(data))
+    images, _ = next(iter(data))
     assert images.shape == (2, 288, 512, 3)
     model.compile("sgd", loss=MultiBoxLoss())
     history = model.fit(data, verbose=0).history
@@ -156,11 +156,11 @@ def test_says_what_is_missing_or_wrong():
         feature_map["size"] = size
         feature_map["step"] = 300 / size
     wrong = (
-        r"fc7: size \(=18\) must be 19; conv10_2: size \(=4\) must be 3, for image_size \(=300\)"
+        r"fc7: size \(=18\) must be 19; conv10_2: size \(=4\) must be 3, for image_size"
     )
     with pytest.raises(ValueError, match=wrong):
         ssd_vgg16(SSDConfig.from_dict(values), 2, width=NARROW)
-    with pytest.raises(ValueError, match="split.. also splits at spaces"):
+    with pytest.raises(ValueError, match="read_labels reads a file"):
         ssd_vgg16(TINY, 2, width=NARROW, labels=["traffic", "light", "bus"])
 
 

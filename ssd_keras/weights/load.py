@@ -26,7 +26,7 @@ from ssd_keras.weights.conversion import (
 from ssd_keras.weights.formats import Arrays, read_tensors
 from ssd_keras.weights.naming import OWN, SCALE, VGG_LAYERS, Project
 from ssd_keras.weights.projects import find_project
-from ssd_keras.weights.report import WeightReport
+from ssd_keras.weights.report import WeightReport, tensor_use
 from ssd_keras.weights.tiling import (
     check_tiling,
     file_config,
@@ -90,10 +90,7 @@ def load_weights(
         notes = [f"project: {found.name}, {how}"]
         notes += found.check(tensors)
         if found.name == OWN:
-            if weights_config is None and os.fspath(weights).endswith(".weights.h5"):
-                weights_config, weights_labels = head.ssd_config, weights_labels or head.labels
-                notes.append("tiling and class names: those of the model; the file has none")
-            elif weights_config is None:
+            if weights_config is None:
                 own = own_contents(weights)
                 weights_config, weights_labels = own.config, weights_labels or own.labels
             found = dataclasses.replace(
@@ -342,14 +339,9 @@ def _report(
         project=project.name,
         notes=tuple(notes),
         warnings=tuple(warnings),
-        tensors=tuple((name, array.shape, _use(name, project)) for name, array in tensors.items()),
+        tensors=tuple(
+            (name, array.shape, tensor_use(name, project.tensors))
+            for name, array in tensors.items()
+        ),
         layers=tuple(states.items()),
     )
-
-
-def _use(name: str, project: Project) -> str:
-    if "_mbox_priorbox/" in name:
-        return "used: compared with the tiling"
-    if name == "meta.mmdet_version":
-        return "used: position of the background"
-    return f"used: {project.tensors[name]}" if name in project.tensors else "skipped: unknown"

@@ -1,7 +1,7 @@
 """Report of a weights import."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,3 +70,17 @@ def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
         + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def tensor_use(name: str, used: Mapping[str, str]) -> str:
+    """Describes the use of a tensor of a file.
+
+    Args:
+        name: Name of the tensor in the file.
+        used: Name in the file -> name in the model.
+    """
+    if "_mbox_priorbox/" in name:
+        return "used: compared with the tiling"
+    if name == "meta.mmdet_version":
+        return "used: position of the background"
+    return f"used: {used[name]}" if name in used else "skipped: unknown"

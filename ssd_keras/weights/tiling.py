@@ -133,7 +133,7 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
     for layer, feature_map in zip(layers, config.feature_maps, strict=True):
         cy, cx, h, w = config.variances
         # A field that a layer does not set has Caffe's default value (prior_box_layer.cpp).
-        height, width = config.input_size
+        height, width = map(float, config.input_size)
         step = height / feature_map.grid[0]
         steps = [name for name in ("step", "step_h", "step_w") if f"{layer}/{name}" in tensors]
         expected: dict[str, tuple[list[float], list[float]]] = {
