@@ -70,12 +70,12 @@ def main(words: list[str]) -> None:
 
 
 def _print_input_sizes(config: SSDConfig, boxes: list[np.ndarray]) -> None:
-    print("input size          default boxes  objects at IoU 0.5")
+    print("height x width      default boxes  objects at IoU 0.5")
     for factor in _LARGER:
-        size = config.input_size
+        height, width = config.input_size
         if factor > 1:
-            size = tuple(8 * round(side * factor / 8) for side in size)
-        if min(size) >= 128:
-            other = SSDConfig.for_image_size((size[0], size[1]))
+            height, width = (8 * round(side * factor / 8) for side in (height, width))
+        if min(height, width) >= 128:
+            other = SSDConfig.for_image_size((height, width))
             share = coverage(boxes, other).share
-            print(f"{size[0]} x {size[1]:<12} {other.num_default_boxes:>14} {100 * share:>18.1f}%")
+            print(f"{height} x {width:<12} {other.num_default_boxes:>14} {100 * share:>18.1f}%")

@@ -13,7 +13,7 @@ from absl import flags
 
 from ssd_keras.config_files import CONFIG_HELP, as_config
 from ssd_keras.data.inspection import inspect_records, inspection_text
-from ssd_keras.data.inspection_page import inspection_page
+from ssd_keras.data.inspection_page import html_page
 from ssd_keras.files import atomic
 
 _RECORDS = flags.DEFINE_list(
@@ -32,5 +32,5 @@ def main(words: list[str]) -> None:
     found = inspect_records(_RECORDS.value, as_config(_CONFIG.value), _LIMIT.value)
     print(inspection_text(found))
     with atomic(_OUT.value) as temporary:
-        temporary.write_text(inspection_page(found), encoding="utf-8")
+        temporary.write_text(html_page(found), encoding="utf-8")
     print(f"{_OUT.value}: the page")

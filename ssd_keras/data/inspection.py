@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssd_keras.boxes import pairwise_iou
 from ssd_keras.config import SSDConfig
-from ssd_keras.data.box_coverage import Coverage, coverage
+from ssd_keras.data.box_coverage import IOU_THRESHOLD, Coverage, coverage
 from ssd_keras.data.card import DataCard, read_card
 from ssd_keras.data.records import Sample, read_samples
 from ssd_keras.images import to_rgb
@@ -112,7 +112,7 @@ class Inspection:
     @property
     def unmatched(self) -> np.ndarray:
         """Bool [N], objects without a default box with an IoU of at least 0.5."""
-        return self.coverage.by_threshold == 0
+        return self.coverage.best_iou < IOU_THRESHOLD
 
 
 def inspect_records(

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,12 +11,16 @@ from PIL import Image, ImageDraw
 
 from ssd_keras.data.box_coverage import SHAPE_LIMITS, SIZE_LIMITS
 from ssd_keras.data.inspection import FEW_OBJECTS, SAME_BOX, Inspection
-from ssd_keras.data.records import read_samples
+from ssd_keras.data.records import Sample, read_samples
 from ssd_keras.drawing import class_color
 from ssd_keras.images import to_rgb
 
 _SIDE = 220  # pixels of the longer side of a small picture
 _SHOWN = 8  # pictures of each finding
+_MARK = (220, 38, 38)  # color of the objects that a finding is about
+
+# Index of a picture, and indices of its objects to mark.
+_Marked = tuple[int, tuple[int, ...]]
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
   color: #1f2937; background: #fff; }
@@ -29,35 +34,43 @@ tr:nth-child(even) { background: #f3f4f6; } th { font-weight: 600; }
 figure { display: inline-block; margin: .4rem; vertical-align: top; width: 14rem; }
 figcaption { font-size: .8rem; overflow-wrap: anywhere; }
 .heat td { width: 1.5rem; height: 1.5rem; padding: 0; }
-.columns { display: flex; flex-wrap: wrap; gap: 3rem; }
+.columns { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
 """
 
 
-def inspection_page(found: Inspection) -> str:
+def html_page(found: Inspection) -> str:
     """Writes the facts as an HTML page. All names in it are escaped."""
     owners = found.owners
     side = np.sqrt(np.prod(found.coverage.sizes, axis=1))
     shape = found.coverage.sizes[:, 1] / np.maximum(found.coverage.sizes[:, 0], 1e-9)
     crowded = np.argsort([-len(p.boxes) for p in found.pictures], kind="stable")[:_SHOWN]
-    elongated = np.argsort(-np.abs(np.log(np.maximum(shape, 1e-9))), kind="stable")
-    smallest = np.argsort(side, kind="stable")
     odd_images = np.argsort([-abs(np.log(p.width / p.height)) for p in found.pictures])[:_SHOWN]
     copies = sorted(
         found.copies,
         key=lambda c: found.pictures[c[0]].records == found.pictures[c[1]].records,
     )[:_SHOWN]
-    groups = {
-        "small": list(dict.fromkeys(owners[smallest].tolist()))[:_SHOWN],
-        "elongated": list(dict.fromkeys(owners[elongated].tolist()))[:_SHOWN],
-        "crowded": crowded.tolist(),
-        "odd": odd_images.tolist(),
-        "same": list(dict.fromkeys(k for k, _, _ in found.same_boxes))[:_SHOWN],
-        "copies": [index for a, b, _ in copies for index in (a, b)],
+    first = np.searchsorted(owners, np.arange(len(found.pictures)))  # the first object of each
+
+    def marked(order: np.ndarray) -> list[_Marked]:
+        """Returns the pictures of the first objects in an order, each picture once."""
+        chosen: dict[int, int] = {}
+        for k in order[: 20 * _SHOWN].tolist():
+            chosen.setdefault(int(owners[k]), k - int(first[owners[k]]))
+        return [(k, (own,)) for k, own in chosen.items()][:_SHOWN]
+
+    same = {k: (k, (a, b)) for k, a, b in found.same_boxes}
+    groups: dict[str, list[_Marked]] = {
+        "small": marked(np.argsort(side, kind="stable")),
+        "elongated": marked(np.argsort(-np.abs(np.log(np.maximum(shape, 1e-9))), kind="stable")),
+        "crowded": [(int(k), ()) for k in crowded],
+        "odd": [(int(k), ()) for k in odd_images],
+        "same": list(same.values())[:_SHOWN],
+        "copies": [(index, ()) for a, b, _ in copies for index in (a, b)],
     }
-    pictures = _small_pictures(found, {k for group in groups.values() for k in group})
+    pictures = _small_pictures(found, {item for group in groups.values() for item in group})
 
     def figures(name: str) -> str:
-        return "".join(pictures[k] for k in groups[name])
+        return "".join(pictures[item] for item in groups[name])
 
     height, width = found.config.input_size
     unmatched, total = int(found.unmatched.sum()), max(len(side), 1)
@@ -166,15 +179,16 @@ def _sets(found: Inspection) -> str:
 def _histogram(
     title: str, values: np.ndarray, limits: Sequence[float], marked: np.ndarray | None
 ) -> str:
-    edges = [0.0, *limits, np.inf]
+    spans = list(itertools.pairwise([0.0, *limits, np.inf]))
+    masks = [(values >= low) & (values < high) for low, high in spans]
+    largest = max(1, *(int(mask.sum()) for mask in masks))
     rows = []
-    counts = [
-        ((values >= low) & (values < high)) for low, high in zip(edges, edges[1:], strict=False)
-    ]
-    largest = max(max(int(mask.sum()) for mask in counts), 1)
-    for low, high, mask in zip(edges, edges[1:], counts, strict=False):
+    for (low, high), mask in zip(spans, masks, strict=True):
         span = f"{low:.3g} to {high:.3g}" if np.isfinite(high) else f"from {low:.3g}"
-        bar = f"<span class=bar style='width:{round(12 * mask.sum() / largest, 2)}rem'></span>"
+        if not title.endswith(("pixels", "height")):  # a count
+            last = high - 1
+            span = span if np.isinf(high) else f"{low:g}" if low == last else f"{low:g} to {last:g}"
+        bar = f"<span class=bar style='width:{round(8 * mask.sum() / largest, 2)}rem'></span>"
         share = "" if marked is None else f"<td>{int((mask & marked).sum())}"
         rows.append(f"<tr><td>{span}<td>{int(mask.sum())}{share}<td style='text-align:left'>{bar}")
     head = "" if marked is None else "<th>IoU below 0.5"
@@ -195,45 +209,50 @@ def _heatmap(centers: np.ndarray) -> str:
 
 
 def _pairs(
-    found: Inspection, copies: Sequence[tuple[int, int, bool]], pictures: dict[int, str]
+    found: Inspection, copies: Sequence[tuple[int, int, bool]], pictures: dict[_Marked, str]
 ) -> str:
     blocks = []
     for a, b, equal in copies:
         across = found.pictures[a].records != found.pictures[b].records
         kind = "equal files" if equal else "similar pictures"
         where = "in two sets" if across else "in one set"
-        blocks.append(f"<div><b>{kind}, {where}</b><br>{pictures[a]}{pictures[b]}</div>")
+        blocks.append(f"<div><b>{kind}, {where}</b><br>{pictures[a, ()]}{pictures[b, ()]}</div>")
     return f"<div class=columns>{''.join(blocks)}</div>"
 
 
-def _small_pictures(found: Inspection, wanted: set[int]) -> dict[int, str]:
-    """Returns the figures of pictures by their index; reads the record sets again."""
-    indices = {(found.pictures[k].records, found.pictures[k].image_id): k for k in wanted}
+def _small_pictures(found: Inspection, wanted: set[_Marked]) -> dict[_Marked, str]:
+    """Returns the figures of pictures; reads the record sets again."""
     figures = {}
     for number, directory in enumerate(found.records):
-        if not any(records == number for records, _ in indices):
+        items: dict[str, list[_Marked]] = {}
+        for item in wanted:
+            if found.pictures[item[0]].records == number:
+                items.setdefault(found.pictures[item[0]].image_id, []).append(item)
+        if not items:
             continue
         for sample in read_samples(directory):
-            index = indices.get((number, sample.image_id))
-            if index is not None:
-                image = to_rgb(Image.open(io.BytesIO(sample.image)))
-                caption = f"{sample.image_id}, {sample.width} x {sample.height}"
-                figures[index] = _figure(image, sample.boxes, sample.labels, caption)
+            for item in items.get(sample.image_id, ()):
+                figures[item] = _figure(sample, item[1])
     return figures
 
 
-def _figure(image: Image.Image, boxes: np.ndarray, labels: np.ndarray, caption: str) -> str:
+def _figure(sample: Sample, marked: tuple[int, ...]) -> str:
+    image = to_rgb(Image.open(io.BytesIO(sample.image)))
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)
-    for (ymin, xmin, ymax, xmax), label in zip(boxes.tolist(), labels.tolist(), strict=True):
+    order = sorted(range(len(sample.boxes)), key=lambda k: k in marked)
+    for k in order:
+        ymin, xmin, ymax, xmax = sample.boxes[k].tolist()
         left, right = xmin * image.width, xmax * image.width
         top, bottom = ymin * image.height, ymax * image.height
         corners = (left, top, max(left, right - 1), max(top, bottom - 1))
-        draw.rectangle(corners, outline=class_color(label), width=1)
+        color = _MARK if k in marked else class_color(int(sample.labels[k]))
+        draw.rectangle(corners, outline=color, width=2 if k in marked else 1)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
+    caption = _text(f"{sample.image_id}, {sample.width} x {sample.height}")
     return (
         f"<figure><img alt='' src='data:image/jpeg;base64,{data}'>"
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
+        f"<figcaption>{caption}</figcaption></figure>"
     )
