@@ -41,7 +41,7 @@ def mosaics(count, seed):
                 tile = next(tiles)
                 pixels = decode_image(tile.image).numpy()
                 canvas[row * TILE :, column * TILE :][:TILE, :TILE] = pixels
-                boxes.append((tile.boxes + [row, column, row, column]) / GRID)
+                boxes.append((tile.boxes + np.array([row, column] * 2)) / GRID)
                 labels.append(tile.labels)
         labels = np.concatenate(labels)
         yield Sample(

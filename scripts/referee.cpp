@@ -4,6 +4,7 @@
 //   referee loss   NET DIR COUNT                                    the same, and the gradients
 //   referee init   NET SEED OUT.caffemodel                          the initial weights of a net
 //   referee solve  SOLVER DIR STEPS WEIGHTS                         iter_size forward passes a step
+//   referee train  SOLVER STEPS WEIGHTS OUT                         steps of a net with a data layer
 //   referee stats  NET OUT COUNT SEED                               samples of a data net
 //   referee ap     FILE                                             average precision of a file
 //
@@ -150,6 +151,19 @@ int main(int, char** a) {
     NetParameter end;
     solver.net()->ToProto(&end);
     WriteProtoToBinaryFile(end, dir + "/end.caffemodel");
+  } else if (mode == "train") {
+    SolverParameter p;
+    ReadSolverParamsFromTextFileOrDie(a[2], &p);
+    SGDSolver<float> solver(p);
+    solver.net()->CopyTrainedLayersFrom(string(a[4]));
+    for (int i = 0; i < atoi(a[3]); ++i) {
+      solver.Step(1);
+      printf("%.9g\n", solver.net()->blob_by_name("mbox_loss")->cpu_data()[0]);
+      fflush(stdout);
+    }
+    NetParameter end;
+    solver.net()->ToProto(&end);
+    WriteProtoToBinaryFile(end, a[5]);
   } else if (mode == "net" || mode == "loss") {
     bool loss = mode == "loss";
     string dir = a[3];

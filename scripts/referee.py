@@ -4,7 +4,8 @@ Needs the branch ssd of weiliu89/caffe, built, and `referee.cpp`, linked with it
 
     python scripts/referee.py --driver referee --records RECORDS --images A.jpg B.jpg \
         --voc VOC_FOLDER --split train --convert convert_annoset \
-        --coco_annotations A.json --coco_results D.json --out table.md --golden tests/golden/original
+        --coco_annotations A.json --coco_results D.json --golden tests/golden/original \
+        --out table.md
 
 Comparisons whose inputs are not given are left out; `--only` names those to run.
 """
@@ -22,6 +23,7 @@ import numpy as np  # noqa: E402
 import referee_core as core  # noqa: E402
 import referee_data as data  # noqa: E402
 import referee_golden as golden  # noqa: E402
+import referee_train as training  # noqa: E402
 from PIL import Image  # noqa: E402
 from referee_original import Original  # noqa: E402
 
@@ -57,9 +59,7 @@ def comparisons(args: argparse.Namespace, original: Original) -> dict[str, list]
             return np.stack([np.asarray(image, np.float32) for image in opened])
 
         todo["networks"] = [
-            lambda n=name, o=outputs: core.compare_network(
-                original, n, o, pictures(int(n[3:6]))
-            )
+            lambda n=name, o=outputs: core.compare_network(original, n, o, pictures(int(n[3:6])))
             for name, outputs in NETWORKS
         ]
     if args.coco_results:
@@ -92,6 +92,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--sizes", type=int, nargs="*", default=[300, 512])
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--train", type=pathlib.Path, help="train both; losses and AP go here")
+    parser.add_argument("--imagenet", type=pathlib.Path, help="ImageNet's convolutions, .npz")
+    parser.add_argument("--eval_records", help="record set for the AP of --train")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--train_steps", type=int, default=150)
+    parser.add_argument("--train_batch", type=int, default=8)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--golden", type=pathlib.Path, help="also write the golden files here")
     args = parser.parse_args()
@@ -102,6 +109,9 @@ def main() -> None:
         original = Original(args.driver.resolve(), pathlib.Path(folder))
         if args.golden:
             golden.write(original, args.golden)
+        if args.train:
+            outputs = 1 + len(data.read_card(args.records).labels)
+            training.train(original, args, outputs, args.train_steps, args.train_batch)
         for name, functions in comparisons(args, original).items():
             for function in functions:
                 start = time.perf_counter()

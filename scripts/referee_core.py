@@ -1,6 +1,7 @@
-"""Comparisons of boxes, loss, network, detections and solver with the original, for `referee.py`."""
+"""Comparisons of boxes, loss, network, detections and solver, for `referee.py`."""
 
 import functools
+from unittest import mock
 
 import keras
 import numpy as np
@@ -18,10 +19,13 @@ from referee_original import (
 
 from ssd_keras.config import CONFIGS, SSDConfig
 from ssd_keras.detections import DetectionDecoder, unpad
+from ssd_keras.layers import L2Normalization
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.tiling import default_boxes
 from ssd_keras.training.optimizer import CaffeSGD, Schedule
+from ssd_keras.weights.load import load_weights
+from tests.reference.normalization import call_with_original_gradient
 
 Row = tuple[str, str, str]  # what, on how much, what was found
 
@@ -55,7 +59,9 @@ def random_truth(rng: np.random.Generator, kind: str, images: int, classes: int)
         if kind == "empty" and (image or rng.random() < 0.3):
             count = 0
         low = rng.uniform(0, 0.85, (count, 2))
-        high = np.minimum(low + rng.uniform(0.02, 0.15 if kind == "crowded" else 0.9, (count, 2)), 1)
+        high = np.minimum(
+            low + rng.uniform(0.02, 0.15 if kind == "crowded" else 0.9, (count, 2)), 1
+        )
         if kind == "border":  # what a crop leaves of large objects
             side = rng.random((count, 4)) < 0.5
             low, high = np.where(side[:, :2], 0, low), np.where(side[:, 2:], 1, high)
@@ -119,7 +125,10 @@ def losses(original: Original, config: SSDConfig, batches, use_difficult: bool):
         value, ours = _loss_and_gradient(config)(
             tf.constant(padded(truth, use_difficult)), tf.constant(predictions)
         )
-        yield (float(original.read("mbox_loss", k).ravel()[0]), gradient), (float(value), ours.numpy())
+        yield (
+            (float(original.read("mbox_loss", k).ravel()[0]), gradient),
+            (float(value), ours.numpy()),
+        )
 
 
 def loss_row(name: str, pairs) -> Row:
@@ -146,19 +155,32 @@ def compare_losses(original: Original, config: SSDConfig, count: int, seed: int 
                 truth = random_truth(rng, kind, 2, 5)
                 shape = (2, config.num_default_boxes, 10)
                 batches.append((truth, rng.normal(size=shape).astype(np.float32)))
-            name = kind if kind != "difficult" else f"difficult objects {'kept' if keep else 'left out'}"
+            name = (
+                kind
+                if kind != "difficult"
+                else f"difficult objects {'kept' if keep else 'left out'}"
+            )
             rows.append(loss_row(name, losses(original, config, batches, keep)))
     return rows
 
 
 def compare_real_losses(original: Original, config: SSDConfig, dataset, count: int) -> list[Row]:
-    """Augmented batches of real pictures, with the predictions of a narrow random network."""
+    """Augmented batches of real pictures, with scaled predictions of a narrow random network.
+
+    They get some noise: in a flat region many boxes have equal losses, and the original's
+    `std::sort` leaves it to chance which of them become negatives.
+    """
+    rng = np.random.default_rng(2)
     model = ssd_vgg16(config, 20, width=0.125)
     batches = []
     for images, truth in dataset.take(count):
         rows = [(t[:, :4], t[:, 4].astype(int), np.zeros(len(t), bool)) for t in truth.numpy()]
         real = [(b[c > 0], c[c > 0], d[c > 0]) for b, c, d in rows]
-        batches.append((real, 10 * model(images, training=False).numpy()))
+        predictions = model(images, training=False).numpy()
+        predictions -= predictions.mean(axis=(0, 1))
+        predictions /= predictions.std(axis=(0, 1))
+        noise = 0.1 * rng.normal(size=predictions.shape)
+        batches.append((real, predictions + noise.astype(np.float32)))
     return [loss_row("augmented real pictures", losses(original, config, batches, True))]
 
 
@@ -179,7 +201,9 @@ def compare_network(original: Original, name: str, outputs: int, images: np.ndar
     theirs = our_offsets(original.read("mbox_loc")), original.read("mbox_conf").reshape(shape)
     found = [
         f"{kind} {np.abs(a - b).max() / np.abs(a).max():.1e}"
-        for kind, a, b in zip(("offsets", "logits"), theirs, (ours[..., :4], ours[..., 4:]), strict=True)
+        for kind, a, b in zip(
+            ("offsets", "logits"), theirs, (ours[..., :4], ours[..., 4:]), strict=True
+        )
     ]
     found.append(f"of the largest ({np.abs(theirs[0]).max():.0f}, {np.abs(theirs[1]).max():.0f})")
     loaded = sum(state == "loaded" for _, state in report.layers)
@@ -188,8 +212,6 @@ def compare_network(original: Original, name: str, outputs: int, images: np.ndar
 
 
 def _load(model: keras.Model, weights, config: SSDConfig):
-    from ssd_keras.weights.load import load_weights
-
     names = [f"class {i}" for i in range(1, model.output_shape[-1] - 4)]
     return load_weights(model, weights, weights_config=config, weights_labels=names)
 
@@ -254,7 +276,11 @@ def detections_row(name: str, theirs, ours) -> Row:
         )
         distance = np.abs(a["boxes"][:, None] - b["boxes"]).max(axis=-1)
         near = np.where(alike, distance, np.inf).min(axis=1, initial=np.inf)
-        same, total, extra = same + int((near < 1e-4).sum()), total + len(near), extra + len(b["scores"])
+        same, total, extra = (
+            same + int((near < 1e-4).sum()),
+            total + len(near),
+            extra + len(b["scores"]),
+        )
         box = max(box, float(near[near < 1e-4].max(initial=0)))
     found = f"{same} of theirs {total} and ours {extra} the same, boxes within {box:.0e}"
     return f"detections, {name}", f"{len(theirs)} pictures", found
@@ -281,7 +307,15 @@ def compare_detections(original: Original, config: SSDConfig, pictures: int = 10
     return rows
 
 
-def solve(original: Original, config: SSDConfig, outputs: int, batches, width: float, start=None):
+def solve(
+    original: Original,
+    config: SSDConfig,
+    outputs: int,
+    batches,
+    width: float,
+    start=None,
+    load=_load,
+):
     """Steps of the solver on both sides: iter_size 2, weight decay 5e-4, the rate falls half way.
 
     Args:
@@ -291,6 +325,7 @@ def solve(original: Original, config: SSDConfig, outputs: int, batches, width: f
         batches: (images, ground truth [B, G, 5]), two for each step.
         width: Of the network.
         start: A `.caffemodel`; drawn by the original by default.
+        load: Puts the weights of a file into a model.
 
     Returns:
         Losses of both, [steps, 2], and weights by name: start, the original's end and ours.
@@ -314,30 +349,72 @@ def solve(original: Original, config: SSDConfig, outputs: int, batches, width: f
         real = [t[t[:, 4] > 0] for t in truth]
         rows = [caffe_label(t[:, :4], t[:, 4], i) for i, t in enumerate(real)]
         original.write("label", label_blob(rows), k)
-    theirs = [float(line) for line in original.call("solve", solver, original.folder, steps, start).split()]
+    theirs = [
+        float(line)
+        for line in original.call("solve", solver, original.folder, steps, start).split()
+    ]
 
+    before, values, end = our_steps(config, outputs, batches, width, start, load)
     model = ssd_vgg16(config, outputs - 1, width=width)
-    _load(model, start, config)
+    load(model, original.folder / "end.caffemodel", config)
+    their_end = {v.path: v.numpy() for v in model.trainable_variables}
+    return np.stack([theirs, values], axis=1), before, their_end, end
+
+
+def our_steps(config: SSDConfig, outputs: int, batches, width: float, start, load, nudged=False):
+    """The package's side of `solve`: weights before, loss of each step, weights at the end.
+
+    With `nudged` every weight starts one unit in the last place higher or lower.
+    """
+    model = ssd_vgg16(config, outputs - 1, width=width)
+    load(model, start, config)
+    if nudged:
+        rng = np.random.default_rng(0)
+        for v in model.trainable_variables:
+            side = np.float32(np.where(rng.random(v.shape) < 0.5, -np.inf, np.inf))
+            v.assign(np.nextafter(v.numpy(), side))
     before = {v.path: v.numpy() for v in model.trainable_variables}
-    schedule = Schedule(0.001, (steps // 2,))
+    schedule = Schedule(0.001, (len(batches) // 4,))
     model.compile(
         CaffeSGD(schedule, gradient_accumulation_steps=2), MultiBoxLoss(config), jit_compile=False
     )
-    ours = []
+    losses = []
     for images, truth in batches:
-        ours.append(float(model.train_on_batch(images, truth, return_dict=True)["loss"]))
+        losses.append(float(model.train_on_batch(images, truth, return_dict=True)["loss"]))
         model.reset_metrics()
-    ours = np.mean(np.reshape(ours, (-1, 2)), axis=1)
     end = {v.path: v.numpy() for v in model.trainable_variables}
-    _load(model, original.folder / "end.caffemodel", config)
-    their_end = {v.path: v.numpy() for v in model.trainable_variables}
-    return np.stack([theirs, ours], axis=1), before, their_end, end
+    return before, np.mean(np.reshape(losses, (-1, 2)), axis=1), end
+
+
+def with_original_gradient():
+    """A context in which L2Normalization has the gradient of the original's Normalize layer."""
+    return mock.patch.object(L2Normalization, "call", call_with_original_gradient)
 
 
 def compare_solver(original: Original, config: SSDConfig, dataset, steps: int = 20) -> list[Row]:
-    """Steps from one start on the same batches of two pictures."""
+    """Steps from one start on the same batches of two pictures, with either gradient.
+
+    The last row is the effect of rounding alone: ours against ours from a start that differs by
+    one unit in the last place.
+    """
     batches = [(i.numpy(), t.numpy()) for i, t in dataset.take(2 * steps)]
-    values, before, theirs, ours = solve(original, config, 21, batches, 0.25)
+    with_exact = solve(original, config, 21, batches, 0.25)
+    rows = [_solver_row("the solver", with_exact, batches)]
+    with with_original_gradient():
+        name = "the solver, with the original's gradient of conv4_3_norm on our side"
+        rows.append(_solver_row(name, solve(original, config, 21, batches, 0.25), batches))
+    values, before, _, ours = with_exact
+    start = original.folder / "start.caffemodel"
+    _, nudged, end = our_steps(config, 21, batches, 0.25, start, _load, nudged=True)
+    pair = np.stack([nudged, values[:, 1]], axis=1), before, end, ours
+    return [
+        *rows,
+        _solver_row("the solver, ours twice, the start off by a last bit", pair, batches),
+    ]
+
+
+def _solver_row(name: str, result, batches) -> Row:
+    values, before, theirs, ours = result
     loss = np.abs(values[:, 0] - values[:, 1]) / values[:, 0]
     moved = np.sqrt(sum(((theirs[k] - before[k]) ** 2).sum() for k in before))
     apart = np.sqrt(sum(((theirs[k] - ours[k]) ** 2).sum() for k in before))
@@ -349,4 +426,4 @@ def compare_solver(original: Original, config: SSDConfig, dataset, steps: int = 
         f"losses {loss.max():.1e} ({values[0, 0]:.3f} to {values[-1, 0]:.3f}), weights apart by "
         f"{apart / moved:.1e} of their way, the worst variable by {worst:.1e}"
     )
-    return [("the solver", f"{steps} steps of 2 x {len(batches[0][0])} pictures", found)]
+    return name, f"{len(values)} steps of 2 x {len(batches[0][0])} pictures", found

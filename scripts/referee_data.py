@@ -12,7 +12,8 @@ from referee_original import Original, caffe_label, label_blob
 from ssd_keras.augmentation.ops import SSD_OPS
 from ssd_keras.config import SSD300_VOC, SSD512_VOC, SSDConfig
 from ssd_keras.data.card import read_card
-from ssd_keras.data.pipeline import endless_records, training_sample
+from ssd_keras.data.epochs import endless_records
+from ssd_keras.data.pipeline import training_sample
 from ssd_keras.data.records import Sample
 from ssd_keras.evaluation.voc import voc_average_precision
 
@@ -26,7 +27,9 @@ SAMPLE_VALUES = (
 BOX_VALUES = ("center y", "center x", "height", "width", "area", "aspect ratio")
 
 
-def make_database(voc: pathlib.Path, split: str, convert: pathlib.Path, labels, folder: pathlib.Path):
+def make_database(
+    voc: pathlib.Path, split: str, convert: pathlib.Path, labels, folder: pathlib.Path
+):
     """The original's LMDB of a VOC folder, in the order of its list; and its label map."""
     names = (voc / "ImageSets/Main" / f"{split}.txt").read_text().split()
     lines = [f"JPEGImages/{name}.jpg Annotations/{name}.xml" for name in names]
@@ -119,7 +122,9 @@ def samples_rows(name: str, first, second) -> list[Row]:
         apart, p = distance_and_p(numbers, of, side)
         mine = side[of]
         means = f"means {numbers[mine].mean():.4f} and {numbers[~mine].mean():.4f}"
-        rows.append((f"{name}, {value}", f"{len(numbers)} values", f"{means}, KS {apart:.4f}, p {p:.3f}"))
+        rows.append(
+            (f"{name}, {value}", f"{len(numbers)} values", f"{means}, KS {apart:.4f}, p {p:.3f}")
+        )
     return rows
 
 
@@ -187,17 +192,23 @@ def read_coco(annotations: pathlib.Path, results: pathlib.Path):
 
         def boxes(items, scale=scale):
             xywh = np.array([item["bbox"] for item in items], float).reshape(-1, 4)
-            yxyx = np.column_stack([xywh[:, 1], xywh[:, 0], xywh[:, 1] + xywh[:, 3], xywh[:, 0] + xywh[:, 2]])
+            yxyx = np.column_stack(
+                [xywh[:, 1], xywh[:, 0], xywh[:, 1] + xywh[:, 3], xywh[:, 0] + xywh[:, 2]]
+            )
             return (yxyx / scale).astype(np.float32)
 
         mine = [a for a in content["annotations"] if a["image_id"] == image["id"]]
         mine = [a for a in mine if min(a["bbox"][2:]) > 0]
         truth.append(
             Sample(
-                image_id=str(image["id"]), image=b"", height=image["height"], width=image["width"],
-                boxes=boxes(mine), labels=np.array([ids[a["category_id"]] for a in mine], int),
+                image_id=str(image["id"]),
+                image=b"",
+                height=image["height"],
+                width=image["width"],
+                boxes=boxes(mine),
+                labels=np.array([ids[a["category_id"]] for a in mine], int),
                 difficult=np.array([bool(a.get("iscrowd")) for a in mine], bool),
-            )  # fmt: skip
+            )
         )
         mine = [d for d in found if d["image_id"] == image["id"]]
         scores = np.array([d["score"] for d in mine], np.float32)
@@ -212,7 +223,16 @@ def evaluation_row(name: str, theirs: np.ndarray, truth, detections, labels) -> 
     defined = [i for i, c in enumerate(ours.classes) if c.num_objects]
     eleven = np.array([ours.classes[i].ap_11_point for i in defined]) - theirs[defined, 0]
     area = np.array([ours.classes[i].ap_area for i in defined]) - theirs[defined, 1]
-    found = f"11-point {np.abs(eleven).max():.1e} ({(np.abs(eleven) > 1e-4).sum()} classes differ), "
+    # The original compares float32 recalls with the levels.
+    recalls = [np.float32(ours.classes[i].recall).astype(float) for i in defined]
+    like_theirs = [
+        np.mean([ours.classes[i].precision[r >= j / 10].max(initial=0) for j in range(11)])
+        for i, r in zip(defined, recalls, strict=True)
+    ]
+    found = (
+        f"11-point {np.abs(eleven).max():.1e} ({(np.abs(eleven) > 1e-4).sum()} classes differ), "
+    )
+    found += f"with recalls in float32 {np.abs(like_theirs - theirs[defined, 0]).max():.1e}, "
     found += f"integral {np.abs(area).max():.1e}; mean 11-point {theirs[defined, 0].mean():.4f}, "
     found += f"ours {ours.mean_ap_11_point:.4f}, integral {theirs[defined, 1].mean():.4f}"
     return f"average precision, {name}", f"{len(truth)} pictures, {len(defined)} classes", found

@@ -52,7 +52,7 @@ layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { ph
     expand_param { prob: 0.5 max_expand_ratio: 4 } emit_constraint { emit_type: CENTER } }
   annotated_data_param { batch_sampler { max_sample: 1 max_trials: 1 } %(samplers)s
     label_map_file: "%(labels)s" }
-  data_param { source: "%(source)s" batch_size: 1 backend: LMDB } }
+  data_param { source: "%(source)s" batch_size: %(batch)d backend: LMDB } }
 """
 
 
@@ -68,11 +68,12 @@ def inputs(**shapes: tuple[int, ...]) -> str:
     return "".join(layers)
 
 
-def data(size: int, source: str, labels: str) -> str:
+def data(size: int, source: str, labels: str, batch: int = 1) -> str:
     """The training data layer of `ssd_pascal.py`, on a database of `convert_annoset`."""
     rules = [f"min_jaccard_overlap: {iou}" for iou in (0.1, 0.3, 0.5, 0.7, 0.9)]
     samplers = "".join(_SAMPLER % rule for rule in [*rules, "max_jaccard_overlap: 1.0"])
-    return _DATA % {"size": size, "source": source, "labels": labels, "samplers": samplers}
+    names = {"source": source, "labels": labels, "samplers": samplers}
+    return _DATA % {"size": size, "batch": batch, **names}
 
 
 def network(config: SSDConfig, outputs: int, width: float = 1.0, filler: str = "xavier") -> str:
@@ -86,7 +87,9 @@ def network(config: SSDConfig, outputs: int, width: float = 1.0, filler: str = "
             give outputs as large as trained ones do; biases then are random, too.
     """
 
-    def convolution(name: str, bottom: str, filters: float, options: str, head: bool = False) -> str:
+    def convolution(
+        name: str, bottom: str, filters: float, options: str, head: bool = False
+    ) -> str:
         count = filters if head else max(8, 8 * round(filters * width / 8))
         bias = "constant value: 0" if filler == "xavier" else "uniform min: -0.5 max: 0.5"
         kind, rest = bias.split(" ", 1)
@@ -129,7 +132,7 @@ def network(config: SSDConfig, outputs: int, width: float = 1.0, filler: str = "
     return net + _heads(config, outputs, convolution)
 
 
-def _heads(config: SSDConfig, outputs: int, convolution) -> str:  # noqa: ANN001
+def _heads(config: SSDConfig, outputs: int, convolution) -> str:
     net, joined = "", {"loc": [], "conf": [], "priorbox": []}
     for m in config.feature_maps:
         source = _SOURCES.get(m.name, m.name)

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from ssd_keras.model import ssd_vgg16
     from ssd_keras.predictions import split_predictions
     from ssd_keras.tiling import default_boxes
-    from ssd_keras.training.callbacks import VOCEvaluation
     from ssd_keras.training.optimizer import Adam, CaffeSGD, Schedule
+    from ssd_keras.training.validation import COCOEvaluation, VOCEvaluation
     from ssd_keras.truth import ground_truth
     from ssd_keras.weights.load import load_weights
 
@@ -62,6 +62,7 @@ __all__ = [
     "SSD512_COCO",
     "SSD512_VOC",
     "Adam",
+    "COCOEvaluation",
     "CaffeSGD",
     "DetectionDecoder",
     "ExtraLayer",
@@ -116,8 +117,8 @@ _MODULES = {
     "predictions": ("split_predictions",),
     "tiling": ("default_boxes",),
     "truth": ("ground_truth",),
-    "training.callbacks": ("VOCEvaluation",),
     "training.optimizer": ("Adam", "CaffeSGD", "Schedule"),
+    "training.validation": ("COCOEvaluation", "VOCEvaluation"),
     "weights.load": ("load_weights",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -15,7 +16,9 @@ COMMANDS = {
     "preview": "draw training samples: augmented images, ground truth, matched default boxes",
     "inspect": "write a page about records: sizes, shapes, near-duplicates, doubtful objects",
     "fit-boxes": "show how default boxes match the objects of records, and fit a config",
-    "train": "train on records, or resume a run",
+    "train": "train on records by a recipe, or resume a run",
+    "recipes": "list the recipes: every experiment of the paper, and two for fine-tuning",
+    "data-service": "run a dispatcher or a worker of a tf.data service for train --service",
     "evaluate": "compute the VOC or COCO average precision of a detector on records",
     "detect": "detect objects in image files; write annotated images and JSON lines",
     "import-weights": "convert the weights of another project to a .keras file",
@@ -93,7 +96,7 @@ def _wants_log(arguments: Sequence[str]) -> bool:
 
     absl itself parses the flag too late: TensorFlow's log level is set before its import.
     """
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         name, _, value = word.lstrip("-").partition("=")
         if word.startswith("-") and name in ("v", "verbosity"):
             value = value or following

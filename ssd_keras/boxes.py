@@ -1,6 +1,6 @@
 """Box formats, IoU and the coding of boxes as offsets from default boxes.
 
-Corner form `yxyx` is (ymin, xmin, ymax, xmax), centre form `cyxhw` is (cy, cx, h, w); both are
+Corner form `yxyx` is (ymin, xmin, ymax, xmax), center form `cyxhw` is (cy, cx, h, w); both are
 fractions of the image's height and width. All functions are pure, take any leading dimensions, and
 compute in float32 whatever numbers they are given.
 """
@@ -11,13 +11,13 @@ import tensorflow as tf
 
 
 def yxyx_to_cyxhw(boxes: tf.Tensor) -> tf.Tensor:
-    """Corner form to centre form, float [..., 4]."""
+    """Corner form to center form, float [..., 4]."""
     ymin, xmin, ymax, xmax = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=-1)
 
 
 def cyxhw_to_yxyx(boxes: tf.Tensor) -> tf.Tensor:
-    """Centre form to corner form, float [..., 4]."""
+    """Center form to corner form, float [..., 4]."""
     cy, cx, h, w = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2], axis=-1)
 

@@ -34,12 +34,13 @@ class FeatureMap:
 
     Attributes:
         name: Name of the layer that outputs the map, as in the paper: "conv4_3", "fc7", "conv8_2".
+            Several feature maps may read one layer, each with boxes of another scale.
         size: Number of cells along one side, or (rows, columns).
         step: Distance between the centers of neighboring cells, in pixels of the input image: one
             number, or (vertical, horizontal).
         min_size: Side of the smaller square default box, in pixels.
         max_size: Determines the larger square default box, with the side
-            sqrt(min_size * max_size), in pixels.
+            sqrt(min_size * max_size), in pixels. If None, there is no larger square.
         aspect_ratios: Ratios width / height other than 1. Each ratio r adds a default box of ratio
             r and one of ratio 1/r.
 
@@ -54,7 +55,7 @@ class FeatureMap:
     size: int | tuple[int, int]
     step: float | tuple[float, float]
     min_size: float
-    max_size: float
+    max_size: float | None
     aspect_ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -63,9 +64,10 @@ class FeatureMap:
         where = f"feature map {self.name}"
         for field in ("size", "step"):
             object.__setattr__(self, field, _simplest(where, field, getattr(self, field)))
-        sizes = {"min_size": self.min_size, "max_size": self.max_size}
-        _check_positive(where, size=self.size, step=self.step, **sizes)
-        if self.min_size >= self.max_size:
+        _check_positive(where, size=self.size, step=self.step, min_size=self.min_size)
+        if self.max_size is not None:
+            _check_positive(where, max_size=self.max_size)
+        if self.max_size is not None and self.min_size >= self.max_size:
             raise ValueError(
                 f"{where}: min_size (={self.min_size}) must be below max_size (={self.max_size})"
             )
@@ -94,8 +96,8 @@ class FeatureMap:
 
     @property
     def boxes_per_location(self) -> int:
-        """A, the number of default boxes at each cell: two squares and two for each ratio."""
-        return 2 + 2 * len(self.aspect_ratios)
+        """A, the number of default boxes at each cell: one or two squares, two for each ratio."""
+        return 1 + (self.max_size is not None) + 2 * len(self.aspect_ratios)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,6 +149,9 @@ class SSDConfig:
         integer_sizes: Whether to truncate box sizes to whole pixels, as the original's PriorBox
             layer does (`prior_box_layer.cpp`: `int min_size_`). This changes SSD512 only.
         clip: Whether to clip the default boxes to the image. The released models do not.
+        atrous: Whether VGG16 is reduced as in section 3: pool5 is 3x3 with stride 1, fc6 has 1024
+            filters of 3x3 with dilation 6, and fc7 has 1024. If False, VGG16 is complete: pool5 is
+            2x2 with stride 2, fc6 has 4096 filters of 7x7, and fc7 has 4096 (table 2).
 
     Raises:
         ValueError: If `feature_maps` is empty or its `min_size` does not rise, if `variances` or
@@ -161,6 +166,7 @@ class SSDConfig:
     mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
     integer_sizes: bool = True
     clip: bool = False
+    atrous: bool = True
 
     def __post_init__(self) -> None:
         for field in ("feature_maps", "extra_layers", "variances", "mean"):

@@ -51,6 +51,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             _remove(replaced)
             os.replace(path, replaced)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno:  # a full disk: the system names no file
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
     finally:
         if replaced.exists() and not path.exists():
             os.replace(replaced, path)

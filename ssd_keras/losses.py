@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ssd_keras.boxes import encode
@@ -34,6 +35,8 @@ class MultiBoxLoss(keras.losses.Loss):
             All others may be negatives (the original's `neg_overlap` is the same 0.5).
         negative_ratio: Negatives kept for each positive of an image, those of largest loss.
         localization_weight: alpha of equation 1.
+        border_boxes: Use the default boxes that cross the border of the image. Without them, as
+            in Faster R-CNN and half of table 3, they are neither positives nor negatives.
         name: Name of the loss.
         reduction: As in `keras.losses.Loss`; the mean above is that of the default.
 
@@ -55,6 +58,7 @@ class MultiBoxLoss(keras.losses.Loss):
         iou_threshold: float = 0.5,
         negative_ratio: float = 3.0,
         localization_weight: float = 1.0,
+        border_boxes: bool = True,
         name: str = "multibox_loss",
         reduction: str = "sum_over_batch_size",
     ) -> None:
@@ -62,9 +66,6 @@ class MultiBoxLoss(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         if isinstance(config, dict):
             config = SSDConfig.from_dict(config)
-        self.config: SSDConfig | None = None
-        if config is not None:
-            self.bind(as_config(config))
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold (={iou_threshold}) must be in (0, 1]")
         if negative_ratio <= 0 or localization_weight < 0:
@@ -79,27 +80,41 @@ class MultiBoxLoss(keras.losses.Loss):
             keras.metrics.Mean(name=n)
             for n in ("localization_loss", "confidence_loss", "positives")
         )
+        self.border_boxes = border_boxes
+        self.config: SSDConfig | None = None
+        if config is not None:
+            self.bind(as_config(config))
 
     def bind(self, config: SSDConfig) -> None:
-        """Sets the config, if the loss has none; a compiled model calls this with its config.
+        """Sets the config, if the loss has none; the methods of a compiled model call this.
 
         Raises:
-            ValueError: If the loss has another config.
+            ValueError: If the loss has another config, or without `border_boxes` no default box
+                lies inside the image.
         """
-        if self.config is None:
-            self.config, self._default_boxes = config, default_boxes(config)
-        elif self.config != config:
-            names = {config: name for name, config in CONFIGS.items()}
-            raise ValueError(
-                f"the loss has the config {names.get(self.config, self.config)}, but the model has "
-                f"{names.get(config, config)}: use MultiBoxLoss() without a config, which takes "
-                "that of the model"
-            )
+        if self.config is not None:
+            if self.config != config:
+                names = {known: name for name, known in CONFIGS.items()}
+                raise ValueError(
+                    f"the loss has the config {names.get(self.config, self.config)}, but the model "
+                    f"has {names.get(config, config)}: use MultiBoxLoss() without a config, which "
+                    "takes that of the model"
+                )
+            return
+        boxes = default_boxes(config)
+        inside = np.all((boxes >= -1e-6) & (boxes <= 1 + 1e-6), axis=1)
+        if not (self.border_boxes or inside.any()):
+            raise ValueError("border_boxes (=False) leaves no default box: all cross the border")
+        self._used = None if self.border_boxes or inside.all() else np.flatnonzero(inside)
+        self._default_boxes = boxes if self._used is None else boxes[self._used]
+        self.config = config
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss of each image, float32 [B]; its mean is the loss of the batch."""
         config = self._check_shapes(y_true, y_pred)
         y_true = checked_truth(y_true, y_pred.shape[-1] - 5)
+        if self._used is not None:
+            y_pred = tf.gather(y_pred, self._used, axis=1)
         offsets, logits = split_predictions(y_pred)
         localization, confidence, positives = multibox_terms(
             y_true,
@@ -147,6 +162,7 @@ class MultiBoxLoss(keras.losses.Loss):
             "iou_threshold": self.iou_threshold,
             "negative_ratio": self.negative_ratio,
             "localization_weight": self.localization_weight,
+            "border_boxes": self.border_boxes,
             "name": self.name,
             "reduction": self.reduction,
         }

@@ -64,7 +64,8 @@ class SSD(keras.Model):
     def width(self) -> float:
         """Factor for the number of filters, as in `ssd_vgg16`."""
         width: float | None = self.get_layer("predictions").width
-        return width or self.get_layer("fc7").filters / 1024  # files of earlier versions
+        full = 1024 if self.ssd_config.atrous else 4096
+        return width or self.get_layer("fc7").filters / full  # None in earlier files
 
     @property
     def num_classes(self) -> int:
@@ -204,11 +205,15 @@ def ssd_vgg16(
     _check_maps(config, maps)
 
     offsets, logits = [], []
+    heads: list[str] = []
     for feature_map in config.feature_maps:
         features = maps[feature_map.name]
         boxes = feature_map.boxes_per_location
-        offsets.append(_head(features, boxes * 4, f"{feature_map.name}_offsets"))
-        logits.append(_head(features, boxes * (num_classes + 1), f"{feature_map.name}_logits"))
+        heads.append(feature_map.name)
+        scale = heads.count(feature_map.name)  # a layer may have heads for several scales
+        head = feature_map.name if scale == 1 else f"{feature_map.name}_{scale}"
+        offsets.append(_head(features, boxes * 4, f"{head}_offsets"))
+        logits.append(_head(features, boxes * (num_classes + 1), f"{head}_logits"))
 
     predictions = Predictions(config, num_classes, labels, width)(offsets + logits)
     model = SSD(inputs=image, outputs=predictions, name=name)
@@ -259,11 +264,16 @@ def _backbone(
         for i in range(1, convolutions + 1):
             x = _conv(x, f"conv{block}_{i}", filters * width, 3)
         maps[f"conv{block}_{convolutions}"] = x
-        # "same" rounds up, as Caffe does: pool3 reduces 75 cells to 38. pool5 keeps the resolution.
-        size, stride = (3, 1) if block == 5 else (2, 2)
+        # "same" rounds up, as Caffe does: pool3 reduces 75 cells to 38. The pool5 of the reduced
+        # network keeps the resolution.
+        size, stride = (3, 1) if block == 5 and config.atrous else (2, 2)
         x = keras.layers.MaxPooling2D(size, stride, padding="same", name=f"pool{block}")(x)
-    x = _conv(x, "fc6", 1024 * width, 3, dilation_rate=6)
-    x = maps["fc7"] = _conv(x, "fc7", 1024 * width, 1)
+    if config.atrous:
+        x = _conv(x, "fc6", 1024 * width, 3, dilation_rate=6)
+        x = maps["fc7"] = _conv(x, "fc7", 1024 * width, 1)
+    else:
+        x = _conv(x, "fc6", 4096 * width, 7)
+        x = maps["fc7"] = _conv(x, "fc7", 4096 * width, 1)
     for extra in config.extra_layers:
         x = _conv(x, f"{extra.name}_1", extra.bottleneck * width, 1)
         if extra.padding:  # "same" pads a layer with a stride on one side only

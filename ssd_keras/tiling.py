@@ -11,8 +11,8 @@ from ssd_keras.config_files import ConfigLike, as_config
 def default_boxes(config: ConfigLike) -> np.ndarray:
     """All default boxes of an SSD, the same floats as the original's PriorBox layers give.
 
-    The order is: feature map, row, column, then in each cell the small square, the large square,
-    and for every aspect ratio r the boxes of ratio r and 1/r.
+    The order is: feature map, row, column, then in each cell the small square, the large square
+    (if there is one), and for every aspect ratio r the boxes of ratio r and 1/r.
 
     Args:
         config: The tiling: a config, its name or a `.json` file.
@@ -39,9 +39,8 @@ def _tile(feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
         for cells, step in zip(feature_map.grid, feature_map.steps, strict=True)
     ]
     shapes = cell_shapes(feature_map, config.integer_sizes)
-    center = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[
-        :, :, None
-    ]  # [rows, columns, 1, 2]
+    center = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # [rows, columns, 2]
+    center = center[:, :, None]
     corners = np.concatenate([center - shapes / 2, center + shapes / 2], axis=-1)
     return (corners / np.tile(config.input_size, 2)).astype(np.float32).reshape(-1, 4)
 
@@ -52,12 +51,12 @@ def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> np.ndarray:
     Returns:
         float64 [boxes_per_location, 2]; every value is a float32 number.
     """
-    small, large = feature_map.min_size, feature_map.max_size
+    sizes = [s for s in (feature_map.min_size, feature_map.max_size) if s is not None]
     if integer_sizes:
-        small, large = int(small), int(large)
-    square = math.sqrt(small * large)
-    shapes = [(small, small), (square, square)]
-    for ratio in np.float32(feature_map.aspect_ratios):
+        sizes = [int(size) for size in sizes]
+    small = sizes[0]
+    shapes = [(math.sqrt(small * size),) * 2 for size in sizes]
+    for ratio in np.array(feature_map.aspect_ratios, np.float32):
         for r in (ratio, np.float32(1 / np.float64(ratio))):
             root = np.sqrt(r)
             shapes.append((small / root, small * root))

@@ -40,7 +40,7 @@ def imagenet_tensors() -> dict[str, np.ndarray]:
     }
 
 
-def subsample(name: str, array: np.ndarray) -> np.ndarray:
+def subsample(name: str, array: np.ndarray, full: bool = False) -> np.ndarray:
     """Reduces an array of VGG16's fully connected layers to the convolutions fc6 and fc7.
 
     Of the 7 x 7 window of fc6 the function keeps every third row and column. The dilation of 6
@@ -50,6 +50,8 @@ def subsample(name: str, array: np.ndarray) -> np.ndarray:
         name: "fc6/kernel", "fc6/bias", "fc7/kernel" or "fc7/bias".
         array: The array of fc1 or fc2 in the layout of keras.applications, float32: [7 * 7 * 512,
             4096] for fc6/kernel, [4096, 4096] for fc7/kernel, [4096] for a bias.
+        full: Whether to keep all values, as convolutions of the complete VGG16: [7, 7, 512, 4096],
+            [1, 1, 4096, 4096] or [4096].
 
     Returns:
         float32 [3, 3, 512, 1024] for fc6/kernel, [1, 1, 1024, 1024] for fc7/kernel, [1024] for a
@@ -64,11 +66,13 @@ def subsample(name: str, array: np.ndarray) -> np.ndarray:
     expected = shapes.get(name, (4096,))
     if array.shape != expected:
         raise ValueError(f"{name} must be made from an array {expected}, not {array.shape}")
+    step = 1 if full else 4
     if name == "fc6/kernel":
-        return array.reshape(7, 7, 512, 4096)[::3, ::3, :, ::4]
+        window = 1 if full else 3
+        return array.reshape(7, 7, 512, 4096)[::window, ::window, :, ::step]
     if name == "fc7/kernel":
-        return array[::4, ::4].reshape(1, 1, 1024, 1024)
-    return array[::4]
+        return array[::step, ::step][None, None]
+    return array[::step]
 
 
 def takes_rgb(conv1_1: np.ndarray) -> bool | None:

@@ -1,4 +1,4 @@
-"""Weights files as the projects would have written them, for a narrow model."""
+"""Writes weights files of a narrow model in the formats of other projects."""
 
 import numpy as np
 
@@ -14,7 +14,11 @@ def narrow(config, num_classes, labels=None):
 
 
 def random_layers(model, size, outputs, seed=0):
-    """(kernel OIHW, bias) of every layer in the order of `layer_names`, and the scale."""
+    """Returns random weights: (kernel OIHW, bias) of every layer in four groups, and the scale.
+
+    The groups and their order are those of `projects.layer_names`: VGG16 with fc6 and fc7, extra
+    layers, offsets, logits. The scale is that of conv4_3_norm.
+    """
     rng = np.random.default_rng(seed)
     maps = [m.name for m in model.ssd_config.feature_maps]
     extras = [f"{name[:-1]}{i}" for name in maps[2:] for i in (1, 2)]
@@ -39,7 +43,18 @@ def random_layers(model, size, outputs, seed=0):
 
 
 def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior):
-    """The file that the source's own code would have written."""
+    """Writes the file that the code of a project would write, and returns its path.
+
+    Args:
+        tmp_path: Folder to write to.
+        source: Name of the project.
+        size: Input size, 300 or 512.
+        tiling: "VOC" or "COCO".
+        groups: From `random_layers`.
+        scale: From `random_layers`.
+        old: Whether to use the old format of a caffemodel, without PriorBox layers.
+        **prior: Parameters of all PriorBox layers of a caffemodel that differ from the tiling's.
+    """
     *names, scale_name = projects.layer_names(source, size)
     layers = [
         pair
@@ -55,12 +70,15 @@ def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior
         )
         keys = ("low", "high", "ratios", "step")
         boxes = [(h, {**dict(zip(keys, row, strict=True)), **prior}) for h, *row in rows]
-        priors = [] if old else [(head, projects.prior_box(**values)) for head, values in boxes]
+        prior_layers = [] if old else [(h, projects.prior_box(**values)) for h, values in boxes]
         blobs = [(name, list(pair)) for name, pair in layers] + [(scale_name, [scale])]
-        path.write_bytes(projects.caffemodel(blobs, priors, old))
-    elif source == "pierluigi":
+        path.write_bytes(projects.caffemodel(blobs, prior_layers, old))
+    elif source in ("pierluigi", "oarriaga"):
         path = tmp_path / "net.h5"
-        projects.keras2_h5(path, layers, scale)
+        projects.keras2_h5(path, layers, scale, scale_name)
+    elif source == "balancap":
+        path = tmp_path / "net.ckpt"
+        projects.tf1_checkpoint(path, projects.slim_arrays(layers, scale_name, scale))
     elif source == "chainercv":
         path = tmp_path / "net.npz"
         tensors = {f"{n}/{v}": a for n, pair in layers for v, a in zip("Wb", pair, strict=True)}

@@ -50,13 +50,13 @@ def test_words_that_are_no_command(words, code, text):
 def test_help_shows_the_example_and_every_flag(name):
     with loaded_command(name) as module:
         text = common.usage(module, name)
-        assert f"ssd-keras {name} --" in text
+        assert f"\n    ssd-keras {name}" in text
         flags = [flag.name for flag in _flags_of(module)]
-    assert flags
+    assert flags or name == "recipes"
     for flag in flags:
         assert re.search(rf"\n  --(\[no\])?{flag}\b", text), flag
     assert "<" not in text.replace("<name>", "")  # absl's list of values is not repeated
-    assert max(map(len, text.splitlines())) <= 190
+    assert max(map(len, text.splitlines())) <= 120
 
 
 def _flags_of(module):
@@ -97,6 +97,22 @@ def test_the_thin_scripts_are_the_same_commands(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == "error: --path is not used by --source=shapes: remove it\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--source=shapes", "flag --out=None: Flag --out must have a value other than None."),
+        ("--shards=two", "flag --shards=two: invalid literal for int() with base 10: 'two'"),
+        ("--shard=2", "Unknown command line flag 'shard'. Did you mean: shards ?"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(flag, reason):
+    done = ssd_keras("prepare", flag)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    help_hint = "(ssd-keras prepare --help lists the flags)"
+    assert done.stderr == f"error: {reason} {help_hint}\n"
 
 
 def test_ctrl_c_says_what_was_kept(tmp_path):

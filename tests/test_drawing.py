@@ -28,7 +28,7 @@ def count_letter_pixels(picture):
     return int(((picture != GRAY).any(-1) & (picture != class_color(1)).any(-1)).sum())
 
 
-def test_box_is_where_it_says():
+def test_a_box_is_drawn_at_its_coordinates():
     image = np.full((200, 400, 3), GRAY, np.uint8)
     picture = draw(None, [[0.5, 0.25, 0.75, 0.5]], image=image)
     assert picture.shape == (200, 400, 3)
@@ -75,7 +75,7 @@ def test_any_mode(mode):
     assert draw(None, [[0.2, 0.2, 0.8, 0.8]], image=image).shape == (50, 60, 3)
 
 
-def test_labels_of_other_scripts_have_letters():
+def test_labels_in_other_scripts_are_drawn():
     pictures = [draw((200, 100), [[0.5, 0, 1, 1]], [label]) for label in ("кот", "σκύ", "größe")]
     missing = draw((200, 100), [[0.5, 0, 1, 1]], ["\uffff\uffff\uffff"])
     for picture in pictures:
@@ -90,11 +90,11 @@ def test_the_best_is_on_top():
         assert picture.getpixel((50, 72)) == class_color(top)
 
 
-def test_no_detections_leave_the_image_alone():
+def test_an_image_without_detections_is_unchanged():
     assert (draw((40, 30), np.zeros((0, 4)), scores=()) == GRAY).all()
 
 
-def test_colours_differ():
+def test_colors_differ():
     colors = np.array([class_color(k) for k in range(1, 21)])
     distance = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(20, dtype=int)
     assert distance.min() > 60
@@ -110,7 +110,7 @@ def test_padding_is_not_drawn():
     assert np.asarray(alone).any()
 
 
-def test_what_is_refused():
+def test_invalid_inputs_are_refused():
     image = Image.new("RGB", (9, 9))
     with pytest.raises(ValueError, match=r"boxes \(1\), classes \(2\) and scores \(none\)"):
         draw_detections(image, np.zeros((1, 4)), np.array([1, 1]), ["cat"])

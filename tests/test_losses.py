@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 import re
 
@@ -11,7 +12,9 @@ from ssd_keras.boxes import pairwise_iou, yxyx_to_cyxhw
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.losses import MultiBoxLoss, hard_negatives, multibox_terms, smooth_l1
 from ssd_keras.tiling import default_boxes
+from tests import golden_inputs as golden
 from tests.reference import core as reference
+from tests.tiny import TINY
 
 BOXES = default_boxes(SSD300_VOC)
 VARIANCES = SSD300_VOC.variances
@@ -241,3 +244,32 @@ def test_says_what_is_wrong():
         MultiBoxLoss(SSD300_VOC, iou_threshold=0)
     with pytest.raises(ValueError, match=r"negative_ratio \(=-1\)"):
         MultiBoxLoss(SSD300_VOC, negative_ratio=-1)
+
+
+@functools.cache
+def compiled_loss(jit):
+    loss = MultiBoxLoss(TINY)
+
+    @tf.function(jit_compile=jit)
+    def run(truth, prediction):
+        with tf.GradientTape() as tape:
+            tape.watch(prediction)
+            value = loss(truth, prediction)
+        return value, tape.gradient(value, prediction)
+
+    return run
+
+
+@pytest.mark.parametrize("case", [*golden.KINDS, "difficult_left_out"])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_equals_the_original(case, jit):
+    """Loss, gradients and the boxes that take part, of its MultiBoxLoss layer."""
+    kind, left_out = case.removesuffix("_left_out"), case.endswith("_left_out")
+    truth = tf.constant(golden.padded_truth(kind, use_difficult=not left_out))
+    value, gradient = compiled_loss(jit)(truth, tf.constant(golden.predictions(kind)))
+    answers = golden.answers("losses")
+    np.testing.assert_allclose(value, answers[f"{case}/loss"], rtol=2e-6)
+    gradient = gradient.numpy().reshape(-1, 7)
+    taking_part = np.flatnonzero(np.abs(gradient).sum(axis=1))
+    assert taking_part.tolist() == answers[f"{case}/boxes"].tolist()
+    np.testing.assert_allclose(gradient[taking_part], answers[f"{case}/gradient"], atol=1e-6)

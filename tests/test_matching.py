@@ -112,9 +112,7 @@ def test_same_under_xla():
     high = low + rng.integers(1, 5, (2, 12, 2))
     labels = rng.integers(0, 3, (2, 12, 1)) * 16
     ground_truth = np.concatenate([low, high, labels], axis=-1).astype(np.float32) / 16
-    cells = (
-        np.stack(np.meshgrid(np.arange(14), np.arange(14)), axis=-1).reshape(-1, 2) / 16
-    )
+    cells = np.stack(np.meshgrid(np.arange(14), np.arange(14)), axis=-1).reshape(-1, 2) / 16
     boxes = np.concatenate([cells, cells + 1 / 8], axis=1).astype(np.float32)
     compiled = tf.function(match, jit_compile=True)
     got = compiled(tf.constant(ground_truth), tf.constant(boxes))

@@ -6,6 +6,7 @@ import pytest
 from ssd_keras.boxes import cyxhw_to_yxyx, yxyx_to_cyxhw
 from ssd_keras.config import CONFIGS, SSD300_VOC, SSD512_VOC
 from ssd_keras.tiling import default_boxes
+from tests.golden_inputs import answers
 from tests.reference import core as reference
 
 
@@ -68,3 +69,18 @@ def test_clipping_is_off_by_default_and_cuts_at_the_border():
     np.testing.assert_allclose(clipped[0] * 300, [0, 0, 19, 19], rtol=1e-6)
     assert clipped.min() >= 0
     assert clipped.max() <= 1
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_same_floats_as_the_originals(name):
+    """Bit for bit; the golden file has the y of each row of cells and the x of each column."""
+    golden, start = answers("default_boxes"), 0
+    boxes = default_boxes(CONFIGS[name])
+    for m in CONFIGS[name].feature_maps:
+        y, x = (golden[f"{name}/{m.name}/{axis}"] for axis in "yx")
+        count = m.size**2 * m.boxes_per_location
+        part = boxes[start : start + count].reshape(m.size, m.size, -1, 4)
+        start += count
+        np.testing.assert_array_equal(part[..., ::2], np.repeat(y[:, None], m.size, axis=1))
+        np.testing.assert_array_equal(part[..., 1::2], np.repeat(x[None], m.size, axis=0))
+    assert start == len(boxes)

@@ -9,6 +9,8 @@ from types import ModuleType
 import tensorflow as tf
 from absl import app, flags, logging
 
+_WIDTH = 92  # of the help text
+
 INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
 
 # Errors that the user can correct are printed as one line. All others show their traceback.
@@ -44,7 +46,22 @@ def run(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
         sys.exit(0)
     if not any(a.lstrip("-").startswith(("v=", "verbosity")) or a == "-v" for a in arguments):
         logging.set_verbosity(logging.WARNING)
-    app.run(lambda argv: guarded(module, name, argv[1:]), argv=[f"ssd-keras {name}", *arguments])
+    app.run(
+        lambda argv: guarded(module, name, argv[1:]),
+        argv=[f"ssd-keras {name}", *arguments],
+        flags_parser=lambda argv: _parse(name, argv),
+    )
+
+
+def _parse(name: str, argv: list[str]) -> list[str]:
+    """Parses the flags; an unknown, missing or malformed one ends the process with one line."""
+    try:
+        words: list[str] = flags.FLAGS(argv)
+        return words
+    except flags.Error as error:
+        reason = " ".join(str(error).split()).removeprefix("flags ")
+        print(f"error: {reason} (ssd-keras {name} --help lists the flags)", file=sys.stderr)
+        sys.exit(1)
 
 
 def run_script() -> None:
@@ -106,14 +123,17 @@ def _flag_lines(flag: flags.Flag) -> list[str]:
         head = f"  --[no]{flag.name}"
     else:
         kind = "LIST" if "list" in flag.flag_type() else flag.flag_type().upper()
-        head = f"  --{flag.name}={'|'.join(choices) if choices else kind}"
+        if choices:
+            kind = "|".join(choices) if len("|".join(choices)) < _WIDTH // 2 else "NAME"
+        head = f"  --{flag.name}={kind}"
     default = ""
     if required:
         default = "required"
     elif flag.default not in (None, [], ""):
         value = flag.default
         default = f"default {','.join(map(str, value)) if isinstance(value, list) else value}"
-    text = textwrap.wrap(
-        re.sub("^<.*?>: ", "", flag.help), 92, initial_indent="      ", subsequent_indent="      "
-    )
-    return [f"{head}  ({default})" if default else head, *text]
+    text = re.sub("^<.*?>: ", "", flag.help)
+    if head.endswith("=NAME"):
+        text += f" One of {', '.join(choices or ())}."
+    lines = textwrap.wrap(text, _WIDTH, initial_indent="      ", subsequent_indent="      ")
+    return [f"{head}  ({default})" if default else head, *lines]

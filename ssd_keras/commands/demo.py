@@ -30,7 +30,7 @@ _SEED = flags.DEFINE_integer(
 # on the scale of untrained features. conv1_1 and conv1_2 are frozen at their random weights: at
 # 300 x 300 pixels they would take half of the time of a step.
 RECIPE = (
-    "--width 0.09 --freeze conv1_* --optimizer adam --learning_rate 2e-3 --cosine "
+    "--weights random --width 0.09 --freeze conv1_* --optimizer adam --learning_rate 2e-3 --cosine "
     "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only "
     "--iterations 600 --eval_every 60"
 )

@@ -9,7 +9,7 @@ from absl import flags
 
 
 def define_flags(recipe: type, names: dict[str, tuple[str, ...]]) -> None:
-    """Defines a flag for each field of a dataclass, with the field's default.
+    """Defines a flag for each field of a dataclass. Without it, the value of the recipe is used.
 
     Args:
         recipe: The dataclass. Its docstring must describe each field under "Attributes:".
@@ -18,44 +18,53 @@ def define_flags(recipe: type, names: dict[str, tuple[str, ...]]) -> None:
     helps = field_help(recipe)
     for field in dataclasses.fields(recipe):
         name, text, kind = field.name, helps[field.name], str(field.type)
-        default: Any = field.default
         if name in names:
-            flags.DEFINE_enum(name, default, names[name], text)
+            flags.DEFINE_enum(name, None, names[name], text)
         elif kind.startswith("tuple"):
-            flags.DEFINE_list(name, [str(value) for value in default], text)
+            flags.DEFINE_list(name, None, text)
         elif field.type is bool:
-            flags.DEFINE_bool(name, default, text)
+            flags.DEFINE_bool(name, None, text)
         elif field.type is float:
-            flags.DEFINE_float(name, default, text)
+            flags.DEFINE_float(name, None, text)
         elif field.type is str:
-            flags.DEFINE_string(name, default, text)
+            flags.DEFINE_string(name, None, text)
         else:
-            flags.DEFINE_integer(name, default, text)
+            flags.DEFINE_integer(name, None, text)
 
 
-def from_flags(recipe: type) -> Any:
-    """Creates the dataclass from the values of its flags.
+def from_flags(recipe: Any) -> Any:
+    """Replaces the fields of a recipe whose flags are given.
 
     Args:
-        recipe: The dataclass that was given to `define_flags`.
+        recipe: An instance of the dataclass that was given to `define_flags`.
 
     Returns:
-        An instance of `recipe`.
+        The recipe with the values of the flags.
 
     Raises:
         ValueError: If a list of integers holds anything else, or the dataclass rejects a value.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(recipe):
-        value = flags.FLAGS[field.name].value
+        flag = flags.FLAGS[field.name]
+        if flag.value is None:
+            continue
+        value = flag.value
         if str(field.type).startswith("tuple"):
-            value = tuple(value or ())
+            value = tuple(value)
             if "int" in str(field.type):
                 if not all(word.isdecimal() for word in value):
                     raise ValueError(f"--{field.name} (={','.join(value)}) must be integers")
                 value = tuple(map(int, value))
         values[field.name] = value
-    return recipe(**values)
+    if "iterations" in values and "epochs" in values:
+        raise ValueError(
+            f"--iterations (={values['iterations']}) and --epochs (={values['epochs']:g}) both say "
+            "how long to train: give one of them"
+        )
+    if "iterations" in values:
+        values["epochs"] = 0.0
+    return dataclasses.replace(recipe, **values)
 
 
 def field_help(recipe: type) -> dict[str, str]:

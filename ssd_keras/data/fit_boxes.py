@@ -47,7 +47,8 @@ def fitted_config(
     """
     objects = _sample(boxes, config)
     limit = config.num_default_boxes if max_boxes is None else max_boxes
-    least = sum(2 * math.prod(m.grid) for m in config.feature_maps)
+    squares = [dataclasses.replace(m, aspect_ratios=()) for m in config.feature_maps]
+    least = sum(math.prod(m.grid) * m.boxes_per_location for m in squares)
     if least > limit:
         raise ValueError(
             f"max_boxes (={max_boxes}) must be at least {least}, the square boxes of all maps"
@@ -132,7 +133,8 @@ def _climb(config: SSDConfig, objects: np.ndarray, limit: int) -> tuple[float, S
 def _changes(config: SSDConfig) -> Iterator[tuple[FeatureMap, ...]]:
     """Yields the maps of neighboring configs, unless they are invalid."""
     maps = config.feature_maps
-    sizes = [m.min_size for m in maps] + [maps[-1].max_size]
+    sizes = [m.min_size for m in maps]
+    sizes.append(maps[-1].max_size or 1.2 * sizes[-1])
     for factor in _FACTORS:
         yield from _resized(maps, [size * factor for size in sizes])
     for k, factor in itertools.product(range(len(sizes)), _FACTORS):
@@ -148,13 +150,16 @@ def _changes(config: SSDConfig) -> Iterator[tuple[FeatureMap, ...]]:
 def _resized(
     maps: Sequence[FeatureMap], sizes: Sequence[float]
 ) -> Iterator[tuple[FeatureMap, ...]]:
-    """Yields the maps with other box sizes in whole pixels, if the sizes rise."""
+    """Yields the maps with other box sizes in whole pixels, if the sizes rise.
+
+    A map without a larger square stays without one.
+    """
     whole = [max(1, round(size)) for size in sizes]
     if all(small < large for small, large in itertools.pairwise(whole)):
         yield tuple(
             m
-            if (m.min_size, m.max_size) == (small, large)
-            else dataclasses.replace(m, min_size=small, max_size=large)
+            if (m.min_size, m.max_size) == (small, m.max_size and large)
+            else dataclasses.replace(m, min_size=small, max_size=m.max_size and large)
             for m, (small, large) in zip(maps, itertools.pairwise(whole), strict=True)
         )
 

@@ -56,9 +56,10 @@ def html_page(found: Inspection) -> str:
         chosen: dict[int, int] = {}
         for k in order[: 20 * _SHOWN].tolist():
             chosen.setdefault(int(owners[k]), k - int(first[owners[k]]))
-        return [(k, (own,)) for k, own in chosen.items()][:_SHOWN]
+        pictures: list[_Marked] = [(k, (own,)) for k, own in chosen.items()]
+        return pictures[:_SHOWN]
 
-    same = {k: (k, (a, b)) for k, a, b in found.same_boxes}
+    same: dict[int, _Marked] = {k: (k, (a, b)) for k, a, b in found.same_boxes}
     groups: dict[str, list[_Marked]] = {
         "small": marked(np.argsort(side, kind="stable")),
         "elongated": marked(np.argsort(-np.abs(np.log(np.maximum(shape, 1e-9))), kind="stable")),

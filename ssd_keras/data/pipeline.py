@@ -6,8 +6,6 @@ pixels with any number of threads, and a resumed run gets the batches that an un
 would have had.
 """
 
-import os
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,16 +13,19 @@ import tensorflow as tf
 from ssd_keras.augmentation.ops import AUGMENTATIONS, Op, augment
 from ssd_keras.config import SSDConfig
 from ssd_keras.config_files import ConfigLike, as_config
-from ssd_keras.data.card import DataCard, read_card
+from ssd_keras.data.epochs import (
+    SHUFFLE_BUFFER,
+    Records,
+    directories_of,
+    endless_records,
+    epoch_records,
+    next_epoch,
+    paths_of,
+    read_cards,
+)
 from ssd_keras.data.pipeline_checks import check_integers, check_service, check_sizes, padded_length
-from ssd_keras.data.records import parse_example, shard_paths
+from ssd_keras.data.records import parse_example
 from ssd_keras.images import warp
-
-# One record set, or several to join.
-Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-SHUFFLE_BUFFER = 4096  # encoded records; about 400 MB for VOC
-_READERS = 16  # shards that are read in parallel
 
 
 def train_dataset(
@@ -40,6 +41,7 @@ def train_dataset(
     use_difficult: bool = True,
     shuffle_buffer: int = SHUFFLE_BUFFER,
     service: str | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Creates batches of augmented images for training.
 
@@ -73,11 +75,13 @@ def train_dataset(
             `repeat`. The order of batches is not fixed, since the workers share the epochs. If a
             worker dies, the rest of its current epoch is lost and the other workers continue. If
             no worker is left, training waits for a new one.
+        part: (index, number) of the parts that each batch is cut into, for several machines. Only
+            the images of this part are decoded and augmented. Needs `repeat`.
 
     Returns:
         A `tf.data.Dataset` of (images, ground truth). Images are float32 `[B, H, W, 3]`, RGB
         0..255. Ground truth is float32 `[B, G, 5]` with rows (ymin, xmin, ymax, xmax, label id);
-        boxes are normalized, and rows of padding are 0.
+        boxes are normalized, and rows of padding are 0. With `part`, B is the part of the batch.
 
     Raises:
         FileNotFoundError: If a record set is missing or incomplete.
@@ -100,12 +104,18 @@ def train_dataset(
         )
     if start_step < 0:
         raise ValueError(f"start_step (={start_step}) must not be negative")
+    index, parts = part
+    if not 0 <= index < parts or batch_size % parts or (parts > 1 and not repeat):
+        raise ValueError(
+            f"part (={part}) must be (index, number), the number a divisor of batch_size "
+            f"(={batch_size}), and 1 without repeat"
+        )
     if service:
         check_service(service)
-    directories = _directories(records)
-    cards = _read_cards(directories)
+    directories = directories_of(records)
+    cards = read_cards(directories)
     num_images = sum(card.num_images for card in cards)
-    check_sizes(_paths(directories), num_images, batch_size, shuffle_buffer, repeat)
+    check_sizes(paths_of(directories), num_images, batch_size, shuffle_buffer, repeat)
     length = padded_length(cards, max_boxes)
     ops = AUGMENTATIONS[augmentation]
 
@@ -116,6 +126,13 @@ def train_dataset(
     if repeat:
         dataset = endless_records(directories, cards, seed, shuffle_buffer, start_step * batch_size)
         batches = tf.data.INFINITE_CARDINALITY
+        if parts > 1:
+            rows = batch_size // parts
+
+            def in_part(_: Any, position: Any) -> Any:
+                return (position[0] * num_images + position[1]) % batch_size // rows == index
+
+            dataset = dataset.filter(in_part)
     else:
         batches = num_images // batch_size
         if start_step % batches:
@@ -123,11 +140,11 @@ def train_dataset(
                 f"start_step (={start_step}) must be a multiple of the {batches} batches of an "
                 "epoch, or repeat must be True"
             )
-        dataset = _next_epoch(start_step // batches).flat_map(
+        dataset = next_epoch(start_step // batches).flat_map(
             lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
         )
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
+    dataset = dataset.batch(batch_size // parts, drop_remainder=True)
     if service:
         policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         dataset = dataset.apply(tf.data.experimental.service.distribute(policy, service))
@@ -160,8 +177,8 @@ def eval_dataset(
     config = as_config(config)
     if batch_size < 1:
         raise ValueError(f"batch_size (={batch_size}) must be at least 1")
-    directories = _directories(records)
-    cards = _read_cards(directories)
+    directories = directories_of(records)
+    cards = read_cards(directories)
     length = padded_length(cards, None)
     batches = -(-sum(card.num_images for card in cards) // batch_size)
 
@@ -170,44 +187,11 @@ def eval_dataset(
         truth = _ground_truth(sample, length, use_difficult)
         return warp(sample["image"], config.image_size), truth
 
-    dataset = tf.data.TFRecordDataset(_paths(directories))
+    dataset = tf.data.TFRecordDataset(paths_of(directories))
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     # With a known cardinality, Keras does not request a batch after the last one.
     dataset = dataset.batch(batch_size).apply(tf.data.experimental.assert_cardinality(batches))
     return dataset.prefetch(tf.data.AUTOTUNE)
-
-
-def batch_image_ids(
-    records: Records,
-    batch_size: int,
-    seed: int,
-    step: int,
-    *,
-    shuffle_buffer: int = SHUFFLE_BUFFER,
-) -> list[str]:
-    """Returns the ids of the images in one batch of `train_dataset(..., repeat=True)`.
-
-    No image is decoded.
-
-    Args:
-        records: See `train_dataset`.
-        batch_size: B, as of the training dataset.
-        seed: Seed of the training dataset.
-        step: Index of the batch.
-        shuffle_buffer: As of the training dataset.
-
-    Returns:
-        B image ids, in the order of the batch.
-
-    Raises:
-        FileNotFoundError: If a record set is missing or incomplete.
-        ValueError: If the record sets have different class names.
-    """
-    directories = _directories(records)
-    cards = _read_cards(directories)
-    dataset = endless_records(directories, cards, seed, shuffle_buffer, step * batch_size)
-    dataset = dataset.take(batch_size).map(lambda record, _: parse_example(record)["image_id"])
-    return [image_id.decode() for image_id in dataset.as_numpy_iterator()]
 
 
 def training_sample(
@@ -229,93 +213,6 @@ def training_sample(
     return augment(parse_example(serialized), config, sample_seed, ops)
 
 
-def epoch_records(
-    directories: Sequence[str],
-    cards: Sequence[DataCard],
-    seed: int,
-    epoch: tf.Tensor,
-    shuffle_buffer: int,
-) -> tf.data.Dataset:
-    """Creates a dataset of the records of one epoch, in an order that depends on (seed, epoch).
-
-    Joined sets are mixed evenly over the epoch, in proportion to their sizes.
-
-    Args:
-        directories: Directories of the record sets.
-        cards: Their data cards.
-        seed: Seed of the run.
-        epoch: int64 scalar, index of the epoch.
-        shuffle_buffer: Number of records held for shuffling.
-
-    Returns:
-        A `tf.data.Dataset` of (record, position). A record is a string scalar, a serialized
-        example. A position is int64 `[2]`, epoch and index in the epoch.
-    """
-    sets = [_interleaved_shards(shard_paths(directory), seed, epoch) for directory in directories]
-    dataset = sets[0]
-    if len(sets) > 1:
-        counts = [card.num_images for card in cards]
-        turns = tf.repeat(tf.range(len(sets), dtype=tf.int64), counts)
-        turns = tf.random.experimental.stateless_shuffle(turns, [seed, epoch])
-        dataset = tf.data.Dataset.choose_from_datasets(
-            sets, tf.data.Dataset.from_tensor_slices(turns)
-        )
-    order = tf.random.stateless_uniform([], [seed, epoch], None, None, tf.int64)
-    # `shuffle` combines its seed with the global seed. A constant global seed makes the order
-    # independent of the program's. It must not be 0, which fails with a tensor as the other seed.
-    # Inside a function of `tf.data`, `set_seed` changes the seed of that function's graph only.
-    tf.random.set_seed(1)
-    # `shuffle` allocates the whole buffer at once, even if there are fewer records.
-    buffer = min(shuffle_buffer, sum(card.num_images for card in cards))
-    dataset = dataset.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
-    return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
-
-
-def _interleaved_shards(paths: list[str], seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Interleaves the shards of one record set, in an order that depends on (seed, epoch)."""
-    shuffled = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
-    return tf.data.Dataset.from_tensor_slices(shuffled).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=min(_READERS, len(paths)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-
-
-def endless_records(
-    directories: Sequence[str],
-    cards: Sequence[DataCard],
-    seed: int,
-    shuffle_buffer: int = SHUFFLE_BUFFER,
-    skipped: int = 0,
-) -> tf.data.Dataset:
-    """Creates an endless dataset: the elements of `epoch_records`, one epoch after another.
-
-    Args:
-        directories: Directories of the record sets.
-        cards: Their data cards.
-        seed: Seed of the run.
-        shuffle_buffer: Number of records held for shuffling.
-        skipped: Number of elements to skip at the start.
-
-    Returns:
-        A `tf.data.Dataset` of (record, position), as `epoch_records` returns it.
-    """
-    num_images = sum(card.num_images for card in cards)
-    epochs = tf.data.Dataset.range(skipped // num_images, tf.int64.max)
-    dataset = epochs.flat_map(
-        lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
-    )
-    return dataset.skip(skipped % num_images)
-
-
-def _next_epoch(first: int) -> tf.data.Dataset:
-    """Creates a dataset of one element, the epoch: `first`, then one more in each iteration."""
-    with tf.init_scope(), tf.device("CPU:0"):
-        epoch = tf.Variable(first - 1, trainable=False, dtype=tf.int64)
-    return tf.data.Dataset.from_tensors(0).map(lambda _: epoch.assign_add(1))
-
-
 def _ground_truth(sample: dict[str, tf.Tensor], length: int, use_difficult: bool) -> tf.Tensor:
     """Concatenates boxes and labels to float32 `[length, 5]`, padded with zeros or cut off."""
     labels = tf.cast(sample["labels"], tf.float32)
@@ -325,26 +222,3 @@ def _ground_truth(sample: dict[str, tf.Tensor], length: int, use_difficult: bool
     truth = truth[:length]
     truth = tf.pad(truth, [[0, length - tf.shape(truth)[0]], [0, 0]])
     return tf.ensure_shape(truth, [length, 5])
-
-
-def _directories(records: Records) -> list[str]:
-    sequence = [records] if isinstance(records, (str, os.PathLike)) else records
-    directories = [os.fspath(directory) for directory in sequence]
-    if not directories:
-        raise ValueError("records (=[]) must name at least one record set")
-    return directories
-
-
-def _paths(directories: list[str]) -> list[str]:
-    return [path for directory in directories for path in shard_paths(directory)]
-
-
-def _read_cards(directories: list[str]) -> list[DataCard]:
-    cards = [read_card(directory) for directory in directories]
-    for directory, card in zip(directories, cards, strict=True):
-        if card.labels != cards[0].labels:
-            raise ValueError(
-                f"record set {directory} has the class names {card.labels}, but {directories[0]} "
-                f"has {cards[0].labels}: joined sets must have the same names in the same order"
-            )
-    return cards

@@ -13,7 +13,8 @@ from ssd_keras.augmentation.ops import Op
 from ssd_keras.augmentation.resampling import INTERPOLATIONS
 from ssd_keras.config import SSDConfig
 from ssd_keras.data.card import read_card
-from ssd_keras.data.pipeline import endless_records, training_sample
+from ssd_keras.data.epochs import endless_records
+from ssd_keras.data.pipeline import training_sample
 from ssd_keras.data.records import parse_example
 from ssd_keras.drawing import class_color, contact_sheet, draw_detections
 from ssd_keras.matching import match

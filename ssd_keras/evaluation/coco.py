@@ -129,7 +129,10 @@ def coco_results(
     Raises:
         ValueError: If an image is not in the file.
     """
-    ids: list[Any] = [int(t.image_id) if t.image_id.isdigit() else t.image_id for t in ground_truth]
+    ids: Sequence[int | str] = [
+        int(truth.image_id) if truth.image_id.isdigit() else truth.image_id
+        for truth in ground_truth
+    ]
     if annotations is not None:
         ids = _ids_in_file(ground_truth, _read_annotations(annotations), annotations)
     return _results(detections, ground_truth, category_ids, ids)
@@ -151,7 +154,7 @@ def _results(
     detections: Sequence[Detections],
     ground_truth: Sequence[Sample],
     category_ids: Sequence[int],
-    image_ids: Sequence[Any],
+    image_ids: Sequence[int | str],
 ) -> list[dict[str, Any]]:
     return [
         {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}

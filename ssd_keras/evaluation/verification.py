@@ -33,13 +33,13 @@ from ssd_keras.inference.record_sets import record_label_ids, relabeled
 from ssd_keras.model import load_model
 
 MAX_AP_LOSS = 0.01  # an exported file may have a mean AP that is lower by this much
-_SHEET_IMAGES, _SHEET_SCORE = 6, 0.3  # size of the contact sheet, and minimum score of its boxes
+_SHEET_IMAGES, _SHEET_SCORE = 6, 0.3  # rows of the PNG, and minimum score of its boxes
 _BYTES_PER_WEIGHT = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported file, loaded.
+    """A loaded exported file.
 
     Attributes:
         name: File name, for the report.
@@ -202,16 +202,21 @@ def _common_labels(model: keras.Model, exports: Sequence[Exported]) -> tuple[str
     """Returns the labels of the model, or of the first file if the model has none.
 
     Raises:
-        ValueError: If a file has other labels.
+        ValueError: If a file has other labels, or not as many as the model has classes.
     """
     predictions = model.get_layer("predictions")
     labels = predictions.labels or tuple(exports[0].description["labels"])
     for exported in exports:
-        theirs = tuple(exported.description["labels"])
-        if theirs != labels or len(theirs) != predictions.num_classes:
+        file_labels = tuple(exported.description["labels"])
+        if len(file_labels) != predictions.num_classes:
             raise ValueError(
-                f"{exported.name} has the labels {theirs}, but must have the "
-                f"{predictions.num_classes} labels {labels}: it was exported from another model"
+                f"{exported.name} has {len(file_labels)} labels, but the model has "
+                f"{predictions.num_classes} classes: it was exported from another model"
+            )
+        if file_labels != labels:
+            raise ValueError(
+                f"{exported.name} has the labels {file_labels}, but must have {labels}: it was "
+                "exported from another model"
             )
     return labels
 

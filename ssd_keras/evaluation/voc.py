@@ -11,8 +11,8 @@ from ssd_keras.data.records import Sample
 from ssd_keras.detections import Detections
 from ssd_keras.evaluation.inputs import checked, mean_of_defined, none_if_nan, pixel_boxes
 
-# Floats, as in the Python evaluators of VOC2007: a recall of 9/15 does not reach level 6, which is
-# 6 * 0.1 > 0.6 in floating point.
+# Floats, as in the Python evaluators of VOC2007. A recall of 9/15 is therefore below level 6: in
+# floating point, 6 * 0.1 > 0.6.
 _RECALL_LEVELS = np.linspace(0, 1, 11)
 
 

@@ -1,14 +1,14 @@
 """Measures how well the detections of an exported file agree with those of the Keras model.
 
-The two cannot be compared one by one. Of two overlapping boxes with nearly equal scores either may
-suppress the other, so two detectors that differ in the last bit may keep different boxes.
-Therefore three things are checked:
+Detections cannot be compared one by one. Of two overlapping boxes with nearly equal scores either
+may suppress the other, so two detectors that differ in the last bit may keep different boxes.
+`compare` therefore checks three things:
 
-- Every detection of the export is close to a candidate of the Keras model. The candidates are all
-  its boxes and scores before suppression.
-- For every detection of one side, the other side has the same detection or a better one that
-  overlaps it and so has suppressed it.
-- No detection of the export should have been suppressed by a better one of the export.
+- Every detection of the export is close to a candidate of the Keras model. The candidates are the
+  boxes and scores of the model before suppression.
+- Every clear detection of one side has a counterpart on the other side: the same detection, or a
+  better one that overlaps it and has suppressed it.
+- No detection of the export overlaps a better one of the export that should have suppressed it.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ import numpy as np
 from ssd_keras.boxes import pairwise_iou
 from ssd_keras.detections import DetectionDecoder, Detections, unpad
 
-# A box that was suppressed on one side may overlap the suppressing box of the other side by a
-# little less than the IoU threshold, since the boxes differ: this share of the threshold is enough.
+# The box that suppressed a detection may differ a little between the two sides. An overlap of this
+# share of the IoU threshold therefore counts as suppression.
 _SAME_PLACE = 0.9
-# Two detections of one side may overlap by more than the IoU threshold by this rounding error.
+# Rounding may raise the IoU of two kept detections above the threshold by this much.
 _IOU_ROUNDING = 1e-3
 
 
@@ -81,7 +81,7 @@ class Agreement:
 
     @property
     def is_empty(self) -> bool:
-        """Whether neither side has a clear detection, so that the comparison proves nothing."""
+        """Whether no clear detection was compared, so that the comparison proves nothing."""
         return self.detections == self.unmatched == 0
 
     def __str__(self) -> str:
@@ -244,8 +244,8 @@ def _should_be_suppressed(
     """
     at_border = (found["boxes"] <= 0) | (found["boxes"] >= 1)
     boxes = np.float32(np.where(at_border, nearest, found["boxes"]))
-    most = decoder.iou_threshold + _IOU_ROUNDING + 2 * tolerance.box_difference
-    pairs = pairwise_iou(boxes, boxes).numpy() > most
+    limit = decoder.iou_threshold + _IOU_ROUNDING + 2 * tolerance.box_difference
+    pairs = pairwise_iou(boxes, boxes).numpy() > limit
     pairs &= np.equal.outer(found["classes"], found["classes"])
     suppressed: np.ndarray = np.tril(pairs, k=-1).any(axis=1)
     return suppressed

@@ -29,16 +29,16 @@ def class_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str,
         The class names.
 
     Raises:
-        ValueError: If `model` is not an SSD, a weight is NaN or infinite, the labels are invalid
-            or not C, or `labels` is None and the model has no labels.
+        ValueError: If `model` is not an SSD, a weight is NaN or infinite, the labels are not C
+            valid names, or `labels` is None and the model has no labels.
     """
     if not isinstance(model, SSD):
         raise ValueError(f"model {model.name!r} is not an SSD: it must be made by ssd_vgg16")
     for layer in model.layers:
         if not all(np.isfinite(values).all() for values in layer.get_weights()):
             raise ValueError(
-                f"weights of layer {layer.name!r} are not all finite: the training has diverged; "
-                "export an earlier checkpoint"
+                f"weights of layer {layer.name!r} are not all finite, probably because the "
+                "training diverged: export an earlier checkpoint"
             )
     labels = model.labels if labels is None else labels
     if labels is None:
@@ -96,7 +96,7 @@ def check_agreement(
         tolerance: The tolerance of the file.
 
     Raises:
-        RuntimeError: If `tolerance` does not cover `agreement`.
+        RuntimeError: If something was compared and `tolerance` does not cover `agreement`.
     """
     if agreement.is_empty:
         logging.warning(

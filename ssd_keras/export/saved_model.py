@@ -140,8 +140,8 @@ class _Detector(tf.Module):
     """The functions of the signatures, and the variables and assets that they need.
 
     All functions call one core (network and decoder), so that the graph holds the network once.
-    The Keras model must not be an attribute. TensorFlow would then track it, store the weights
-    twice and require Keras to load them.
+    The Keras model must not be an attribute: TensorFlow would track it, store the weights twice and
+    require Keras for loading.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class _Detector(tf.Module):
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         size = self._size
         given = _hide_static_shape(image_bytes)
-        # [B, -1] for a vector. An assertion on tf.rank would be removed from the graph, since the
-        # rank counts as known.
+        # The shape is [B, -1] for a vector only. An assertion on tf.rank would be removed from the
+        # graph, because the signature makes the rank known.
         shape = tf.concat([tf.shape(given), [-1, -1]], axis=0)[:2]
         check = tf.debugging.assert_equal(
             shape, [tf.size(given), -1], message="image_bytes must be [B]"
@@ -209,7 +209,7 @@ class _Detector(tf.Module):
     def _read(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Decodes one image: (pixels, True), or (zeros, False) if the bytes are not an image.
 
-        A tf.data pipeline is the only graph operation that can ignore a failing element.
+        `tf.map_fn` alone would fail for the whole batch; a tf.data pipeline can ignore errors.
         """
         read = tf.data.Dataset.from_tensors(image_bytes).map(lambda b: (warp(b, self._size), True))
         black = tf.data.Dataset.from_tensors((tf.zeros([*self._size, 3]), False))
@@ -233,7 +233,7 @@ def _checked(images: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
         images: uint8, of any shape at run time.
         size: (height, width), or None if any height and width above 0 are allowed.
     """
-    # Padded with zeros, so that the slice exists for a tensor of any rank.
+    # The padding makes the slice valid for any rank; it is [H, W, 3, 0] for a batch of images.
     shape = tf.concat([tf.shape(_hide_static_shape(images)), [0, 0, 0]], axis=0)[1:5]
     height, width = size or tf.unstack(tf.maximum(shape[:2], 1), 2)
     message = "images must be [B, {}, {}, 3]".format(*size or "HW")

@@ -1,4 +1,4 @@
-"""The original's solver: coupled weight decay, doubled bias rate, step schedule."""
+"""The original's solver: coupled weight decay, double rate for biases, step schedule."""
 
 import math
 from typing import Any
@@ -6,28 +6,79 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+# Entries of `Solver.watch`.
+BATCHES, LARGEST, FIRST_BAD, BAD_NORM, LIMIT, STOP = range(6)
 
-class _Solver(keras.optimizers.Optimizer):
-    """Mixin: the gradients' norm before any clipping, and schedules that count steps."""
+
+class Solver(keras.optimizers.Optimizer):
+    """Mixin: watches the gradients on the device, keeps averages apart, counts steps in schedules.
+
+    Attributes:
+        gradient_norm: Norm of the last batch's gradients before clipping. With several replicas
+            it is the sum of the norms of all replicas: an upper bound, equal on all workers.
+        watch: float32 [6], written on the device, so that reading it now and then replaces
+            reading the norm after each batch: the number of batches since `start_watch`, the
+            largest norm, the first batch whose norm is above the limit or not finite (-1: none),
+            that norm, the limit, and the number of workers that asked to stop.
+        stop_request: Set it to 1 to ask all workers to stop.
+    """
 
     gradient_norm: Any = None
 
     def build(self, variables: Any) -> None:
+        """Makes the optimizer's state."""
         super().build(variables)
-        self.gradient_norm = tf.Variable(
-            0.0,
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            name="gradient_norm",
-        )
+        options = {
+            "trainable": False,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
+        self.gradient_norm = tf.Variable(0.0, name="gradient_norm", **options)
+        self.watch = tf.Variable([0.0, 0.0, -1.0, 0.0, math.inf, 0.0], name="watch", **options)
+        self.stop_request = tf.Variable(0.0, name="stop_request", **options)
+
+    def start_watch(self, limit: float) -> None:
+        """Clears `watch`.
+
+        Args:
+            limit: Largest norm that is not bad.
+        """
+        self.watch.assign([0.0, 0.0, -1.0, 0.0, limit, 0.0])
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """One batch: watches its gradients, then applies them."""
         grads = list(grads)
         if self.gradient_norm is None:
             with tf.init_scope():
                 self.build(trainable_variables)
-        self.gradient_norm.assign(tf.linalg.global_norm(grads))
+        norm, stop = tf.linalg.global_norm(grads), tf.identity(self.stop_request)
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            both = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([norm, stop]))
+            norm, stop = tf.unstack(both)
+        self.gradient_norm.assign(norm)
+        batches, largest, first_bad, bad_norm, limit, _ = tf.unstack(tf.identity(self.watch))
+        bad = (first_bad < 0) & ~(norm <= limit)  # not `norm > limit`, which is false for NaN
+        watch = [
+            batches + 1,
+            tf.maximum(largest, norm),
+            tf.where(bad, batches, first_bad),
+            tf.where(bad, norm, bad_norm),
+            limit,
+            stop,
+        ]
+        self.watch.assign(tf.stack(watch))
         super().apply(grads, trainable_variables)
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Does nothing: the weights of a run must not become their averages when `fit` ends."""
+
+    def assign_averages(self, variables: Any) -> None:
+        """Sets variables to their moving averages (`use_ema`), as Keras does at the end of `fit`.
+
+        Args:
+            variables: The variables that the optimizer was built with.
+        """
+        super().finalize_variable_values(variables)
 
     def _get_current_learning_rate(self) -> Any:
         # Keras asks a schedule with the number of batches, also when it makes one step of several;
@@ -37,13 +88,19 @@ class _Solver(keras.optimizers.Optimizer):
         return super()._get_current_learning_rate()
 
 
-@keras.saving.register_keras_serializable(package="ssd_keras")
-class Adam(_Solver, keras.optimizers.Adam):
-    """Keras's Adam; it records the gradient norm, and schedules count steps, not batches."""
+def solver(optimizer: keras.optimizers.Optimizer) -> Solver:
+    """The `Solver` inside an optimizer: mixed_float16 wraps it to scale the loss."""
+    inner: Solver = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
-class CaffeSGD(_Solver, keras.optimizers.SGD):
+class Adam(Solver, keras.optimizers.Adam):
+    """Keras's Adam with the gradient watch of `Solver`; schedules count steps, not batches."""
+
+
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class CaffeSGD(Solver, keras.optimizers.SGD):
     """SGD with momentum as Caffe does it.
 
     Weight decay is an L2 penalty added to the gradient, before the momentum (Keras's own
@@ -120,6 +177,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup: Iterations in which the rate rises from `warmup_factor` to the whole.
         warmup_factor: Where it starts, as a part of the rate.
         cosine_iterations: If above 0, the rate falls as half a cosine to 0 at this iteration.
+        warmup_starts: Iterations at which a warm-up begins.
 
     Raises:
         ValueError: If the rate is not above 0, the boundaries do not rise, or there are both
@@ -136,6 +194,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup: int = 0,
         warmup_factor: float = 0.1,
         cosine_iterations: int = 0,
+        warmup_starts: tuple[int, ...] | list[int] = (0,),
     ) -> None:
         super().__init__()
         boundaries = tuple(boundaries)
@@ -154,6 +213,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup = warmup
         self.warmup_factor = warmup_factor
         self.cosine_iterations = cosine_iterations
+        self.warmup_starts = tuple(warmup_starts)
 
     def __call__(self, step: Any) -> tf.Tensor:
         """The rate of iteration `step`, counted from 0."""
@@ -164,8 +224,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if self.cosine_iterations:
             part = tf.minimum(step / self.cosine_iterations, 1.0)
             rate *= 0.5 * (1 + tf.cos(math.pi * part))
-        if self.warmup:
-            part = tf.minimum(step / self.warmup, 1.0)
+        for start in self.warmup_starts if self.warmup else ():
+            part = tf.minimum((step - start) / self.warmup, 1.0)
+            part = tf.where(step < start, 1.0, part)  # not yet
             rate *= self.warmup_factor + (1 - self.warmup_factor) * part
         return rate
 
@@ -178,4 +239,5 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             "warmup": self.warmup,
             "warmup_factor": self.warmup_factor,
             "cosine_iterations": self.cosine_iterations,
+            "warmup_starts": self.warmup_starts,
         }

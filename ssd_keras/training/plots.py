@@ -40,7 +40,8 @@ def plot_history(
     losses.set(ylabel="loss", ylim=(0, None))
     for axes in middle:
         _plot_column(axes, rows, "val_mean_ap", "o-")
-        axes.set(ylabel="VOC AP (11-point)", ylim=(0, 1))
+        coco = any("val_ap50" in row for row in rows)
+        axes.set(ylabel="COCO AP" if coco else "VOC AP (11-point)", ylim=(0, 1))
     _plot_column(rate, rows, "learning_rate", "-")
     rate.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
     for axes in (losses, *middle, rate):

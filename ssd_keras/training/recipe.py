@@ -1,4 +1,4 @@
-"""A recipe says how to train."""
+"""A recipe: how to train."""
 
 import dataclasses
 import math
@@ -9,6 +9,15 @@ import keras
 from ssd_keras.augmentation.ops import AUGMENTATIONS
 from ssd_keras.training.optimizer import Adam, CaffeSGD, Schedule
 
+# Fields with a fixed set of values.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": ("sgd", "adam"),
+    "normalize": ("batch", "step"),
+    "augmentation": tuple(AUGMENTATIONS),
+    "metric": ("voc", "coco"),
+}
+_EVALUATIONS = 20  # in a run whose `eval_every` is 0
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
@@ -16,30 +25,43 @@ class Recipe:
 
     Attributes:
         iterations: Steps of the optimizer in all.
-        batch_size: Images a batch.
-        accumulate: Batches whose gradients are averaged for one step, where the original's 32
-            images do not fit at once (`iter_size` in `ssd_pascal.py`; as there, each batch is
-            normalised by its own positives). On one device only.
+        epochs: Passes over the training images in all; 0: `iterations` counts instead.
+        batch_size: Images in a batch, on all devices together.
+        accumulate: Batches whose gradients are averaged for one step (`iter_size` in
+            `ssd_pascal.py`), where the original's 32 images do not fit at once. On one device only.
+        normalize: The positives that the loss is divided by if `accumulate` is above 1: those of
+            the "batch", as the original does, or those of the whole "step", as one large batch
+            does.
         optimizer: "sgd" (`CaffeSGD`) or "adam".
         learning_rate: Rate after the warm-up.
         boundaries: Iterations at which the rate is divided by ten.
-        cosine: Let the rate fall as half a cosine instead; `boundaries` play no part then.
-        warmup: Iterations of linear warm-up from a tenth of the rate.
-        momentum: Of SGD.
-        weight_decay: Coupled L2 on all but biases, with SGD.
+        cosine: Decay the rate as half a cosine to 0 instead; `boundaries` are ignored then.
+        warmup: Iterations of linear warm-up from a tenth of the rate; at `unfreeze_at` there is
+            another one.
+        momentum: Momentum of SGD.
+        weight_decay: Coupled L2 on everything except biases, with SGD.
         clip_norm: Largest global norm of the gradients (of each replica), 0 for no limit.
+        ema: Momentum of the moving average of the weights, such as 0.999; 0: no average. With an
+            average, evaluation and best.keras use it.
         augmentation: Name of the augmentation variant.
         use_difficult: Whether objects marked difficult are ground truth: the original says yes for
             VOC, no for COCO.
+        border_boxes: Whether default boxes that cross the border of the image are trained (table 3
+            also has runs without).
         max_boxes: Objects an image is padded or cut to; None: the largest number in an image.
         freeze: Layers that do not learn: the paper's names or patterns, such as "conv1_*".
-        eval_every: Iterations between two checkpoints and evaluations; divides `iterations`.
-        seed: Of the initial weights, the order of images and the augmentation.
+        unfreeze_at: Iteration from which frozen layers learn too; 0: never.
+        eval_every: Iterations between two checkpoints and evaluations; 0: a twentieth of the run.
+            There is always one at the end of the run.
+        metric: Average precision measured at each evaluation: "voc" (11-point) or "coco".
+        seed: Seed of the initial weights, the order of images and the augmentation.
     """
 
     iterations: int = 120_000
+    epochs: float = 0.0
     batch_size: int = 32
     accumulate: int = 1
+    normalize: str = "batch"
     optimizer: str = "sgd"
     learning_rate: float = 1e-3
     boundaries: tuple[int, ...] = (80_000, 100_000)
@@ -48,35 +70,58 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip_norm: float = 0.0
+    ema: float = 0.0
     augmentation: str = "ssd"
     use_difficult: bool = True
+    border_boxes: bool = True
     max_boxes: int | None = None
     freeze: tuple[str, ...] = ()
+    unfreeze_at: int = 0
     eval_every: int = 1000
+    metric: str = "voc"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "accumulate", "eval_every"):
+        for name in ("iterations", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} (={getattr(self, name)}) must be at least 1")
-        for name in ("warmup", "clip_norm", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} (={getattr(self, name)}) must not be negative")
+        for name in ("warmup", "clip_norm", "weight_decay", "epochs", "eval_every", "unfreeze_at"):
+            # `not >=`, since every comparison with NaN is false.
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} (={getattr(self, name)}) must not be negative, infinite or NaN"
+                )
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate (={self.learning_rate}) must be above 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum (={self.momentum}) must be in [0, 1)")
-        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(f"learning_rate (={self.learning_rate}) must be above 0 and finite")
+        for name in ("momentum", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} (={getattr(self, name)}) must be in [0, 1)")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} (={getattr(self, name)!r}) must be one of {', '.join(choices)}"
+                )
+        if self.unfreeze_at and not self.freeze:
             raise ValueError(
-                f"augmentation (={self.augmentation!r}) must be one of {', '.join(AUGMENTATIONS)}"
+                f"unfreeze_at (={self.unfreeze_at}) needs layers to unfreeze: give freeze, or 0"
             )
-        if self.iterations % self.eval_every:
-            raise ValueError(
-                f"iterations (={self.iterations}) must be a multiple of eval_every "
-                f"(={self.eval_every})"
-            )
-        if self.optimizer not in ("sgd", "adam"):
-            raise ValueError(f"optimizer (={self.optimizer!r}) must be 'sgd' or 'adam'")
+
+    def resolved(self, num_images: int) -> "Recipe":
+        """The recipe for a number of training images, with `epochs` and `eval_every` worked out.
+
+        Args:
+            num_images: Number of images to train on.
+
+        Returns:
+            A recipe whose `iterations` count, and whose `eval_every` is from 1 to `iterations`.
+        """
+        iterations = self.iterations
+        if self.epochs:
+            iterations = math.ceil(self.epochs * num_images / (self.batch_size * self.accumulate))
+        every = self.eval_every or math.ceil(iterations / _EVALUATIONS)
+        return dataclasses.replace(
+            self, iterations=iterations, epochs=0.0, eval_every=min(every, iterations)
+        )
 
     def make_optimizer(self) -> keras.optimizers.Optimizer:
         """The optimizer with its schedule."""
@@ -85,11 +130,40 @@ class Recipe:
             () if self.cosine else self.boundaries,
             warmup=self.warmup,
             cosine_iterations=self.iterations if self.cosine else 0,
+            warmup_starts=(0, self.unfreeze_at) if self.unfreeze_at else (0,),
         )
         options: dict[str, Any] = {
             "global_clipnorm": self.clip_norm or None,
             "gradient_accumulation_steps": self.accumulate if self.accumulate > 1 else None,
         }
+        if self.ema:
+            # Keras updates the average after each batch, also if it makes one step of several.
+            options |= {"use_ema": True, "ema_momentum": self.ema ** (1 / self.accumulate)}
         if self.optimizer == "adam":
             return Adam(learning_rate=schedule, **options)
         return CaffeSGD(schedule, self.momentum, self.weight_decay, **options)
+
+
+def pieces(done: int, recipe: Recipe) -> list[tuple[int, int, int]]:
+    """Cuts the rest of a run into calls of `fit` with spans of equal length.
+
+    A span ends at each multiple of `eval_every`, at `unfreeze_at` and at the end of the run.
+
+    Args:
+        done: Iterations that the run has made; any number, since it may have been interrupted.
+        recipe: A resolved recipe.
+
+    Returns:
+        (first iteration, iterations of a span, number of spans) of each call.
+    """
+    every, end = recipe.eval_every, recipe.iterations
+    stops = sorted({*range(0, end, every), end, min(recipe.unfreeze_at or end, end)})
+    found: list[tuple[int, int, int]] = []
+    for stop in (stop for stop in stops if stop > done):
+        first, length, count = found[-1] if found else (0, 0, 0)
+        if length == stop - done and done != recipe.unfreeze_at:
+            found[-1] = (first, length, count + 1)
+        else:
+            found.append((done, stop - done, 1))
+        done = stop
+    return found

@@ -4,25 +4,38 @@ The k-th batch of a run is a function of (records, seed, k) and the k-th learnin
 a run that is killed and started again ends with the same weights as one that was not.
 """
 
+import contextlib
 import fnmatch
-import importlib.util
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from ssd_keras.config import SSDConfig
 from ssd_keras.data import pipeline
 from ssd_keras.data.card import read_card
+from ssd_keras.data.epochs import Records
 from ssd_keras.files import atomic
 from ssd_keras.losses import MultiBoxLoss
-from ssd_keras.model import SSD, load_model
-from ssd_keras.training.callbacks import CHECKPOINT, Checkpoint, Guard, VOCEvaluation
-from ssd_keras.training.recipe import Recipe
-from ssd_keras.training.run_folder import claim_folder
+from ssd_keras.model import SSD
+from ssd_keras.training.accumulation import weigh_batches
+from ssd_keras.training.callbacks import Guard, Progress
+from ssd_keras.training.checkpoint import Checkpoint, has_checkpoint, load_checkpoint
+from ssd_keras.training.devices import (
+    distributed,
+    is_multiworker,
+    trainer,
+    wait_for_workers,
+    worker,
+)
+from ssd_keras.training.interruption import Interrupted, Interruption
+from ssd_keras.training.recipe import Recipe, pieces
+from ssd_keras.training.run_folder import claim_folder, locked
+from ssd_keras.training.validation import EVALUATIONS, tensorboard
 from ssd_keras.weights.load import load_weights
 
 
@@ -30,7 +43,7 @@ def train(
     model: SSD,
     recipe: Recipe,
     run_dir: str | os.PathLike[str],
-    records: pipeline.Records,
+    records: Records,
     *,
     val_records: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -40,18 +53,23 @@ def train(
     gradient_limit: float = 1e6,
     service: str | None = None,
     jit_compile: bool | str = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    name: str | None = None,
 ) -> SSD:
-    """Trains a model of `ssd_vgg16`, or goes on with the run that `run_dir` holds.
+    """Trains a model of `ssd_vgg16`, or resumes the run in `run_dir`.
 
     Every `recipe.eval_every` iterations it writes the checkpoint, a row of `history.csv`,
-    TensorBoard's scalars and, with `val_records`, the VOC AP on them.
+    TensorBoard's scalars and, with `val_records`, the average precision and pictures.
+
+    To train on several devices make the model in the scope of a `tf.distribute` strategy. With
+    several workers each calls this function with the same arguments; only the chief writes.
 
     Args:
-        model: A fresh model. If the run is resumed, only its configuration is looked at.
+        model: A fresh model. If the run is resumed, only its configuration and strategy are used.
         recipe: How to train.
         run_dir: Folder of the run; made if need be.
         records: Record sets to train on.
-        val_records: Record set to measure VOC AP on, or None.
+        val_records: Record set to measure average precision on, or None.
         weights: File of the initial weights of a new run, or None; see `load_weights`, as the next
             three. Its report is written to `weights.txt`.
         weights_project: Project of that file; detected by default.
@@ -61,19 +79,106 @@ def train(
         service: Address of a `tf.data` service (see `train_dataset`) that makes the batches; a
             resumed run then sees other ones, and no images can be named.
         jit_compile: As in `keras.Model.compile`.
+        callbacks: Further Keras callbacks. "Epochs" are the spans between two evaluations, and a
+            resumed run may call `fit` several times.
+        name: Name of the recipe, for `run.json`.
 
     Returns:
         The trained model, as saved in `last.keras`.
 
     Raises:
-        ValueError: If `run_dir` holds something else than this run, or the labels of records and
-            model differ.
-        FloatingPointError: If the loss or the gradients run away; the message names the images.
+        ValueError: If `run_dir` holds something else than this run or another process uses it, or
+            the labels of records and model differ.
+        FloatingPointError: If the loss or the gradients diverge; the message names the images.
+        Interrupted: After Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     run_dir = Path(run_dir)
     records = [records] if isinstance(records, (str, os.PathLike)) else list(records)
-    config = model.ssd_config
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    strategy = model.distribute_strategy
+    _check_devices(model, recipe, strategy)
+    num_images = _count_images(model, records)
+    if val_records:
+        _count_images(model, [val_records])
+    if val_records and model.labels is None:
+        raise ValueError("val_records need class names in the model: give ssd_vgg16 its labels")
+    recipe = recipe.resolved(num_images)
+    chief = worker(strategy)[0] == 0
+    interruption = Interruption()
+    with contextlib.ExitStack() as stack:
+        if chief:
+            stack.enter_context(locked(run_dir))
+            claim_folder(run_dir, model, recipe, records, weights, name)
+        done, stopped_at = 0, None
+        with strategy.scope():
+            if has_checkpoint(run_dir):
+                model, done = load_checkpoint(run_dir, recipe)
+            elif weights:
+                report = load_weights(
+                    model,
+                    weights,
+                    weights_project=weights_project,
+                    weights_labels=weights_labels,
+                    weights_config=weights_config,
+                )
+                if chief:
+                    with atomic(run_dir / "weights.txt") as temporary:
+                        temporary.write_text(f"{report}\n")
+        evaluation = None
+        if val_records and chief:
+            measure = EVALUATIONS[recipe.metric]
+            evaluation = measure(model, val_records, recipe.batch_size, interruption)
+        board = tensorboard(run_dir / "tensorboard", evaluation) if chief else []
+        stack.enter_context(interruption.caught())
+        for first, length, spans in pieces(done, recipe):
+            if first in (done, recipe.unfreeze_at):
+                with strategy.scope():
+                    _compile(model, recipe, first, jit_compile)
+            first_batch = first * recipe.accumulate
+            dataset = _dataset(model, recipe, records, strategy, first_batch, service)
+            guard = Guard(
+                gradient_limit,
+                [] if service else records,
+                recipe.batch_size,
+                recipe.seed,
+                first_batch,
+                accumulate=recipe.accumulate,
+                interruption=interruption,
+                several_workers=is_multiworker(strategy),
+            )
+            writers: list[keras.callbacks.Callback] = []
+            if chief:
+                writers = [
+                    # Before those that write: they find its value in the logs.
+                    *([evaluation] if evaluation else []),
+                    Progress(recipe.iterations, first, recipe.batch_size, recipe.accumulate),
+                    Checkpoint(run_dir, model, first_batch),
+                    *board,
+                ]
+            # What Keras calls an epoch is the span between two checkpoints.
+            trainer(model, strategy).fit(
+                dataset,
+                steps_per_epoch=length * recipe.accumulate,
+                initial_epoch=first // recipe.eval_every,
+                epochs=first // recipe.eval_every + spans,
+                shuffle=False,  # the dataset does it
+                verbose=0,  # `Progress` instead
+                callbacks=[guard, *writers, *callbacks],
+            )
+            if guard.stopped:
+                stopped_at = guard.iteration
+                break
+        wait_for_workers(strategy)
+    if stopped_at is not None and stopped_at < recipe.iterations:
+        raise Interrupted(
+            interruption.number or signal.SIGTERM,  # 0: another worker was told to stop
+            f"the checkpoint of iteration {stopped_at} of {recipe.iterations} is in {run_dir}; the "
+            "same command resumes the run",
+        )
+    return model
+
+
+def _check_devices(model: SSD, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
+    replicas = strategy.num_replicas_in_sync
     if recipe.accumulate > 1 and replicas > 1:
         raise ValueError(
             f"accumulate (={recipe.accumulate}) must be 1 on several devices (here {replicas}): "
@@ -84,72 +189,16 @@ def train(
             f"precision (=mixed_float16) must be another one on several devices (here {replicas}): "
             "Keras looks for overflow on the first of them only: take mixed_bfloat16 or float32"
         )
-    _check_labels(model, [*records, val_records] if val_records else records)
-    if val_records and model.labels is None:
-        raise ValueError("val_records need class names in the model: give ssd_vgg16 its labels")
-    claim_folder(run_dir, model, recipe, records, weights)
-    if (run_dir / CHECKPOINT).exists():
-        model = load_model(run_dir / CHECKPOINT, compile=True)
-    else:
-        if weights:
-            report = load_weights(
-                model,
-                weights,
-                weights_project=weights_project,
-                weights_labels=weights_labels,
-                weights_config=weights_config,
-            )
-            with atomic(run_dir / "weights.txt") as temporary:
-                temporary.write_text(f"{report}\n")
-        _freeze(model, recipe.freeze)
-        loss = MultiBoxLoss(config)
-        model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
-    # Round up: overflowed batches (mixed_float16) don't advance `iterations` and aren't replayed.
-    spans = -(-int(model.optimizer.iterations) // recipe.eval_every)
-    first_batch = spans * recipe.eval_every * recipe.accumulate
-
-    dataset = pipeline.train_dataset(
-        records,
-        config,
-        recipe.batch_size,
-        augmentation=recipe.augmentation,
-        seed=recipe.seed,
-        use_difficult=recipe.use_difficult,
-        max_boxes=recipe.max_boxes,
-        service=service,
-        start_step=first_batch,
-        repeat=True,
-    )
-    callbacks: list[keras.callbacks.Callback] = [
-        Guard(
-            gradient_limit, [] if service else records, recipe.batch_size, recipe.seed, first_batch
-        ),
-        # Before those that write: they find its value in the logs.
-        *([VOCEvaluation(model, val_records, recipe.batch_size)] if val_records else []),
-        Checkpoint(run_dir),
-        *_tensorboard(run_dir),
-    ]
-    # In Keras's words an epoch is the span between two checkpoints.
-    model.fit(
-        dataset,
-        steps_per_epoch=recipe.eval_every * recipe.accumulate,
-        initial_epoch=spans,
-        epochs=recipe.iterations // recipe.eval_every,
-        shuffle=False,  # the dataset does it
-        callbacks=callbacks,
-    )
-    return model
+    if recipe.batch_size % replicas:
+        raise ValueError(
+            f"batch_size (={recipe.batch_size}) must be a multiple of the number of devices "
+            f"({replicas}): each gets the same share of a batch"
+        )
 
 
-def _tensorboard(run_dir: Path) -> list[keras.callbacks.Callback]:
-    """TensorBoard's callback, if TensorBoard is installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        logging.warning("no TensorBoard logs: pip install 'ssd-keras[plots]' writes them")
-        return []
-    return [keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)]
-
-
-def _check_labels(model: SSD, records: Sequence[str | os.PathLike[str]]) -> None:
+def _count_images(model: SSD, records: Sequence[str | os.PathLike[str]]) -> int:
+    """Number of images of record sets whose labels are the model's."""
+    count = 0
     for directory in records:
         card = read_card(directory)
         labels = tuple(card.labels)
@@ -161,9 +210,44 @@ def _check_labels(model: SSD, records: Sequence[str | os.PathLike[str]]) -> None
                 f"built for num_classes (={model.num_classes}), labels {model.labels}: they must "
                 "be the same, in the same order"
             )
+        count += card.num_images
+    return count
+
+
+def _compile(model: SSD, recipe: Recipe, iteration: int, jit_compile: bool | str) -> None:
+    """Compiles a fresh or resumed model; a resumed one keeps the state of its optimizer.
+
+    The optimizer is made from the recipe also when a run is resumed: the recipe may have more
+    iterations now, and layers that thaw need state.
+    """
+    old = _state(model.optimizer) if model.compiled else {}
+    thawed = bool(recipe.unfreeze_at) and iteration >= recipe.unfreeze_at
+    _freeze(model, () if thawed else recipe.freeze)
+    loss = MultiBoxLoss(model.ssd_config, border_boxes=recipe.border_boxes)
+    model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
+    model.optimizer.build(model.trainable_variables)
+    for name, variable in _state(model.optimizer).items():
+        if name in old:
+            variable.assign(keras.ops.convert_to_numpy(old[name]))
+
+
+def _state(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
+    """The variables of an optimizer by names that another optimizer of the kind shares.
+
+    Keras numbers optimizers: "adam_2/conv1_1_kernel_momentum". An optimizer that scales the loss
+    has those of the one inside too.
+    """
+    prefixes: dict[str, int] = {}
+    state = {}
+    for variable in optimizer.variables:
+        prefix, _, name = variable.path.partition("/")
+        state[f"{prefixes.setdefault(prefix, len(prefixes))}/{name}"] = variable
+    return state
 
 
 def _freeze(model: SSD, patterns: Sequence[str]) -> None:
+    for layer in model.layers:
+        layer.trainable = True
     for pattern in patterns:
         layers = [layer for layer in model.layers if fnmatch.fnmatch(layer.name, pattern)]
         if not layers:
@@ -173,3 +257,38 @@ def _freeze(model: SSD, patterns: Sequence[str]) -> None:
             layer.trainable = False
     if not model.trainable_weights:
         raise ValueError(f"freeze (={tuple(patterns)}) leaves nothing that learns")
+
+
+def _dataset(
+    model: SSD,
+    recipe: Recipe,
+    records: Sequence[str | os.PathLike[str]],
+    strategy: tf.distribute.Strategy,
+    first_batch: int,
+    service: str | None,
+) -> Any:
+    """The batches for `fit`, from a batch of the run on."""
+    config = model.ssd_config
+
+    def make(index: int, workers: int) -> tf.data.Dataset:
+        dataset = pipeline.train_dataset(
+            records,
+            config,
+            recipe.batch_size,
+            augmentation=recipe.augmentation,
+            seed=recipe.seed,
+            use_difficult=recipe.use_difficult,
+            max_boxes=recipe.max_boxes,
+            service=service,
+            start_step=first_batch,
+            repeat=True,
+            part=(index, workers),
+        )
+        local = strategy.num_replicas_in_sync // workers
+        if workers > 1 and local > 1:
+            dataset = dataset.rebatch(recipe.batch_size // workers // local)
+        if recipe.accumulate > 1 and recipe.normalize == "step":
+            dataset = weigh_batches(dataset, recipe.accumulate, config)
+        return dataset
+
+    return distributed(make, strategy)

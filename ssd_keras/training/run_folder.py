@@ -1,18 +1,60 @@
-"""The folder of a run: which run it belongs to."""
+"""The folder of a run: which run it belongs to, and which process may write to it."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from ssd_keras.config import SSDConfig
 from ssd_keras.files import atomic, remove_leftovers
 from ssd_keras.model import SSD
-from ssd_keras.training.callbacks import CHECKPOINT
+from ssd_keras.training.checkpoint import has_checkpoint
 from ssd_keras.training.recipe import Recipe
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 RUN = "run.json"
+LOCK = "run.lock"
+# What a resumed run may change: it changes how long the run goes on, not its model or data.
+_EXTENDABLE = {"recipe iterations", "recipe eval_every"}
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes from training in a folder; the lock ends with the process.
+
+    Args:
+        run_dir: The folder; made if it does not exist.
+
+    Raises:
+        ValueError: If another process trains in it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK).open("a+") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f"run_dir (={run_dir}) is in use by {file.read().strip() or 'another process'}: "
+                "wait until that run has ended, stop it, or choose another folder"
+            ) from error
+        except OSError as error:  # a file system without locks
+            logging.warning("%s: no lock (%s); start no second run in it", run_dir, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def claim_folder(
@@ -21,22 +63,26 @@ def claim_folder(
     recipe: Recipe,
     records: Sequence[str | os.PathLike[str]],
     weights: str | os.PathLike[str] | None,
+    name: str | None = None,
 ) -> None:
     """Assigns a folder to a run, or checks that it belongs to the run.
 
-    A folder without a checkpoint may be assigned to another recipe: nothing is lost.
+    A folder without a checkpoint may be assigned to another recipe: nothing is lost. The run may
+    be given other `iterations`, to go on after its end, and another `eval_every`.
 
     Args:
         run_dir: The folder; made if it does not exist.
         model: The model of the run.
-        recipe: The recipe of the run.
+        recipe: The resolved recipe of the run.
         records: The record sets of the run.
         weights: File of the initial weights, or None.
+        name: Name of the recipe, or None.
 
     Raises:
         ValueError: If the folder holds another run or other files, or `run.json` is damaged.
     """
     run = {
+        "name": name,
         "recipe": dataclasses.asdict(recipe),
         "records": [os.fspath(directory) for directory in records],
         "weights": os.fspath(weights) if weights else None,
@@ -51,18 +97,18 @@ def claim_folder(
         remove_leftovers(run_dir)
     if path.exists():
         try:
-            held = json.loads(path.read_text())
-            differing = _differences(held, run)
+            differing = _differences(json.loads(path.read_text()), run)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): choose another run_dir") from error
-        if differing and (run_dir / CHECKPOINT).exists():
+        refused = [text for key, text in differing.items() if key not in _EXTENDABLE]
+        if refused and has_checkpoint(run_dir):
             raise ValueError(
-                f"run_dir (={run_dir}) holds a run with another {'; another '.join(differing)}: "
+                f"run_dir (={run_dir}) holds a run with another {'; another '.join(refused)}: "
                 "choose another folder, or repeat that run's arguments to resume it"
             )
         if not differing:
             return
-    elif run_dir.exists() and any(run_dir.iterdir()):
+    elif run_dir.exists() and {p.name for p in run_dir.iterdir()} - {LOCK}:
         raise ValueError(
             f"run_dir (={run_dir}) holds files but no {RUN}: choose an empty or a new folder"
         )
@@ -70,12 +116,20 @@ def claim_folder(
         temporary.write_text(json.dumps(run, indent=2))
 
 
-def _differences(held: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
-    """What of a run is not as its folder has it, with both values; a recipe field by field."""
+def _differences(held: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, str]:
+    """The values of a run that differ from its folder's, both in words; a recipe field by field.
+
+    A field that an earlier version did not have counts as its default.
+    """
+    held = {
+        **held,
+        "config": json.loads(json.dumps(SSDConfig.from_dict(held["config"]).to_dict())),
+        "recipe": {**json.loads(json.dumps(dataclasses.asdict(Recipe()))), **held["recipe"]},
+    }
     flat = [{**r, **{f"recipe {k}": v for k, v in r["recipe"].items()}} for r in (held, run)]
-    keys = sorted(key for key in flat[1] if key != "recipe")
-    return [
-        f"{key} ({flat[0].get(key)}, not {flat[1][key]})"
+    keys = sorted(key for key in flat[1] if key not in ("recipe", "name"))
+    return {
+        key: f"{key} ({flat[0].get(key)}, not {flat[1][key]})"
         for key in keys
         if flat[0].get(key) != flat[1][key]
-    ]
+    }

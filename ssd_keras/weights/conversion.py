@@ -18,13 +18,14 @@ from ssd_keras.weights.naming import Project
 _UNREDUCED = {"fc6/kernel": 7 * 7 * 512 * 4096, "fc7/kernel": 4096 * 4096}
 
 
-def convert(tensors: Mapping[str, np.ndarray], project: Project) -> Arrays:
+def convert(tensors: Mapping[str, np.ndarray], project: Project, *, full: bool = False) -> Arrays:
     """Converts the arrays of a project to the names and layout of this package.
 
     Args:
         tensors: Arrays of a file by their names in the file. Arrays with names that the project
             does not use are left out.
         project: Naming and layout of the file.
+        full: Whether the model has the complete fc6 and fc7 of VGG16, which are not subsampled.
 
     Returns:
         float32 arrays by "<layer>/<variable>". Kernels are [height, width, in, out], conv1_1 takes
@@ -38,13 +39,13 @@ def convert(tensors: Mapping[str, np.ndarray], project: Project) -> Arrays:
     for theirs, ours in project.tensors.items():
         if theirs in tensors:
             try:
-                arrays[ours] = _convert(ours, tensors[theirs], project)
+                arrays[ours] = _convert(ours, tensors[theirs], project, full)
             except ValueError as error:
                 raise ValueError(f"{theirs} {error}") from error
     return arrays
 
 
-def _convert(name: str, array: np.ndarray, project: Project) -> np.ndarray:
+def _convert(name: str, array: np.ndarray, project: Project, full: bool) -> np.ndarray:
     layer, variable = name.split("/")
     if array.dtype != np.float32:
         raise ValueError(
@@ -53,8 +54,8 @@ def _convert(name: str, array: np.ndarray, project: Project) -> np.ndarray:
             "state_dict.items()}"
         )
     if project.dense_fc and layer in ("fc6", "fc7"):
-        array = subsample(name, array)
-    elif array.size == _UNREDUCED.get(name):
+        array = subsample(name, array, full)
+    elif not full and array.size == _UNREDUCED.get(name):
         raise ValueError(
             f"has shape {array.shape}, that of a VGG16 without reduced fc6 and fc7: use a reduced "
             "VGG16 (VGG_ILSVRC_16_layers_fc_reduced, vgg16_reducedfc) or that of keras.applications"

@@ -22,6 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from ssd_keras.weights.caffemodel import caffemodel_arrays
+from ssd_keras.weights.checkpoint import checkpoint_arrays, checkpoint_files, is_checkpoint
 
 Arrays = dict[str, np.ndarray]
 
@@ -43,7 +44,9 @@ def read_tensors(path: str | os.PathLike[str]) -> Arrays:
     Args:
         path: A file with one of these extensions: `.npz`, `.safetensors`, `.caffemodel`; `.h5`,
             `.hdf5` or `.keras` of Keras 2 or 3; `.pth`, `.pt`, `.pkl`, `.tar`, `.ckpt` or `.bin` of
-            PyTorch, which need the `torch` extra.
+            PyTorch, which need the `torch` extra. Or a TensorFlow 1 checkpoint: its prefix
+            ("model.ckpt" for model.ckpt.index and model.ckpt.data-00000-of-00001), its `.index`, or
+            a folder or `.zip` that holds one.
 
     Returns:
         Arrays by name, with the shapes and dtypes of the file. The order is that of the file; for
@@ -55,6 +58,7 @@ def read_tensors(path: str | os.PathLike[str]) -> Arrays:
         - PyTorch: those of the state dict in the checkpoint, without the prefix "module." of
           DataParallel. "meta.mmdet_version", int64 [2], is the version of mmdetection that wrote
           the checkpoint, if it is known.
+        - TensorFlow: those of the variables, in alphabetical order.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -62,6 +66,8 @@ def read_tensors(path: str | os.PathLike[str]) -> Arrays:
             if it needs PyTorch, and PyTorch is missing or too old.
     """
     path = os.fspath(path)
+    if is_checkpoint(path):
+        return _read_checkpoint(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"weights (={path}) must be an existing file")
     size = os.path.getsize(path)
@@ -86,13 +92,35 @@ def read_tensors(path: str | os.PathLike[str]) -> Arrays:
             case _:
                 raise ValueError(
                     "the extension must be .npz, .h5, .hdf5, .keras, .safetensors, .caffemodel, "
-                    "or PyTorch's .pth, .pt, .pkl, .tar, .ckpt or .bin"
+                    "PyTorch's .pth, .pt, .pkl, .tar, .ckpt or .bin, or a TensorFlow checkpoint as "
+                    "prefix, .index, folder or .zip"
                 )
         if not tensors:
             raise ValueError("the file holds no arrays")
     except Exception as error:  # damaged files make the parsers raise many kinds of exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"weights (={path}) cannot be read as {extension}: {reason}") from error
+    return tensors
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[str]:
+    """The files that `read_tensors` reads: one, except for a TensorFlow checkpoint."""
+    path = os.fspath(path)
+    return checkpoint_files(path) if is_checkpoint(path) else [path]
+
+
+def _read_checkpoint(path: str) -> Arrays:
+    try:
+        tensors = checkpoint_arrays(path, _check_bytes)
+        if not tensors:
+            raise ValueError("it holds no arrays")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged files make the parsers raise many kinds of exception
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"weights (={path}) cannot be read as a TensorFlow checkpoint: {reason}"
+        ) from error
     return tensors
 
 

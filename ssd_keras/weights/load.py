@@ -23,10 +23,10 @@ from ssd_keras.weights.conversion import (
     select_classes,
     shift_mean,
 )
-from ssd_keras.weights.formats import Arrays, read_tensors
+from ssd_keras.weights.formats import Arrays, read_tensors, weight_files
 from ssd_keras.weights.naming import OWN, SCALE, VGG_LAYERS, Project
 from ssd_keras.weights.projects import find_project
-from ssd_keras.weights.report import WeightReport, tensor_use
+from ssd_keras.weights.report import WeightReport, some_names, tensor_use
 from ssd_keras.weights.tiling import (
     check_tiling,
     file_config,
@@ -96,8 +96,7 @@ def load_weights(
             found = dataclasses.replace(
                 found, mean=weights_config.mean, integer_sizes=weights_config.integer_sizes
             )
-        own_config = weights_config if found.name == OWN else None
-        is_ssd, warnings = _check_complete(found, tensors, own_config), []
+        is_ssd, warnings = _check_complete(found, tensors, weights_config), []
         if found.rgb is None:
             theirs = {ours: name for name, ours in found.tensors.items()}
             rgb = vgg16.takes_rgb(tensors[theirs["conv1_1/kernel"]])
@@ -106,14 +105,14 @@ def load_weights(
                 warnings.append("images: RGB assumed; conv1_1 is not that of the ImageNet VGG16")
             else:
                 notes.append(f"images: {'RGB' if rgb else 'BGR'}, detected from conv1_1")
-        arrays = convert(tensors, found)
+        arrays = convert(tensors, found, full=not head.ssd_config.atrous)
         if is_ssd:
             their_config, note = file_config(found, tensors, arrays, weights_config)
             notes.append(note)
             if (unfit := check_tiling(head.ssd_config, their_config)) is not None:
                 warnings.append(tiling_warning(their_config, unfit))
-                heads = {f"{name}_{kind}" for name in unfit for kind in ("offsets", "logits")}
-                arrays = {k: a for k, a in arrays.items() if k.split("/")[0] not in heads}
+                heads = tuple(f"{name}_{k}" for name in unfit for k in ("offsets", "logits"))
+                arrays = {k: a for k, a in arrays.items() if not k.startswith(heads)}
             if weights_config is None and num_outputs(arrays) in found.both_tilings:
                 warnings.append(note)
         _check_shapes(found, tensors, arrays, variables)
@@ -167,8 +166,9 @@ def _check_complete(
     is_ssd = not layers <= set(VGG_LAYERS)
     expected = [*vgg16.CONVOLUTIONS]
     if is_ssd:
-        has_seven = layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"}
-        config = config or (SSD512_VOC if has_seven else SSD300_VOC)
+        if config is None or project.name != OWN:
+            has_seven = layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"}
+            config = SSD512_VOC if has_seven else SSD300_VOC
         extra = (f"{layer.name}_{k}" for layer in config.extra_layers for k in (1, 2))
         heads = (f"{m.name}_{kind}" for m in config.feature_maps for kind in ("offsets", "logits"))
         expected = [*VGG_LAYERS, *extra, *heads]
@@ -181,16 +181,10 @@ def _check_complete(
     if missing:
         unknown = sorted(tensors.keys() - project.tensors.keys())
         raise ValueError(
-            f"read as a file of {project.name}, it lacks {_some(missing)}"
-            + (f"; unknown tensors: {_some(unknown)}" if unknown else "")
+            f"read as a file of {project.name}, it lacks {some_names(missing)}"
+            + (f"; unknown tensors: {some_names(unknown)}" if unknown else "")
         )
     return is_ssd
-
-
-def _some(names: Sequence[str]) -> str:
-    """Lists up to three names and the number of the others."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _check_shapes(
@@ -222,7 +216,7 @@ def _layer_notes(project: Project, arrays: Arrays) -> list[str]:
     notes = []
     if project.rgb:
         notes.append("conv1_1: kernel reordered from RGB to BGR")
-    if project.dense_fc and "fc6/kernel" in arrays:
+    if project.dense_fc and arrays.get("fc6/bias", np.zeros(0)).size == 1024:
         notes.append("fc6, fc7: subsampled from VGG16's fully connected layers")
     return notes
 
@@ -320,8 +314,13 @@ def _report(
         layer = name.split("/")[0]
         states[layer] = classes.state if classes and layer.endswith("_logits") else "loaded"
     if path != "imagenet":
-        with open(path, "rb") as file:
-            notes = [f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}", *notes]
+        hashes = []
+        for name in weight_files(path):
+            with open(name, "rb") as file:
+                hashes.append(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
+            if name != os.fspath(path):
+                hashes[-1] += f" {os.path.basename(name)}"
+        notes = [*hashes, *notes]
     warnings = [*warnings]
     if states.get("fc6") == "fresh":
         warnings.append(
@@ -330,7 +329,7 @@ def _report(
         )
     if classes and classes.fresh:
         warnings.append(
-            f"classes that are not in the file start with random values: {_some(classes.fresh)}"
+            f"classes that are not in the file start with random values: {some_names(classes.fresh)}"
         )
     if classes and classes.warning:
         warnings.append(classes.warning)

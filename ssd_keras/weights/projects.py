@@ -107,6 +107,33 @@ _AMDEGROOT = layer_names(
     "L2Norm.weight",
 )
 
+
+def _check_pierluigi(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    if any(name.startswith("pool6_mbox_") for name in tensors):
+        raise ValueError(
+            "rykov8/ssd_keras wrote it (weights_SSD300.hdf5, which early versions of "
+            "oarriaga/SSD-keras load): its network has 7308 default boxes and a pooling layer "
+            "instead of the last feature map, as in the first version of the paper; use a file of "
+            "another project, such as VGG_VOC0712_SSD_300x300_iter_120000.caffemodel"
+        )
+    return ()
+
+
+def _balancap(scope: str, blocks: range) -> dict[str, str]:
+    """Names in a checkpoint of balancap, with extra layers in these blocks."""
+    boxes = [f"{scope}/block{b}_box" for b in (4, 7, *blocks)]
+    kernels = [(b, kernel) for b in blocks for kernel in ("1x1", "4x4" if b == 12 else "3x3")]
+    return layer_names(
+        each(f"{scope}/{{}}", (*(f"{name[:5]}/{name}" for name in CONVOLUTIONS), "conv6", "conv7")),
+        [f"{scope}/block{b}/conv{kernel}" for b, kernel in kernels],
+        [f"{box}/conv_loc" for box in boxes],
+        [f"{box}/conv_cls" for box in boxes],
+        f"{scope}/block4_box/L2Normalization/gamma",
+        kernel="/weights",
+        bias="/biases",
+    )
+
+
 PROJECTS = (
     # keras.applications.vgg16
     Project(
@@ -240,6 +267,39 @@ PROJECTS = (
         channels_first=False,
         tilings=((21, "VOC"), (81, "COCO"), (201, "VOC")),  # 201: SSD300 for ILSVRC
         both_tilings=(21,),  # its COCO[1], 07+12+COCO and 07++12+COCO files have COCO's tiling
+        check=_check_pierluigi,
+    ),
+    # oarriaga/SSD-keras 7b490ed: src/models/SSD300.py, ssd_utils.py, pytorch2keras.py. Keras counts
+    # its unnamed layers. The weights are those of Caffe (ssd_300_VOC0712.pth), as are the colors.
+    Project(
+        name="oarriaga",
+        tensors=layer_names(
+            each("{}", (*(f"conv2d_{i}" for i in range(1, 15)), "branch_2")),
+            each("{}", (n for i in range(4) for n in (f"conv2d_{15 + i}", f"branch_{3 + i}"))),
+            each("regression_leaf_{}", range(6)),
+            each("classification_leaf_{}", range(6)),
+            "branch_1/branch_1_gamma",
+            kernel="/kernel",
+            bias="/bias",
+        ),
+        rgb=False,
+        channels_first=False,
+        differences=(
+            "DIFFERENCE: oarriaga's code clips centers and sizes of default boxes to the image, "
+            "unlike the original that the weights come from",
+        ),
+    ),
+    # balancap/SSD-Tensorflow e0e3104: nets/ssd_vgg_300.py, ssd_vgg_512.py, ssd_common.py,
+    # caffe_to_tensorflow.py. TensorFlow 1 checkpoints, converted from Caffe's files.
+    Project(
+        name="balancap",
+        tensors={
+            **_balancap("ssd_300_vgg", range(8, 12)),
+            **_balancap("ssd_512_vgg", range(8, 13)),
+        },
+        channels_first=False,
+        tilings=((21, "COCO"), (81, "COCO"), (None, "COCO")),
+        both_tilings=(21,),  # a file trained on VOC alone has VOC's tiling; the code has COCO's
     ),
     # chainer/chainercv: links/model/ssd/ssd_vgg16.py, multibox_coder.py, examples/ssd/caffe2npz.py
     Project(

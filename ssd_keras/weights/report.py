@@ -84,3 +84,9 @@ def tensor_use(name: str, used: Mapping[str, str]) -> str:
     if name == "meta.mmdet_version":
         return "used: position of the background"
     return f"used: {used[name]}" if name in used else "skipped: unknown"
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Lists up to three names and the number of the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -51,9 +51,9 @@ def own_contents(path: str | os.PathLike[str]) -> OwnContents:
         labels = saved["labels"]
         if labels is not None and not all(isinstance(label, str) for label in labels):
             raise ValueError(f"its labels (={labels}) must be strings")
-        filters = next(e["config"]["filters"] for e in layers if e["name"] == "fc7")
-        width = saved.get("width") or filters / 1024  # earlier files do not have the key
         config = SSDConfig.from_dict(saved["ssd_config"])
+        filters = next(e["config"]["filters"] for e in layers if e["name"] == "fc7")
+        width = saved.get("width") or filters / (1024 if config.atrous else 4096)  # earlier files
         return OwnContents(config, None if labels is None else tuple(labels), float(width))
     except Exception as error:  # damaged JSON raises many kinds of exception
         raise ValueError(
@@ -138,7 +138,7 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
         steps = [name for name in ("step", "step_h", "step_w") if f"{layer}/{name}" in tensors]
         expected: dict[str, tuple[list[float], list[float]]] = {
             "min_size": ([feature_map.min_size], []),
-            "max_size": ([feature_map.max_size], []),
+            "max_size": ([m for m in (feature_map.max_size,) if m is not None], []),
             "aspect_ratio": ([*feature_map.aspect_ratios], []),
             "flip": ([1], [1]),
             "clip": ([config.clip], [0]),

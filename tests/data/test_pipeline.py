@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras.data import pipeline
+from ssd_keras.data import epochs, pipeline
 from ssd_keras.data.card import read_card
 from ssd_keras.data.records import parse_example, read_samples, write_records
 from ssd_keras.data.sources.voc import open_voc
@@ -90,7 +90,7 @@ def test_record_sets_are_joined(records, tmp_path):
     both = pipeline.eval_dataset([records, tmp_path], TINY, 50)
     ((images, _),) = take(both)
     assert len(images) == NUM_IMAGES + 5
-    names = pipeline.batch_image_ids([records, tmp_path], NUM_IMAGES + 5, 0, 0)
+    names = epochs.batch_image_ids([records, tmp_path], NUM_IMAGES + 5, 0, 0)
     assert sorted(names) == sorted(
         [f"image{k}" for k in range(NUM_IMAGES)] + [f"other{k}" for k in range(5)]
     )
@@ -103,7 +103,7 @@ def epoch_of(directories, epoch, shuffle_buffer):
     """The (record, position) pairs of one epoch, in order."""
     paths = [os.fspath(directory) for directory in directories]
     cards = [read_card(path) for path in paths]
-    dataset = pipeline.epoch_records(paths, cards, 0, tf.constant(epoch, tf.int64), shuffle_buffer)
+    dataset = epochs.epoch_records(paths, cards, 0, tf.constant(epoch, tf.int64), shuffle_buffer)
     return list(dataset.as_numpy_iterator())
 
 
@@ -172,7 +172,7 @@ def test_no_more_slots_for_shuffling_than_there_are_records(records, monkeypatch
     monkeypatch.setattr(tf.data.Dataset, "shuffle", spy)
     for repeat in (False, True):
         pipeline.train_dataset(records, TINY, 4, **FLIP, repeat=repeat, shuffle_buffer=10**9)
-    pipeline.batch_image_ids(records, 4, 0, 0, shuffle_buffer=10**9)
+    epochs.batch_image_ids(records, 4, 0, 0, shuffle_buffer=10**9)
     assert set(sizes) == {NUM_IMAGES}
 
 
@@ -238,7 +238,7 @@ def test_image_ids_of_a_batch(records):
     dataset = pipeline.train_dataset(records, TINY, 4, seed=5, repeat=True, augmentation="none")
     stream = []
     for step, (_, truth) in enumerate(take(dataset, 6)):
-        names = pipeline.batch_image_ids(records, 4, 5, step)
+        names = epochs.batch_image_ids(records, 4, 5, step)
         stream += names
         assert [sizes[name] for name in names] == (truth[..., 4] > 0).sum(axis=1).tolist()
     assert sorted(stream[:NUM_IMAGES]) == sorted(sizes)  # a batch may span two epochs

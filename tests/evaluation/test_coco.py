@@ -98,7 +98,7 @@ def test_equals_pycocotools_on_the_files(seed, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_results_are_in_cocos_format(tmp_path):
+def test_results_have_the_coco_format(tmp_path):
     dataset, results, samples, found = random_case(0)
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(dataset))
@@ -128,7 +128,7 @@ def test_ground_truth_of_the_samples():
     assert result.to_dict()["statistics"]["APl"] is None
 
 
-def test_nothing_found_and_nothing_to_find():
+def test_no_detections_and_no_objects():
     nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, int)}
     truth = Sample(b"", "a", 9, 9, np.array([[0, 0, 1, 1.0]]), np.array([1]), np.array([False]))
     assert coco_average_precision([nothing], [truth], LABELS).statistics["AP"] == 0.0
@@ -136,7 +136,7 @@ def test_nothing_found_and_nothing_to_find():
     assert math.isnan(coco_average_precision([nothing], [empty], LABELS).statistics["AP"])
 
 
-def test_what_is_refused(tmp_path):
+def test_invalid_inputs_are_refused(tmp_path):
     dataset, _, samples, found = random_case(0)
     path = tmp_path / "instances.json"
     path.write_text(json.dumps({**dataset, "images": dataset["images"][1:]}))
@@ -150,7 +150,7 @@ def test_what_is_refused(tmp_path):
         coco_average_precision(found[1:], samples, LABELS)
 
 
-def test_a_picture_may_be_named_by_the_id_of_another(tmp_path):
+def test_an_image_may_be_named_by_the_id_of_another(tmp_path):
     """An annotation may also have id 0, which pycocotools treats as "no object"."""
     names = ("2.jpg", "3.jpg", "1.jpg")  # of ids 1, 2 and 3
     boxes = [[10.0 * i, 10, 20, 20 + 10 * i] for i in range(3)]

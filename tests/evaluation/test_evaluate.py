@@ -39,7 +39,7 @@ def test_table_json_and_plot(folder):
     assert (folder / "curve.png").is_file()
 
 
-def test_cocos_numbers(folder, capsys):
+def test_coco_metrics(folder, capsys):
     usual = (f"--model={folder}/m.keras", f"--records={folder}/records", "--metric=coco")
     with loaded_command("evaluate") as evaluate:
         assert in_process(evaluate, *usual, f"--out={folder}/coco.json", "--batch_size=2") == 0

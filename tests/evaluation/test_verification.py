@@ -56,10 +56,7 @@ def test_equal_detections_in_another_order_agree():
 
 def test_differences_are_those_of_the_nearest_candidate():
     found = compare(one_reference(A, B), [(0.1, 0.1, 0.5, 0.52, 0.87, 1), B])
-    assert (found.unmatched, found.detections) == (
-        1,
-        2,
-    )  # no detection with the score of A is in its place
+    assert (found.unmatched, found.detections) == (1, 2)  # A has no counterpart with its score
     assert found.box_difference == pytest.approx(0.02)
     assert found.score_difference == pytest.approx(0.03)
     assert found.far == 1
@@ -80,7 +77,7 @@ def test_the_other_of_two_overlapping_boxes_may_be_kept():
     assert compare(reference, [other]) == agreement.Agreement(1, 1, 0, 0, 0.0, 0.0)
 
 
-def test_scores_at_the_threshold_and_behind_a_full_image_are_excused():
+def test_scores_near_the_cutoff_are_excused():
     weak = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
     assert compare(one_reference(A, weak), [A]).unmatched == 0
     assert compare(one_reference(A, weak), [A], score_threshold=0.001).unmatched == 1
@@ -88,7 +85,7 @@ def test_scores_at_the_threshold_and_behind_a_full_image_are_excused():
     assert compare(one_reference(A), [A, near], max_detections=1).unmatched == 0
 
 
-def test_what_should_be_suppressed_is_unmatched():
+def test_detections_to_suppress_are_unmatched():
     inside = (0.1, 0.1, 0.5, 0.4, 0.5, 1)  # IoU 0.75 with A
     suppressed = dataclasses.replace(one_reference(A, inside), detections=detections(A))
     assert compare(suppressed, [A, inside]).unmatched == 1
@@ -104,21 +101,21 @@ def test_the_better_of_two_overlapping_boxes_must_be_kept():
     assert compare(reference, [worse]).unmatched == 1
 
 
-def test_boxes_that_overlap_only_once_they_are_cut_at_the_border_are_both_kept():
+def test_boxes_that_overlap_only_after_clipping_are_both_kept():
     above, below = (-0.9, 0.2, 0.1, 0.6, 0.9, 1), (-0.1, 0.2, 0.1, 0.6, 0.8, 1)  # IoU 0.1
     clipped = [(0.0, *above[1:]), (0.0, *below[1:])]  # IoU 1
     reference = dataclasses.replace(one_reference(above, below), detections=detections(*clipped))
     assert compare(reference, clipped) == agreement.Agreement(1, 2, 0, 0, 0.0, 0.0)
 
 
-def test_half_of_the_clear_detections_is_half():
+def test_weak_detections_do_not_dilute_the_unmatched_share():
     """The number of weak detections has no effect on the share."""
     weak = [(0.01 * i, 0.9, 0.01 * i + 0.01, 1.0, 0.015, 2) for i in range(50)]
     assert compare(one_reference(A, B, *weak), [A, *weak]).unmatched_share == 0.5
 
 
 @pytest.mark.parametrize("precision", ["dynamic", "int8"])
-def test_8_bits_may_move_boxes_and_scores_a_little_only(precision):
+def test_8_bits_may_move_boxes_and_scores_only_a_little(precision):
     tolerance = tolerances.TFLITE[precision]
     rows = np.array([(0.1 * i, 0.1, 0.1 * i + 0.1, 0.4, 0.9, 1) for i in range(8)])
 
@@ -149,7 +146,7 @@ def test_a_weak_detection_may_be_elsewhere_in_8_bits_only(precision, most):
         assert tolerance.covers(result) == (count <= most)
 
 
-def test_nothing_to_compare_is_no_agreement():
+def test_nothing_to_compare_is_not_agreement():
     weak = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
     for reference in (one_reference(), one_reference(weak)):
         found = compare(reference, [])
@@ -220,7 +217,7 @@ def test_command_fails_for_what_differs(exported, tmp_path):
     assert "no.jpg skipped: cannot be decoded" in done.stderr
 
 
-def test_errors_have_an_exit_code_of_their_own(capsys):
+def test_errors_have_a_separate_exit_code(capsys):
     def fail(words):
         raise ValueError("name at least one file")
 
@@ -286,7 +283,7 @@ def test_records_of_other_classes_are_refused_and_of_another_order_renumbered(
     assert [turned[k - 1] for k in classes] == [SHAPE_LABELS[k - 1] for k in ours]
 
 
-def test_a_model_without_class_names_takes_those_of_its_files(exported, tmp_path):
+def test_a_model_without_labels_uses_those_of_its_files(exported, tmp_path):
     named = keras.saving.load_model(exported / "model.keras")
     model = ssd_vgg16(SSD64, len(SHAPE_LABELS), width=1 / 16)
     model.set_weights(named.get_weights())
@@ -296,9 +293,8 @@ def test_a_model_without_class_names_takes_those_of_its_files(exported, tmp_path
     assert report.agrees
     assert report.labels == SHAPE_LABELS
     ssd_vgg16(SSD64, 2, width=1 / 16).save(tmp_path / "two.keras")
-    with pytest.raises(
-        ValueError, match="must have the 2 labels .*: it was exported from another model"
-    ):
+    message = "has 5 labels, but the model has 2 classes: it was exported from another model"
+    with pytest.raises(ValueError, match=message):
         verification.verify(tmp_path / "two.keras", files, list(draw_shapes(1, seed=1)))
 
 

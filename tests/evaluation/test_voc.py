@@ -5,6 +5,7 @@ import pytest
 
 from ssd_keras.data.records import Sample
 from ssd_keras.evaluation.voc import voc_average_precision
+from tests import golden_inputs as golden
 
 
 def sample(boxes, labels=None, difficult=None, *, size=(100, 100), name="picture"):
@@ -170,7 +171,7 @@ def test_classes_without_objects_are_not_in_the_mean():
     assert str(result).endswith("without objects: dog, cow")
 
 
-def test_nothing_at_all():
+def test_no_detections_and_no_objects():
     nothing = detections([], [])
     assert voc_average_precision([nothing], [sample([0, 0, 9, 9])], ["cat"]).mean_ap_area == 0.0
     for truth in ([sample([])], []):
@@ -188,6 +189,24 @@ def test_nothing_at_all():
         ([detections([], [])], 0.0, r"iou_threshold \(=0.0\) must be above 0"),
     ],
 )
-def test_what_is_refused(found, iou, message):
+def test_invalid_inputs_are_refused(found, iou, message):
     with pytest.raises(ValueError, match=message):
         voc_average_precision(found, [sample([0, 0, 9, 9])], ["cat"], iou_threshold=iou)
+
+
+def test_equals_the_original():
+    """DetectionEvaluate and ComputeAP: 11-point, and MaxIntegral, which is the area.
+
+    The original compares float32 recalls with the levels: 9 of 10 objects do not reach 0.9 there.
+    """
+    real, found = golden.evaluated()
+    truth = [Sample(b"", str(i), 400, 500, *objects) for i, objects in enumerate(real)]
+    result = voc_average_precision(found, truth, ["a", "b", "c"])
+    ap = golden.answers("evaluation")["ap"]
+    eleven = []
+    for c in result.classes:
+        recall = np.float32(c.recall).astype(float)
+        best = [c.precision[recall >= level / 10].max(initial=0) for level in range(11)]
+        eleven.append(np.mean(best))
+    np.testing.assert_allclose(eleven, ap[:, 0], rtol=1e-5)
+    np.testing.assert_allclose([c.ap_area for c in result.classes], ap[:, 1], rtol=1e-5)

@@ -86,7 +86,7 @@ def test_litert_finds_what_the_package_does(export, enlarged):
         assert_near(found[:30], expected, tolerance, tolerance)
 
 
-def test_litert_says_what_is_wrong(export, tmp_path):
+def test_litert_example_reports_errors(export, tmp_path):
     (tmp_path / "cut.jpg").write_bytes(PHOTOGRAPH.read_bytes()[:30000])
     (tmp_path / "no.tflite").write_bytes(b"no model")
     for model, picture, message in (

@@ -127,7 +127,7 @@ def test_an_image_of_one_pixel_and_a_constant_image(signatures):
         assert np.all(np.isfinite(outputs["detection_boxes"]))
 
 
-def test_bytes_that_are_no_picture_leave_the_rest_of_the_batch_alone(signatures):
+def test_bytes_that_are_not_an_image_do_not_affect_the_batch(signatures):
     image = encode(pictures(1)[0])
     batch = [b"no picture", image, image[: len(image) // 2], b""]
     outputs = signatures["encoded"](image_bytes=tf.constant(batch))
@@ -149,7 +149,7 @@ def test_exif_orientation_is_ignored(signatures):
     np.testing.assert_array_equal(boxes[0], boxes[1])
 
 
-def test_grey_rgba_and_jpeg_pictures_go_into_one_batch(signatures):
+def test_gray_rgba_and_jpeg_images_share_a_batch(signatures):
     gray, rgba = pictures(1)[0, :, :, 0], np.dstack([pictures(1)[0], pictures(1)[0, :, :, 0]])
     batch = [encode(gray), encode(rgba), encode(gray, "JPEG")]
     assert signatures["encoded"](image_bytes=tf.constant(batch))["image_decoded"].numpy().all()
@@ -182,7 +182,7 @@ def test_wrong_input_gives_a_readable_error(signatures, signature, images, messa
         signatures[signature](**{"image_bytes" if signature == "encoded" else "images": images})
 
 
-def test_runs_in_a_session_as_a_server_has_it(exported, signatures):
+def test_runs_in_a_session_as_in_a_server(exported, signatures):
     batch = [encode(pictures(1)[0]), b"no picture"]
     expected = signatures["encoded"](image_bytes=tf.constant(batch))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -195,7 +195,7 @@ def test_runs_in_a_session_as_a_server_has_it(exported, signatures):
         np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
-def test_labels_and_thresholds_travel_along(exported):
+def test_labels_and_thresholds_are_stored(exported):
     assert (exported / "assets" / "labels.txt").read_text() == "disk\nring\nsquare\n"
     assert saved_model_labels(exported) == LABELS
     description = saved_model_description(exported)
@@ -228,7 +228,7 @@ class FakeDetector:
         return {}
 
 
-def test_a_file_that_detects_otherwise_is_not_left_behind(model, exported, tmp_path, monkeypatch):
+def test_a_file_that_differs_from_the_model_is_not_kept(model, exported, tmp_path, monkeypatch):
     other = keras.models.clone_model(model)
     other.set_weights([w * 1.01 for w in model.get_weights()])
     monkeypatch.setattr(saved_model, "_Detector", FakeDetector)
@@ -238,7 +238,7 @@ def test_a_file_that_detects_otherwise_is_not_left_behind(model, exported, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_fit_together_is_refused(model, tmp_path):
+def test_invalid_models_and_labels_are_refused(model, tmp_path):
     out = tmp_path / "detector"
     with pytest.raises(ValueError, match="labels has 2 names, but num_classes"):
         saved_model.export_saved_model(model, out, labels=["a", "b"])
@@ -291,6 +291,6 @@ def test_the_command_passes_every_flag_and_overwrites(tmp_path):
     assert (out / "saved_model.pb").stat().st_size > 4 * model.count_params()
 
 
-def test_labels_of_a_foreign_folder(tmp_path):
+def test_a_folder_without_labels_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="must be made by export_saved_model"):
         saved_model_labels(tmp_path)

@@ -154,9 +154,7 @@ def test_rest_client(rest_server, expected):
         load("client_rest").detect(rest_server, PICTURES, "other")
 
 
-def test_more_pictures_than_a_request_may_have_are_cut_into_several(
-    grpc_server, rest_server, expected
-):
+def test_clients_split_large_requests(grpc_server, rest_server, expected):
     pictures = PICTURES * 6
     with grpc.insecure_channel(grpc_server) as channel:
         found = load("client_grpc").detect(channel, pictures)
@@ -193,7 +191,7 @@ def test_commands_print_names_and_boxes(client, request, exported, expected, tmp
 
 
 @pytest.mark.parametrize("client", ["client_grpc", "client_rest"])
-def test_commands_say_what_is_wrong(client, request, exported, tmp_path, monkeypatch):
+def test_commands_report_errors(client, request, exported, tmp_path, monkeypatch):
     server = request.getfixturevalue(client.replace("client_", "") + "_server")
     (tmp_path / "a.jpg").write_bytes(PICTURES[0])
     nobody = "localhost:1" if client == "client_grpc" else "http://localhost:1"
@@ -207,7 +205,7 @@ def test_commands_say_what_is_wrong(client, request, exported, tmp_path, monkeyp
             load(client).main()
 
 
-def test_warmup_requests_are_ones_that_the_model_answers(exported, signatures, tmp_path):
+def test_the_model_answers_the_warmup_requests(exported, signatures, tmp_path):
     names = ["one.jpg", "two.jpg"]
     for name, picture in zip(names, PICTURES[::2], strict=True):
         (tmp_path / name).write_bytes(picture)
@@ -235,7 +233,7 @@ def test_warmup_requests_are_ones_that_the_model_answers(exported, signatures, t
     assert "bad.jpg is not a JPEG" in failed.stderr
 
 
-def test_configuration_files_are_what_the_server_reads():
+def test_configuration_files_are_valid():
     from google.protobuf import text_format
 
     config = model_server_config_pb2.ModelServerConfig()

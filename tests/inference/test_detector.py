@@ -71,7 +71,7 @@ def test_keras_model_detects_as_its_parts_do(model, tmp_path):
         np.testing.assert_allclose(detections["scores"], alone["scores"][0, :count], atol=1e-5)
 
 
-def test_labels_are_numbered_where_the_model_has_none():
+def test_classes_of_a_model_without_labels_are_numbered():
     model = ssd_vgg16(SSD300_VOC, 2, width=1 / 32)
     assert keras_detector(model).labels == ("class 1", "class 2")
 
@@ -87,14 +87,14 @@ def test_saved_model(tmp_path):
     assert found[1]["classes"].tolist() == [2]
 
 
-def test_an_image_that_does_not_decode_is_an_error(model, tmp_path):
+def test_an_image_that_cannot_be_decoded_is_an_error(model, tmp_path):
     write_saved_model(tmp_path / "detector")
     for detector in (keras_detector(model), load_detector(tmp_path / "detector")):
         with pytest.raises(ValueError, match="one of 2 images cannot be decoded"):
             detector.detect([encoded((5, 5)), b"no image"])
 
 
-def test_what_is_no_detector(tmp_path):
+def test_files_that_are_not_detectors_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing does not exist"):
         load_detector(tmp_path / "missing")
     with pytest.raises(ValueError, match=r"a folder without saved_model.pb"):

@@ -93,7 +93,7 @@ def test_thresholds(tmp_path):
         detect_files(DETECTOR, [path], tmp_path / "other", json_threshold=1.5)
 
 
-def test_odd_images_are_detected_on_and_broken_ones_left_out(tmp_path, capsys):
+def test_unusual_images_are_processed_and_broken_ones_skipped(tmp_path, capsys):
     folder = tmp_path / "in"
     good = [
         picture(folder / "gray.jpg", mode="L"),
@@ -132,13 +132,13 @@ def test_a_batch_of_broken_files_only(tmp_path):
     assert lines(tmp_path / "out") == []
 
 
-def test_a_file_that_vanished_is_left_out(tmp_path, capsys):
+def test_a_missing_file_is_skipped(tmp_path, capsys):
     paths = [tmp_path / "gone.png", picture(tmp_path / "a.png")]
     assert detect_files(DETECTOR, paths, tmp_path / "out").unreadable == (paths[0],)
     assert "gone.png skipped: [Errno 2] No such file" in capsys.readouterr().err
 
 
-def test_pictures_of_one_name_all_stay(tmp_path):
+def test_images_of_the_same_name_are_all_kept(tmp_path):
     paths = [
         picture(tmp_path / folder / name)
         for folder, name in (("x", "a.png"), ("y", "a.png"), ("y", "a-2.png"), ("z", "A.webp"))
@@ -160,7 +160,7 @@ def test_folder_in_use_is_refused(tmp_path):
         detect_files(DETECTOR, [path], path)
 
 
-def test_inputs_are_never_written_over(tmp_path):
+def test_inputs_are_never_overwritten(tmp_path):
     path = picture(tmp_path / "a.png")
     before = path.read_bytes()
     with pytest.raises(ValueError, match="contains one of the input images"):
@@ -179,7 +179,7 @@ def test_find_images(tmp_path):
     assert find_images([str(strange)]) == [strange]  # a file, not a pattern
 
 
-def test_find_images_refuses_what_gives_none(tmp_path):
+def test_inputs_without_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="inputs is empty"):
         find_images([])
     for name in ("nothing/*.jpg", "missing.jpg", ""):

@@ -95,6 +95,27 @@ def layer_names(source, size):
             [f"multibox/conf/{i}" for i in heads],
             "extractor/norm4/scale",
         )
+    if source == "oarriaga":  # SSD300.py, ssd_utils.py; Keras numbers layers without a name
+        return (
+            [*(f"conv2d_{i}" for i in range(1, 15)), "branch_2"],
+            [n for i in range(4) for n in (f"conv2d_{15 + i}", f"branch_{3 + i}")],
+            [f"regression_leaf_{i}" for i in heads],
+            [f"classification_leaf_{i}" for i in heads],
+            "branch_1",
+        )
+    if source == "balancap":  # ssd_vgg_300.py, ssd_vgg_512.py, custom_layers.py
+        scope = f"ssd_{size}_vgg/"
+        boxes = [f"{scope}block{b}_box/" for b in (4, 7, 8, 9, 10, 11, 12)[:maps]]
+        more = [f"{scope}block{8 + i // 2}/conv{('1x1', '3x3')[i % 2]}" for i in range(extras)]
+        if size == 512:
+            more[-1] = f"{scope}block12/conv4x4"
+        return (
+            [f"{scope}{name[:5]}/{name}" for name in vgg] + [f"{scope}conv6", f"{scope}conv7"],
+            more,
+            [f"{box}conv_loc" for box in boxes],
+            [f"{box}conv_cls" for box in boxes],
+            f"{scope}block4_box/L2Normalization/gamma",
+        )
     more = [f"conv{6 + i // 2}_{1 + i % 2}" for i in range(extras)]  # caffe, pierluigi
     sources = ["conv4_3_norm", "fc7", *more[1::2]]
     return (
@@ -256,11 +277,29 @@ def caffemodel(layers, priors=(), old=False):
     return data
 
 
-def keras2_h5(path, layers, scale):
+def tf1_checkpoint(prefix, arrays):
+    """Writes a checkpoint as tf.train.Saver does."""
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(arrays),
+        shape_and_slices=[""] * len(arrays),
+        tensors=[tf.constant(array) for array in arrays.values()],
+    )
+
+
+def slim_arrays(layers, scale_name, scale):
+    """Variables of TF-Slim: HWIO weights, and biases."""
+    arrays = {scale_name: scale}
+    for name, (kernel, bias) in layers:
+        arrays[f"{name}/weights"], arrays[f"{name}/biases"] = kernel.transpose(2, 3, 1, 0), bias
+    return arrays
+
+
+def keras2_h5(path, layers, scale, scale_name):
     """Writes a .h5 file as pierluigiferrari's: HWIO kernels at f[name][name]["kernel:0"]."""
     with h5py.File(path, "w") as f:
         f.attrs["layer_names"] = [name.encode() for name, _ in layers]
         for name, (kernel, bias) in layers:
             f[f"{name}/{name}/kernel:0"] = kernel.transpose(2, 3, 1, 0)
             f[f"{name}/{name}/bias:0"] = bias
-        f["conv4_3_norm/conv4_3_norm_gamma:0"] = scale
+        f[f"{scale_name}/{scale_name}_gamma:0"] = scale

@@ -14,13 +14,14 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_keras.config import SSD300_VOC
-from ssd_keras.data import pipeline
+from ssd_keras.data import epochs, pipeline
 from ssd_keras.data.records import Sample, write_records
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.matching import match
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.tiling import default_boxes
-from ssd_keras.training import callbacks
+from ssd_keras.training import callbacks, checkpoint
+from ssd_keras.training.optimizer import CaffeSGD
 from ssd_keras.training.recipe import Recipe
 from ssd_keras.training.run import train
 from ssd_keras.vgg16 import CONVOLUTIONS
@@ -93,7 +94,8 @@ class Killed(Exception):
 class KillAt(callbacks.Guard):
     """A guard that ends the run in the middle of its second span."""
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_begin(self, batch, logs=None):
+        super().on_train_batch_begin(batch, logs)
         if int(self.model.optimizer.iterations) == 3:
             raise Killed
 
@@ -104,8 +106,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(finished, records, tmp_path, 
 
     class Count(callbacks.Guard):
         def on_train_batch_begin(self, batch, logs=None):
-            super().on_train_batch_begin(batch, logs)
             seen.append(self._next_batch)
+            super().on_train_batch_begin(batch, logs)
 
     with monkeypatch.context() as patched:
         patched.setattr("ssd_keras.training.run.Guard", KillAt)
@@ -197,32 +199,45 @@ def test_what_a_killed_writer_left_is_removed(copied, records):
 
 def test_a_damaged_checkpoint_is_named(copied, records):
     (copied / "last.keras").write_bytes(b"half of it")
+    (copied / "previous.keras").unlink()
     with pytest.raises(ValueError, match=r"last\.keras is damaged or not a \.keras file"):
         train(narrow(), RECIPE, copied, [records], val_records=records)
 
 
 def test_guard_stops_at_a_loss_that_is_no_number(records):
-    class Model:
-        optimizer = type("Optimizer", (), {"gradient_norm": tf.constant(1.0)})
-
+    dense = keras.layers.Dense(1)
+    dense.build((None, 1))
+    model = keras.Sequential([dense])
+    model.compile(CaffeSGD(1e-3))
+    model.optimizer.build(dense.trainable_variables)
     guard = callbacks.Guard(1e6, [records], 2, 0, first_batch=1)
-    guard.set_model(Model())
-    guard.on_train_batch_end(0, {"loss": 3.0})
-    with pytest.raises(FloatingPointError, match=r"batch 2: mean loss .*\(=nan\)"):
-        guard.on_train_batch_end(1, {"loss": float("nan")})
+    guard.set_model(model)
+    guard.on_epoch_begin(0)
+    for batch, value in enumerate((3.0, float("nan"), 4.0)):
+        guard.on_train_batch_begin(batch)
+        model.optimizer.apply([tf.fill(v.shape, value) for v in dense.trainable_variables])
+    names = ", ".join(epochs.batch_image_ids([records], 2, 0, 2))
+    with pytest.raises(FloatingPointError, match=rf"batch 2: .*\(=nan.* loss .*\(=5\).*{names}"):
+        guard.on_epoch_end(0, {"loss": 5.0})
+    # A loss that is no number although all gradients are: one of the span's batches.
+    guard.on_epoch_begin(1)
+    guard.on_train_batch_begin(0)
+    model.optimizer.apply([tf.ones(v.shape) for v in dense.trainable_variables])
+    with pytest.raises(FloatingPointError, match=r"batch 4: .* loss .*\(=nan\)"):
+        guard.on_epoch_end(1, {"loss": float("nan")})
 
 
 def test_best_is_the_one_of_the_highest_ap(tmp_path):
     model = narrow()
     model.compile(RECIPE.make_optimizer(), MultiBoxLoss(TINY))
     model.optimizer.build(model.trainable_variables)
-    checkpoint = callbacks.Checkpoint(tmp_path)
-    checkpoint.set_model(model)
-    checkpoint.on_train_begin()
+    writer = checkpoint.Checkpoint(tmp_path)
+    writer.set_model(model)
+    writer.on_train_begin()
     bias = model.get_layer("conv1_1").bias
     for epoch, ap in enumerate((0.5, 0.2, 0.7, 0.6)):
         bias.assign(np.full(bias.shape, epoch))
-        checkpoint.on_epoch_end(epoch, {"loss": 1.0, "val_mean_ap": ap})
+        writer.on_epoch_end(epoch, {"loss": 1.0, "val_mean_ap": ap})
     for name, epoch in (("best.keras", 2), ("last.keras", 3)):
         saved = keras.saving.load_model(tmp_path / name, compile=False)
         assert float(saved.get_layer("conv1_1").bias[0]) == epoch
@@ -291,8 +306,6 @@ def test_says_what_is_wrong(finished, records, tmp_path):
     message = r"another recipe learning_rate \(0.001, not 0.5\); another recipe seed \(0, not 7\):"
     with pytest.raises(ValueError, match=message):
         train(narrow(), changed, finished[1], records)
-    with pytest.raises(ValueError, match=r"iterations \(=5\) must be a multiple of eval_every"):
-        Recipe(iterations=5, eval_every=2)
     for name, value in (
         ("optimizer", "lion"),
         ("augmentation", "mosaic"),
@@ -300,9 +313,20 @@ def test_says_what_is_wrong(finished, records, tmp_path):
         ("learning_rate", 0.0),
         ("warmup", -1),
         ("clip_norm", -1.0),
+        ("clip_norm", float("nan")),
+        ("clip_norm", float("inf")),
+        ("weight_decay", float("nan")),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
         ("momentum", 1.0),
+        ("momentum", float("nan")),
+        ("ema", float("nan")),
+        ("epochs", float("inf")),
+        ("metric", "map"),
+        ("normalize", "none"),
+        ("unfreeze_at", 3),
     ):
-        with pytest.raises(ValueError, match=rf"{name} \(='?{value}'?\) must"):
+        with pytest.raises(ValueError, match=rf"{name} \(='?{value}'?\) (must|needs)"):
             Recipe(**{name: value})
     frozen = dataclasses.replace(RECIPE, freeze=("*",))
     with pytest.raises(ValueError, match=r"freeze .* leaves nothing that learns"):

@@ -31,7 +31,8 @@ RECIPE = {
 
 
 def run(folder, *arguments):
-    command = [sys.executable, "-m", "ssd_keras", "train", "--records=records", *arguments]
+    command = [sys.executable, "-m", "ssd_keras", "train", "--records=records", "--weights=random"]
+    command += arguments
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -15,7 +15,7 @@ ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "a/bias": np
 
 
 def write(path):
-    """A right file of the kind that the name tells."""
+    """Writes a valid file of the format of its suffix."""
     if path.suffix == ".npz":
         np.savez(path, **ARRAYS)
     elif path.suffix == ".safetensors":
@@ -40,7 +40,7 @@ NAMES = {
     ".npz": ["a/kernel", "a/bias"],
     ".safetensors": ["a/kernel", "a/bias"],
     ".caffemodel": ["a/0", "a/1"],
-    ".h5": ["a/bias", "a/kernel"],  # HDF5 lists a group by name
+    ".h5": ["a/bias", "a/kernel"],  # HDF5 sorts the names of a group
     ".keras": ["a/kernel", "a/bias"],
 }
 KINDS = list(NAMES)
@@ -68,7 +68,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind, keep):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, ".pth"])
-def test_an_empty_file_and_a_text_are_refused(tmp_path, kind):
+def test_an_empty_file_and_a_text_file_are_refused(tmp_path, kind):
     path = tmp_path / f"w{kind}"
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="has 0 bytes"):
@@ -240,7 +240,7 @@ def test_safetensors_headers_beyond_the_limit_are_not_read(tmp_path, monkeypatch
         ),
     ],
 )
-def test_caffemodels_of_more_layers_than_any_are_refused_before_they_are_parsed(data, message):
+def test_caffemodels_with_too_many_layers_are_refused_before_parsing(data, message):
     with pytest.raises(ValueError, match=message):
         caffemodel.caffemodel_arrays(data)
 

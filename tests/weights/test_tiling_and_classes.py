@@ -1,4 +1,4 @@
-"""What the heads of a file mean: tiling and classes, told, found or assumed."""
+"""The tiling and the classes of a weights file: given, detected or assumed."""
 
 import json
 import zipfile
@@ -50,10 +50,10 @@ def test_custom_weights_of_unknown_tiling_need_a_config(tmp_path):
     np.testing.assert_array_equal(bias[:, [0, 2, 1]], groups[3][5][1].reshape(4, 3))
 
 
-def test_a_caffemodel_tells_its_tiling(tmp_path):
+def test_a_caffemodel_contains_its_tiling(tmp_path):
     model = narrow(SSD300_COCO, 20)
     groups, scale = random_layers(model, 300, 21)
-    path = write_file(tmp_path, "caffe", 300, "COCO", groups, scale)  # VOC from COCO
+    path = write_file(tmp_path, "caffe", 300, "COCO", groups, scale)  # VOC with COCO's tiling
     report = load_weights(model, path)
     assert report.fresh == report.skipped == ()
     assert "tiling: SSD300_COCO, as in its PriorBox layers" in report.notes
@@ -79,14 +79,14 @@ def test_a_caffemodel_tells_its_tiling(tmp_path):
         ({"high": None}, r"has max_size \[\], not \[60\]"),
     ],
 )
-def test_all_that_a_caffemodel_says_of_its_tiling_is_compared(tmp_path, voc_model, prior, message):
+def test_the_whole_tiling_in_a_caffemodel_is_compared(tmp_path, voc_model, prior, message):
     groups, scale = random_layers(voc_model, 300, 21)
     path = write_file(tmp_path, "caffe", 300, "VOC", groups, scale, **prior)
     with pytest.raises(ValueError, match=f"are not those of SSD300_VOC or .*{message}"):
         load_weights(voc_model, path)
 
 
-def test_a_guessed_tiling_is_said_to_be_one(tmp_path, voc_model):
+def test_an_assumed_tiling_is_reported(tmp_path, voc_model):
     groups, scale = random_layers(voc_model, 300, 21)
     guess = "tiling: SSD300_VOC, assumed from 21 outputs; models fine-tuned from COCO need"
     path = write_file(tmp_path, "lufficc", 300, "VOC", groups, scale)
@@ -95,8 +95,8 @@ def test_a_guessed_tiling_is_said_to_be_one(tmp_path, voc_model):
     assert report.warnings == ()
     path = write_file(tmp_path, "pierluigi", 300, "VOC", groups, scale)
     assert load_weights(voc_model, path).warnings[0].startswith(guess)
-    told = load_weights(voc_model, path, weights_config=SSD300_VOC)
-    assert told.warnings == ()
+    given = load_weights(voc_model, path, weights_config=SSD300_VOC)
+    assert given.warnings == ()
 
 
 def test_torchvisions_network_for_512_pixels_is_refused(tmp_path):
@@ -124,20 +124,20 @@ def test_mmdetection_1_has_the_background_elsewhere(tmp_path, voc_model, source)
     assert "assumed; 1.x" not in str(report)
 
 
-def test_the_first_kernel_tells_the_colours():
+def test_the_first_kernel_shows_the_color_order():
     kernel = np.zeros((64, 3, 3, 3), np.float32)
     for i, blue_above_red in enumerate(f"{0x767D2BC24B6973C2:064b}"):
         kernel[i, 0, 1, 1] = 0.1 if blue_above_red == "1" else -0.1
     noise = np.random.default_rng(0).normal(0, 0.001, kernel.shape).astype("f4")
     assert takes_rgb(kernel + noise) is False
     assert takes_rgb(kernel[:, ::-1] + noise) is True
-    kernel[:5] *= -1  # 59 of 64
+    kernel[:5] *= -1  # 59 of 64 signs agree
     assert takes_rgb(kernel) is None
     assert takes_rgb(kernel[:8]) is None
 
 
 @pytest.mark.parametrize("rgb", [True, False])
-def test_a_bare_vgg16_is_turned_as_its_first_kernel_tells(tmp_path, voc_model, monkeypatch, rgb):
+def test_a_bare_vgg16_is_reordered_by_its_first_kernel(tmp_path, voc_model, monkeypatch, rgb):
     (vgg, *_), _ = random_layers(voc_model, 300, 21)
     tensors = {
         f"{place}.{v}": array
@@ -155,7 +155,7 @@ def test_a_bare_vgg16_is_turned_as_its_first_kernel_tells(tmp_path, voc_model, m
     assert ("conv1_1: kernel reordered from RGB to BGR" in report.notes) == rgb
 
 
-def test_amdegroots_file_of_caffes_weights_is_caffes(tmp_path, voc_model):
+def test_an_amdegroot_file_of_caffe_weights_is_read_as_caffe(tmp_path, voc_model):
     groups, scale = random_layers(voc_model, 300, 21)
     load_weights(voc_model, write_file(tmp_path, "caffe", 300, "VOC", groups, scale))
     expected = voc_model.get_weights()
@@ -205,7 +205,7 @@ def test_features_of_torchvisions_vgg16(tmp_path, voc_model):
         (91, ("cat",), {}, None),
     ],
 )
-def test_classes_that_are_guessed_are_a_warning(tmp_path, outputs, labels, options, warning):
+def test_assumed_classes_are_a_warning(tmp_path, outputs, labels, options, warning):
     model = narrow(SSD300_COCO, len(labels) if labels else outputs - 1, labels)
     groups, scale = random_layers(model, 300, outputs)
     path = write_file(tmp_path, "torchvision", 300, "COCO", groups, scale)
@@ -214,7 +214,7 @@ def test_classes_that_are_guessed_are_a_warning(tmp_path, outputs, labels, optio
     assert warning is None or warning in warnings[0]
 
 
-def test_a_model_that_is_no_ssd_is_refused(tmp_path):
+def test_a_model_that_is_not_an_ssd_is_refused(tmp_path):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, name="predictions")(inputs))
     with pytest.raises(ValueError, match="must be made by ssd_vgg16"):
@@ -246,7 +246,7 @@ def test_damaged_configs_of_own_models_are_refused(tmp_path, config, message):
         own_contents(tmp_path / "m.keras")
 
 
-def test_80_and_91_outputs_meet_by_coco_ids(tmp_path):
+def test_80_and_91_outputs_are_matched_by_coco_ids(tmp_path):
     model = narrow(SSD300_COCO, 80, COCO_CLASSES)
     groups, scale = random_layers(model, 300, 91)
     path = write_file(tmp_path, "torchvision", 300, "COCO", groups, scale)
@@ -258,10 +258,10 @@ def test_80_and_91_outputs_meet_by_coco_ids(tmp_path):
 
 
 def test_80_and_91_outputs_give_the_same_results(tmp_path):
-    """Through records of COCO and the format of its results, from one file of 91 outputs."""
+    """Both models load one file of 91 outputs; their detections on COCO records are compared."""
     groups, scale = random_layers(narrow(SSD300_COCO, 1), 300, 91)
     unused = [i for i, name in enumerate(COCO_ID_NAMES, start=1) if name not in COCO_CLASSES]
-    for kernel, bias in groups[3]:  # trained, they never score
+    for kernel, bias in groups[3]:  # after training, unused ids have no scores
         kernel *= 0.05
         kernel.reshape(-1, 91, *kernel.shape[1:])[:, unused] = 0
         bias.reshape(-1, 91)[:, unused] = -50

@@ -84,13 +84,13 @@ def compare(
         min(
             (
                 (float(abs(box - other).max()), float(abs(score - other_score)))
-                for other_label, other, other_score in theirs
+                for other_label, other, other_score in counterparts
                 if other_label == label
             ),
             default=(np.inf, np.inf),
         )
-        for ours, theirs in (sides, sides[::-1])
-        for label, box, score in ours
+        for detections, counterparts in (sides, sides[::-1])
+        for label, box, score in detections
         if score > least
     ]
     return np.array(rows).reshape(-1, 2)

@@ -33,8 +33,8 @@ from ssd_keras.files import atomic
 from ssd_keras.images import warp
 from ssd_keras.native_log import without_lines
 
-# In int8 files only the convolutions are quantized. The joined heads would give all offsets and
-# logits one scale, and an 8-bit softmax has no scores between 0 and 1/256.
+# In int8 files only the convolutions are quantized. The concatenation of the heads in 8 bits would
+# give all offsets and logits one scale, and an 8-bit softmax has no scores between 0 and 1/256.
 _FLOAT_OPERATORS = (
     "ADD", "CONCATENATION", "EXP", "GATHER", "GREATER", "L2_NORMALIZATION", "LESS", "MAXIMUM",
     "MINIMUM", "MUL", "PACK", "RELU", "REVERSE_V2", "SELECT_V2", "SOFTMAX", "STRIDED_SLICE", "SUB",

@@ -1,0 +1,87 @@
+"""Training programs that run as processes: two logical devices, or two workers on loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+from tests.cli import ROOT
+
+# Logical devices must be set before TensorFlow starts. Networks for 64 pixels keep it short.
+PROGRAM = """
+import sys
+import keras, numpy as np, tensorflow as tf
+devices = int(sys.argv.pop(1))
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+from ssd_keras.commands import common, train
+from tests.tiny import TINY
+train.CONFIGS["SSD300_VOC"] = TINY
+common.run(train, "train", sys.argv[1:])
+"""
+FLAGS = (
+    "--config=SSD300_VOC",
+    "--weights=random",
+    "--width=0.0625",
+    "--batch_size=4",
+    "--augmentation=ssd",
+    "--optimizer=sgd",
+    "--clip_norm=0",
+    "--warmup=0",
+)
+
+
+def start(run_dir, records, *arguments, devices=1, env=None):
+    """A training process."""
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(devices)]
+    command += [f"--run_dir={run_dir}", f"--records={records}", *FLAGS, *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, code=0, timeout=300):
+    """What a process has printed, when it has ended with the code."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(
+            f"still running after {timeout} s: {out[-2000:]} {err[-2000:]}"
+        ) from None
+    assert process.returncode == code, (process.returncode, out[-2000:], err[-4000:])
+    return out, err
+
+
+def end(process):
+    """Ends a process that may still run, and closes its pipes."""
+    process.kill()
+    process.communicate()
+
+
+def cluster(count):
+    """The environment of each of `count` workers on this machine."""
+    ports = []
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("localhost", 0))
+        ports.append(probe.getsockname()[1])
+    for probe in probes:
+        probe.close()
+    workers = [f"localhost:{port}" for port in ports]
+    return [
+        {
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            )
+        }
+        for index in range(count)
+    ]
