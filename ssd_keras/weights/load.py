@@ -328,9 +328,8 @@ def _report(
             "with top, or a pretrained SSD"
         )
     if classes and classes.fresh:
-        warnings.append(
-            f"classes that are not in the file start with random values: {some_names(classes.fresh)}"
-        )
+        fresh = some_names(classes.fresh)
+        warnings.append(f"classes that are not in the file start with random values: {fresh}")
     if classes and classes.warning:
         warnings.append(classes.warning)
     return WeightReport(
