@@ -29,8 +29,8 @@ def draw_detections(
     if there is no space above it. A label that is larger than the image is left out.
 
     Args:
-        image: uint8 [H, W, 3] RGB, or a Pillow image.
-        boxes: float [N, 4], normalized `yxyx`.
+        image: [H, W, 3], RGB 0..255 of any dtype, a tensor or an array; or a Pillow image.
+        boxes: float [N, 4], a tensor or an array, normalized `yxyx`.
         classes: int [N], counted from 1. Rows with class 0 are padding and are not drawn.
         labels: Class names. `labels[0]` is the name of class 1.
         scores: float [N], drawn after the labels; None for ground truth.
@@ -39,11 +39,18 @@ def draw_detections(
         RGB image with the size of `image`.
 
     Raises:
-        ValueError: If `boxes`, `classes` and `scores` differ in length, or a class has no label.
+        ValueError: If `boxes`, `classes` and `scores` differ in length, a class has no label, or an
+            argument holds a batch.
         OSError: If a Pillow image has mode I or F, whose range of values is unknown.
     """
     picture = to_rgb(_as_pil(image))
-    boxes, classes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(classes)
+    boxes, classes = np.asarray(boxes), np.asarray(classes)
+    if classes.ndim != 1:
+        raise ValueError(
+            f"boxes have shape {boxes.shape} and classes {classes.shape}, but must be [N, 4] and "
+            "[N]: draw one image of a batch at a time"
+        )
+    boxes = boxes.astype(np.float64).reshape(-1, 4)
     lengths = {len(boxes), len(classes), len(classes if scores is None else scores)}
     if len(lengths) > 1:
         raise ValueError(
@@ -131,7 +138,14 @@ def contact_sheet(images: Sequence[Picture], columns: int = 4, cell: int = 320) 
 
 
 def _as_pil(image: Picture) -> Image.Image:
-    return image if isinstance(image, Image.Image) else Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ValueError(f"image has shape {pixels.shape}, but must be one image, [H, W, 3]")
+    if pixels.dtype != np.uint8:  # as from a dataset: float32, 0..255
+        pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels)
 
 
 def _pixel_corners(box: np.ndarray, picture: Image.Image) -> tuple[float, float, float, float]:

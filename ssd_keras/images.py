@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from ssd_keras.input_sizes import pair
+
 # Extensions of the image files that data sets and detection read.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -52,20 +54,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def warp(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes an image and resizes it to a square, as for detection and evaluation.
+def warp(encoded: tf.Tensor, size: int | tuple[int, int]) -> tf.Tensor:
+    """Decodes an image and resizes it to the input size, as for detection and evaluation.
 
     The resizing is bilinear, without antialiasing, and ignores the aspect ratio.
 
     Args:
         encoded: string scalar, the bytes of an image file that `decode_image` takes.
-        size: S, the side of the result in pixels.
+        size: Side or (height, width) of the result in pixels: the `image_size` of a config.
 
     Returns:
-        float32 [S, S, 3], RGB 0..255, not rounded.
+        float32 [height, width, 3], RGB 0..255, not rounded.
 
     Raises:
         tf.errors.InvalidArgumentError: If the bytes cannot be decoded.
     """
-    image = tf.image.resize(decode_image(encoded), [size, size], "bilinear", antialias=False)
-    return tf.ensure_shape(image, [size, size, 3])
+    size = pair(size)
+    image = tf.image.resize(decode_image(encoded), size, "bilinear", antialias=False)
+    return tf.ensure_shape(image, [*size, 3])

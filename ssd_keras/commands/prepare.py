@@ -20,7 +20,8 @@ flags.DEFINE_string("path", None, "Folder of the dataset (tfds: the data_dir).")
 flags.DEFINE_string(
     "splits",
     "",
-    "Splits to read: 2007:trainval+2012:trainval (voc), train2017 (coco), train (yolo).",
+    "Splits to read: 2007:trainval+2012:trainval (voc), train2017 (coco), train (yolo), "
+    "train.csv:images (csv), annotations.xml (cvat), project.json (label_studio).",
 )
 flags.DEFINE_string(
     "labels",

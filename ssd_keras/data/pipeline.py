@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ssd_keras.augmentation.ops import AUGMENTATIONS, Op, augment
 from ssd_keras.config import SSDConfig
+from ssd_keras.config_files import ConfigLike, as_config
 from ssd_keras.data.epochs import (
     SHUFFLE_BUFFER,
     Records,
@@ -29,7 +30,7 @@ from ssd_keras.images import warp
 
 def train_dataset(
     records: Records,
-    config: SSDConfig,
+    config: ConfigLike,
     batch_size: int,
     *,
     augmentation: str = "ssd",
@@ -54,7 +55,7 @@ def train_dataset(
     Args:
         records: Directory of a record set, or directories of several sets to join. Joined sets
             must have the same class names in the same order.
-        config: Configuration of the model. It gives S, the side of the images in pixels.
+        config: Configuration of the model, or its name. It gives H and W, the size of the images.
         batch_size: B, at least 1. Without `repeat`, at most the number of images.
         augmentation: A key of `ssd_keras.augmentation.ops.AUGMENTATIONS`: "ssd", "ssd_no_expand",
             "ssd_fast", "flip_only" or "none".
@@ -78,7 +79,7 @@ def train_dataset(
             the images of this part are decoded and augmented. Needs `repeat`.
 
     Returns:
-        A `tf.data.Dataset` of (images, ground truth). Images are float32 `[B, S, S, 3]`, RGB
+        A `tf.data.Dataset` of (images, ground truth). Images are float32 `[B, H, W, 3]`, RGB
         0..255. Ground truth is float32 `[B, G, 5]` with rows (ymin, xmin, ymax, xmax, label id);
         boxes are normalized, and rows of padding are 0. With `part`, B is the part of the batch.
 
@@ -90,6 +91,7 @@ def train_dataset(
     Source:
         ssd_pascal.py (`train_on_diff_gt` for difficult objects).
     """
+    config = as_config(config)
     numbers = {"batch_size": batch_size, "seed": seed, "start_step": start_step}
     check_integers(**numbers, max_boxes=max_boxes or 0, shuffle_buffer=shuffle_buffer)
     if augmentation not in AUGMENTATIONS:
@@ -151,7 +153,7 @@ def train_dataset(
 
 
 def eval_dataset(
-    records: Records, config: SSDConfig, batch_size: int, *, use_difficult: bool = True
+    records: Records, config: ConfigLike, batch_size: int, *, use_difficult: bool = True
 ) -> tf.data.Dataset:
     """Creates batches without augmentation, for example to compute `val_loss`.
 
@@ -160,7 +162,7 @@ def eval_dataset(
     Args:
         records: Directory of a record set, or directories of several sets to join. Joined sets
             must have the same class names in the same order.
-        config: Configuration of the model. It gives S, the side of the images in pixels.
+        config: Configuration of the model, or its name. It gives H and W, the size of the images.
         batch_size: B, at least 1. The last batch may be smaller.
         use_difficult: Whether difficult objects are ground truth. Use the same value as in
             `train_dataset`; otherwise `loss` and `val_loss` have different targets.
@@ -172,6 +174,7 @@ def eval_dataset(
         FileNotFoundError: If a record set is missing or incomplete.
         ValueError: If the record sets have different class names, or `batch_size` is below 1.
     """
+    config = as_config(config)
     if batch_size < 1:
         raise ValueError(f"batch_size (={batch_size}) must be at least 1")
     directories = directories_of(records)

@@ -7,6 +7,9 @@ from ssd_keras.class_names import read_labels
 from ssd_keras.data.card import DataCard, Notes
 from ssd_keras.data.records import Sample, write_records
 from ssd_keras.data.sources.coco import open_coco
+from ssd_keras.data.sources.csv_table import open_csv
+from ssd_keras.data.sources.cvat import open_cvat
+from ssd_keras.data.sources.label_studio import open_label_studio
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 from ssd_keras.data.sources.source import Source
 from ssd_keras.data.sources.voc import open_ilsvrc_det, open_voc
@@ -19,6 +22,9 @@ OPTIONS: dict[str, dict[str, str | None]] = {
     "coco": {"path": "coco", "splits": "train2017 or my.json:images", "labels": None},
     "ilsvrc_det": {"path": "ILSVRC", "splits": "val", "labels": None},
     "yolo": {"path": "my_set", "splits": None, "labels": None},
+    "csv": {"path": "my_set", "splits": "train.csv or train.csv:images", "labels": None},
+    "cvat": {"path": "my_export", "splits": None, "labels": None},
+    "label_studio": {"path": "my_set", "splits": "project.json", "labels": None},
     "tfds": {"path": "~/tensorflow_datasets", "splits": "train", "name": "voc/2007"},
     "shapes": {"num_images": None, "seed": None},
 }
@@ -37,7 +43,8 @@ def open_source(
     """Opens a dataset. Nothing is downloaded.
 
     Args:
-        source: A key of `OPTIONS`: "voc", "coco", "ilsvrc_det", "yolo", "tfds" or "shapes".
+        source: A key of `OPTIONS`: "voc", "coco", "ilsvrc_det", "yolo", "csv", "cvat",
+            "label_studio", "tfds" or "shapes".
         path: Folder of the dataset. For "tfds", the `data_dir` of TensorFlow Datasets.
         splits: Splits to read, such as "2007:trainval+2012:trainval".
         labels: "voc", "coco" or "ilsvrc_det" for the class names in this package, or a file of
@@ -75,6 +82,12 @@ def open_source(
             return open_ilsvrc_det(folder, splits, names or read_labels("ilsvrc_det"))
         case "yolo":
             return open_yolo(folder, splits, names)
+        case "csv":
+            return open_csv(folder, splits, names)
+        case "cvat":
+            return open_cvat(folder, splits, names)
+        case "label_studio":
+            return open_label_studio(folder, splits, names)
     from ssd_keras.data.sources.tfds import open_tfds  # the import takes ten seconds
 
     return open_tfds(folder, str(name), splits)

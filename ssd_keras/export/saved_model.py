@@ -148,12 +148,12 @@ class _Detector(tf.Module):
         self, model: keras.Model, decoder: DetectionDecoder, freeze: bool, assets: Path
     ) -> None:
         super().__init__(name="detector")
-        size = decoder.config.image_size
+        size = decoder.config.input_size
         self._size = size
         self.labels = tf.saved_model.Asset(str(assets / LABELS))
         self.description = tf.saved_model.Asset(str(assets / DESCRIPTION))
 
-        @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, "images")])
+        @tf.function(input_signature=[tf.TensorSpec([None, *size, 3], tf.float32, "images")])
         def core(images: tf.Tensor) -> list[tf.Tensor]:
             found = decoder(model(images, training=False))
             return [found[name.removeprefix("detection_")] for name in OUTPUTS]
@@ -168,7 +168,7 @@ class _Detector(tf.Module):
         """Returns the functions of the three signatures by name."""
         size = self._size
         specs = {
-            "serving_default": (self.detect, tf.TensorSpec([None, size, size, 3], tf.uint8)),
+            "serving_default": (self.detect, tf.TensorSpec([None, *size, 3], tf.uint8)),
             "any_size": (self.detect_any_size, tf.TensorSpec([None, None, None, 3], tf.uint8)),
             "encoded": (self.detect_encoded, tf.TensorSpec([None], tf.string)),
         }
@@ -183,9 +183,8 @@ class _Detector(tf.Module):
 
     @tf.function
     def detect_any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        size = [self._size, self._size]
         images = _checked(images, None)
-        return self._detect(tf.image.resize(images, size, "bilinear", antialias=False))
+        return self._detect(tf.image.resize(images, self._size, "bilinear", antialias=False))
 
     @tf.function
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -199,7 +198,7 @@ class _Detector(tf.Module):
         )
         with tf.control_dependencies([check]):
             image_bytes = tf.reshape(given, [-1])  # runs after the check, for any rank
-        spec = (tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.bool))
+        spec = (tf.TensorSpec([*size, 3], tf.float32), tf.TensorSpec([], tf.bool))
         images, decoded = tf.map_fn(self._read, image_bytes, fn_output_signature=spec)
         outputs = self._detect(images)
         for name, value in outputs.items():
@@ -213,7 +212,7 @@ class _Detector(tf.Module):
         `tf.map_fn` alone would fail for the whole batch; a tf.data pipeline can ignore errors.
         """
         read = tf.data.Dataset.from_tensors(image_bytes).map(lambda b: (warp(b, self._size), True))
-        black = tf.data.Dataset.from_tensors((tf.zeros([self._size, self._size, 3]), False))
+        black = tf.data.Dataset.from_tensors((tf.zeros([*self._size, 3]), False))
         return read.ignore_errors().concatenate(black).take(1).get_single_element()
 
     def _detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -225,19 +224,19 @@ class _Detector(tf.Module):
         return dict(zip(OUTPUTS, outputs, strict=True))
 
 
-def _checked(images: tf.Tensor, size: int | None) -> tf.Tensor:
-    """Returns the images after an assertion that their shape is [B, size, size, 3].
+def _checked(images: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
+    """Returns the images after an assertion that their shape is [B, height, width, 3].
 
     TensorFlow does not check the shape of the arguments of a signature.
 
     Args:
         images: uint8, of any shape at run time.
-        size: S, or None if any height and width above 0 are allowed.
+        size: (height, width), or None if any height and width above 0 are allowed.
     """
     # The padding makes the slice valid for any rank; it is [H, W, 3, 0] for a batch of images.
     shape = tf.concat([tf.shape(_hide_static_shape(images)), [0, 0, 0]], axis=0)[1:5]
-    height, width = (size, size) if size else tf.unstack(tf.maximum(shape[:2], 1), 2)
-    message = f"images must be [B, {size or 'H'}, {size or 'W'}, 3]"
+    height, width = size or tf.unstack(tf.maximum(shape[:2], 1), 2)
+    message = "images must be [B, {}, {}, 3]".format(*size or "HW")
     message += "; signature any_size takes other sizes" if size else ", H and W above 0"
     check = tf.debugging.assert_equal(shape, [height, width, 3, 0], message=message)
     with tf.control_dependencies([check]):

@@ -94,12 +94,12 @@ def keras_detector(model: keras.Model, decoder: DetectionDecoder | None = None) 
         raise ValueError(f"model {model.name!r} is not an SSD: it must be made by ssd_vgg16")
     predictions = model.get_layer("predictions")
     numbered = tuple(f"class {k}" for k in range(1, predictions.num_classes + 1))
-    size = predictions.ssd_config.image_size
+    size = predictions.ssd_config.input_size
     decode = decoder or DetectionDecoder(predictions.ssd_config)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def run(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        spec = tf.TensorSpec([size, size, 3], tf.float32)
+        spec = tf.TensorSpec([*size, 3], tf.float32)
         images = tf.map_fn(lambda image: warp(image, size), encoded, fn_output_signature=spec)
         return decode(model(images, training=False))
 

@@ -1,7 +1,7 @@
 """Shared code of the sources: checks of files, class names and boxes.
 
-A source reads one dataset format. The sources are the modules `voc`, `coco`, `yolo`, `tfds` and
-`shapes` in this package.
+A source reads one dataset format. The sources are the modules `voc`, `coco`, `yolo`, `csv_table`,
+`cvat`, `label_studio`, `tfds` and `shapes` in this package.
 """
 
 import dataclasses

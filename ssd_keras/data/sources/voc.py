@@ -81,7 +81,9 @@ def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | Non
         folder = pathlib.Path(path, f"VOC{year}" if year.isdigit() else year)
         annotations = folder / "Annotations"
         if not annotations.is_dir():
-            raise FileNotFoundError(f"{annotations} is missing: {folder} is not a VOC folder")
+            raise FileNotFoundError(
+                f"{annotations} is missing: {folder} is not a VOC folder{_hint(path)}"
+            )
         if split:
             names = read_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
             warn_if_size_differs(f"{folder.name}:{split}", len(names), _PUBLISHED_SIZES)
@@ -93,6 +95,8 @@ def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | Non
                 )
         else:
             names = sorted(xml.stem for xml in annotations.glob("*.xml"))
+            if not names:
+                raise FileNotFoundError(f"{annotations} has no annotation, a file NAME.xml")
             pictures = {image.stem for image in (folder / "JPEGImages").glob("*")}
             for name in sorted(pictures - set(names)):
                 notes.skipped["image without annotation"].append(name)
@@ -179,6 +183,16 @@ def _samples(files: Iterable[_Files], ids: dict[str, int], notes: Notes) -> Iter
             for item in root.findall("object")
         ]
         yield make_sample(image, file.image_id, objects, notes, size=size)
+
+
+def _hint(path: str | pathlib.Path) -> str:
+    """Returns a remedy with the splits of a VOCdevkit, or nothing for another folder."""
+    lists = sorted(pathlib.Path(path).glob("*/ImageSets/Main/*.txt"))
+    # The lists of one class are named like "aeroplane_train".
+    found = [
+        f"{f.parents[2].name.removeprefix('VOC')}:{f.stem}" for f in lists if "_" not in f.stem
+    ]
+    return f", but {path} has the splits {', '.join(found)}: give --splits" if found else ""
 
 
 def _image_path(stem: pathlib.Path) -> pathlib.Path:
