@@ -156,8 +156,8 @@ def _has_type(value: Any, kind: Any) -> bool:
             return isinstance(value, list | tuple) and all(_has_type(v, parts[0]) for v in value)
         case origin if origin is dict:
             return isinstance(value, dict) and all(_has_type(v, parts[1]) for v in value.values())
-    if isinstance(value, bool):
-        return kind is bool
+    if isinstance(value, bool) and kind in (int, float):
+        return False
     if kind is float:
         return isinstance(value, int | float) and math.isfinite(value)
     return isinstance(value, kind)

@@ -1,5 +1,6 @@
 """Runs the commands: flag parsing, help texts, errors in one line and Ctrl-C."""
 
+import io
 import re
 import sys
 import textwrap
@@ -8,6 +9,8 @@ from types import ModuleType
 
 import tensorflow as tf
 from absl import app, flags, logging
+
+from ssd_keras.files import reason
 
 INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
 
@@ -42,6 +45,9 @@ def run(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
     if {"-h", "--help", "--helpshort"} & set(arguments):
         print(usage(module, name))
         sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not any(a.lstrip("-").startswith(("v=", "verbosity")) or a == "-v" for a in arguments):
         logging.set_verbosity(logging.WARNING)
     app.run(lambda argv: guarded(module, name, argv[1:]), argv=[f"ssd-keras {name}", *arguments])
@@ -75,8 +81,18 @@ def guarded(module: ModuleType, name: str, words: list[str]) -> int:
         print(f"\ninterrupted: {kept}", file=sys.stderr)
         return INTERRUPTED
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return int(getattr(module, "ERROR_CODE", 1))
+
+
+def _message(error: BaseException) -> str:
+    """Returns the message of an error. Those of TensorFlow operations are cut to one line."""
+    if not isinstance(error, tf.errors.OpError):
+        return str(error)
+    advice = ""
+    if isinstance(error, tf.errors.DataLossError):
+        advice = ": `ssd-keras prepare --check=FOLDER` names the damaged file of a record set"
+    return reason(error) + advice
 
 
 def usage(module: ModuleType, name: str) -> str:

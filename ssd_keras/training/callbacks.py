@@ -12,7 +12,7 @@ import numpy as np
 
 from ssd_keras.data import pipeline
 from ssd_keras.evaluation.voc import voc_average_precision
-from ssd_keras.files import atomic
+from ssd_keras.files import atomic, reading
 from ssd_keras.inference.detector import keras_detector
 from ssd_keras.inference.record_sets import detect_records
 
@@ -123,10 +123,18 @@ class Checkpoint(keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations)
         path = self.run_dir / HISTORY
         if path.exists():
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self._rows = [row for row in rows if int(row["iteration"]) <= step]
-        past = float(self._rows[-1]["seconds"]) if self._rows else 0.0
+            with reading(path, "delete it; only the curve up to here is lost", fault="is damaged"):
+                with path.open(newline="") as file:
+                    rows = list(csv.DictReader(file))
+                # Every number is converted here, so that a damaged one is found before training.
+                self._rows = [
+                    row
+                    | {"seconds": float(row["seconds"])}
+                    | {k: float(row[k]) for k in ("val_mean_ap",) if row.get(k)}
+                    for row in rows
+                    if int(row["iteration"]) <= step
+                ]
+        past = self._rows[-1]["seconds"] if self._rows else 0.0
         self._started = time.monotonic() - past
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -60,7 +60,7 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} (={getattr(self, name)}) must be at least 1")
         for name in ("warmup", "clip_norm", "weight_decay"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:  # NaN fails the comparison
                 raise ValueError(f"{name} (={getattr(self, name)}) must not be negative")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate (={self.learning_rate}) must be above 0")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd_keras.files import atomic, remove_leftovers
+from ssd_keras.files import atomic, reading, remove_leftovers
 from ssd_keras.model import SSD
 from ssd_keras.training.callbacks import CHECKPOINT
 from ssd_keras.training.recipe import Recipe
@@ -50,11 +50,9 @@ def claim_folder(
     if run_dir.is_dir():
         remove_leftovers(run_dir)
     if path.exists():
-        try:
+        with reading(path, "choose another run_dir", fault="is damaged"):
             held = json.loads(path.read_text())
             differing = _differences(held, run)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error!r}): choose another run_dir") from error
         if differing and (run_dir / CHECKPOINT).exists():
             raise ValueError(
                 f"run_dir (={run_dir}) holds a run with another {'; another '.join(differing)}: "

@@ -7,6 +7,7 @@ A source reads one dataset format. The sources are the modules `voc`, `coco`, `y
 import dataclasses
 import hashlib
 import math
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -74,7 +75,7 @@ def shuffle_by_name(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     Source:
         data/VOC0712/create_list.sh, which also shuffles the list of images.
     """
-    return sorted(items, key=lambda item: hashlib.sha256(name(item).encode()).digest())
+    return sorted(items, key=lambda item: hashlib.sha256(os.fsencode(name(item))).digest())
 
 
 def annotated_size(height: Any, width: Any) -> tuple[int, int] | None:
