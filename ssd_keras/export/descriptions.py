@@ -97,15 +97,15 @@ def tflite_description(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file was not made by `export_tflite`.
     """
-    fault = f"contains no {DESCRIPTION} that can be read"
-    with reading(path, "it must be made by export_tflite", fault=fault):
-        with zipfile.ZipFile(path) as files:
-            member = files.getinfo(DESCRIPTION)
-            if member.file_size > _MAX_BYTES:
-                raise ValueError(f"it takes {member.file_size} bytes, above {_MAX_BYTES}")
-            description = _checked(json.loads(files.read(member)))
-            check_types(description, {"kind": str, "precision": str})
-            return description
+    fault = f"contains no valid {DESCRIPTION}"
+    remedy = "it must be made by export_tflite"
+    with reading(path, remedy, fault=fault), zipfile.ZipFile(path) as files:
+        member = files.getinfo(DESCRIPTION)
+        if member.file_size > _MAX_BYTES:
+            raise ValueError(f"it takes {member.file_size} bytes, above {_MAX_BYTES}")
+        description = _checked(json.loads(files.read(member)))
+        check_types(description, {"kind": str, "precision": str})
+        return description
 
 
 def _checked(description: Any) -> dict[str, Any]:

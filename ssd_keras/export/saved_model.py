@@ -69,7 +69,8 @@ def export_saved_model(
     - `num_detections` int32 [B].
 
     `encoded` also returns `image_decoded` bool [B]. It is False for bytes that are not a valid
-    image, and for images of more than `max_pixels` pixels, which are not decoded. Such an element has no detections, and the other elements of the batch are not affected.
+    image, and for images of more than `max_pixels` pixels, which are not decoded. Such an element
+    has no detections, and the other elements of the batch are not affected.
 
     Labels, thresholds and config are stored as the assets `labels.txt` and `detector.json`.
 

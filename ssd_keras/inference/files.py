@@ -80,8 +80,8 @@ def detect_files(
     """Detects on image files, and writes an annotated copy of each and `detections.jsonl`.
 
     Boxes refer to the image as stored: its EXIF orientation is ignored, as in training. A file that
-    cannot be decoded, or has too many pixels, is reported on stderr and skipped. If two files have the same name, the
-    annotated copy of the second is named `<name>-2`, and so on.
+    cannot be decoded, or has too many pixels, is reported on stderr and skipped. If two files have
+    the same name, the annotated copy of the second is named `<name>-2`, and so on.
 
     `detections.jsonl` has one JSON object per image, with these keys:
 

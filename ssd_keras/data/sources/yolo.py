@@ -169,8 +169,8 @@ def _yaml_names(path: pathlib.Path) -> list[str]:
         numbers = [str(k) for k in range(len(names))]
         if set(names) != set(numbers):
             raise ValueError(
-                f"{path} has `names` with the keys {reprlib.repr(list(names))}: they must be the class "
-                "numbers 0, 1, 2, ... without gaps"
+                f"{path} has `names` with the keys {reprlib.repr(list(names))}: they must be the "
+                "class numbers 0, 1, 2, ... without gaps"
             )
         names = [names[number] for number in numbers]
     usable = isinstance(names, list) and all(name and isinstance(name, str) for name in names)
