@@ -17,6 +17,8 @@ _SOF2, _SOS = 0xC2, 0xDA  # markers of JPEG: a progressive frame, a scan
 _ORIENTATION_TAG = 0x0112
 _MAX_ASPECT_DIFFERENCE = 0.02
 
+UNDECODABLE = "image does not decode"  # a reason in the notes
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
@@ -71,10 +73,10 @@ def load_image(
     Source:
         io.cpp (ReadXMLToAnnotatedDatum), which divides boxes by the annotated size.
     """
-    original = data
+    original, too_large = data, f"image has more than {max_pixels} pixels"
     try:
         if _num_pixels(data) > max_pixels:
-            notes.skipped[f"image has more than {max_pixels} pixels"].append(name)
+            notes.skipped[too_large].append(name)
             return None
         orientation = _orientation(data)
         if not data.startswith((_JPEG, _PNG)):
@@ -94,8 +96,11 @@ def load_image(
                 notes.adjusted["image rotated by its EXIF orientation"].append(name)
             else:
                 notes.adjusted["EXIF orientation ignored"].append(name)
+    except Image.DecompressionBombError:  # above Pillow's own limit of 179 million
+        notes.skipped[too_large].append(name)
+        return None
     except Exception:  # damaged files make the decoders raise many kinds of exception
-        notes.skipped["image does not decode"].append(name)
+        notes.skipped[UNDECODABLE].append(name)
         return None
     if annotated_size is not None and annotated_size != size:
         ratio = (annotated_size[0] * size[1]) / (annotated_size[1] * size[0])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssd_keras.data.card import Notes
-from ssd_keras.data.image_files import EncodedImage, load_image
+from ssd_keras.data.image_files import UNDECODABLE, EncodedImage, load_image
 from ssd_keras.detections import Detections
 from ssd_keras.drawing import draw_detections
 from ssd_keras.files import atomic
@@ -174,7 +174,7 @@ def _read(path: Path, max_pixels: int) -> EncodedImage | None:
     notes = Notes()
     try:
         image = load_image(path.read_bytes(), str(path), notes, max_pixels=max_pixels)
-        problem = ", ".join(notes.skipped)
+        problem = "cannot be decoded" if UNDECODABLE in notes.skipped else ", ".join(notes.skipped)
     except OSError as error:
         image, problem = None, str(error)
     if image is None:

@@ -2,7 +2,6 @@
 
 import pathlib
 import re
-import reprlib
 from collections.abc import Iterator
 
 import yaml
@@ -169,7 +168,7 @@ def _yaml_names(path: pathlib.Path) -> list[str]:
         numbers = [str(k) for k in range(len(names))]
         if set(names) != set(numbers):
             raise ValueError(
-                f"{path} has `names` with the keys {reprlib.repr(list(names))}: they must be the "
+                f"{path} has `names` with the keys {', '.join(names)[:200]}: they must be the "
                 "class numbers 0, 1, 2, ... without gaps"
             )
         names = [names[number] for number in numbers]
