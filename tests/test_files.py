@@ -99,10 +99,10 @@ def test_a_full_disk_is_named(tmp_path):
         OSError(28, "No space left on device"),
         RuntimeError("Can't write data (No space left on device)"),
     ):
-        with pytest.raises(OSError, match=r"No space left on device; free .*a\.npz") as raised:  # noqa: PT012
-            with atomic(path) as temporary:
-                temporary.write_text("half")
-                raise error
+        message = r"No space left on device; free .*a\.npz"
+        with pytest.raises(OSError, match=message) as raised, atomic(path) as temporary:
+            temporary.write_text("half")
+            raise error
         assert raised.value.errno == 28
     assert os.listdir(tmp_path) == []
 

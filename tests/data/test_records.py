@@ -239,7 +239,7 @@ def test_a_card_with_wrong_values_is_named(tmp_path, fields, message):
     path = tmp_path / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
     with pytest.raises(
-        ValueError, match=rf"card\.json is not a data card \({message}.*: write the"
+        ValueError, match=rf"card\.json is not a data card \(.*{message}.*: write the"
     ):
         card.read_card(tmp_path)
 
@@ -276,7 +276,7 @@ def test_wrong_ground_truth_is_named_where_records_are_read(tmp_path, case):
     path = with_wrong_record(tmp_path, case)
     with pytest.raises(ValueError, match=rf"record 2 of {path} has .*(\[0, 1\]|1 to 5|equal)"):
         list(records.read_samples(tmp_path))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"(?s){path}.*'bad'"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"(?s){path}.*\[bad\]"):
         list(records.checked_records(str(path), 5))
     with pytest.raises(ValueError, match=r"image 'bad' has"):
         records.write_records([sample("bad", *WRONG[case])], tmp_path / "new", "vwxyz")
