@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 
+_MAX_REASON = 500  # characters of a parser's message; some contain the whole file
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that `atomic` left in a folder when its process was killed.
 
@@ -127,7 +130,7 @@ def reason(error: BaseException) -> str:
         return "it is nested too deeply"
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\].*", "", str(error))
     lines = [line.strip() for line in text.splitlines()]
-    return next((line for line in lines if line), type(error).__name__)
+    return next((line[:_MAX_REASON] for line in lines if line), type(error).__name__)
 
 
 def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:

@@ -43,12 +43,12 @@ def saved_model_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
             `assets/detector.json`, if the folder has one.
     """
     file = _asset(path, LABELS)
+    described = saved_model_description(path)["labels"] if is_described(path) else None
     with reading(file, _REMEDY):
         lines = file.read_text("utf-8").splitlines()
-        labels = checked_labels(lines, len(lines))
-        if is_described(path) and list(labels) != saved_model_description(path)["labels"]:
-            raise ValueError(f"its {len(labels)} names are not those in {DESCRIPTION}")
-    return labels
+        if described not in (None, lines):
+            raise ValueError(f"its {len(lines)} names are not those in {DESCRIPTION}")
+        return checked_labels(lines, len(lines))
 
 
 def is_described(path: str | os.PathLike[str]) -> bool:
@@ -113,10 +113,10 @@ def _checked(description: Any) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise ValueError("it is not a dictionary")
     check_types(description, _TYPES)
-    # Files of earlier versions do not count their classes.
-    checked_labels(
-        description["labels"], description.get("num_classes", len(description["labels"]))
-    )
+    # Files of earlier versions have neither of the two.
+    check_types(description, {k: int for k in ("max_pixels", "num_classes") if k in description})
+    labels = description["labels"]
+    checked_labels(labels, description.get("num_classes", len(labels)))
     described_decoder(description)
     return description
 

@@ -132,7 +132,8 @@ def test_the_pixel_limit_is_exported(model, tmp_path):
     ("name", "change", "message"),
     [
         ("labels.txt", lambda text: text[: text.index("\n") + 1], "its 1 names are not those in"),
-        ("labels.txt", lambda text: text + "disk\n", "must all differ"),
+        ("labels.txt", lambda text: text + "disk\n", "its 4 names are not those in"),
+        ("detector.json", lambda text: text.replace('"ring"', '"disk"'), "must all differ"),
         (
             "detector.json",
             lambda text: text.replace('"ring",', ""),
