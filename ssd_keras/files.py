@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-
 _MAX_REASON = 500  # characters of a parser's message; some contain the whole file
 
 

@@ -99,7 +99,8 @@ def test_the_thin_scripts_are_the_same_commands(tmp_path):
     assert done.stderr == "error: --path is not used by --source=shapes: remove it\n"
 
 
-def test_ctrl_c_says_what_was_kept(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_says_what_was_kept(tmp_path, number, code):
     out = tmp_path / "records"
     process = subprocess.Popen(
         [
@@ -115,9 +116,9 @@ def test_ctrl_c_says_what_was_kept(tmp_path):
     while not (out.is_dir() and any(path.stat().st_size for path in out.iterdir())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     kept = f"the records in {out} are incomplete; run the command again to replace them"
     assert stderr == f"\ninterrupted: {kept}\n"
 
