@@ -198,6 +198,21 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def readable(name: str) -> str:
+    """Returns a file name as valid Unicode. Bytes that are not UTF-8 become escapes.
+
+    The result does not depend on the language of the system.
+
+    Args:
+        name: The name; Python represents invalid bytes in it by surrogates.
+    """
+    try:
+        content = name.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # another surrogate, from a JSON file
+        content = name.encode(errors="backslashreplace")
+    return content.decode(errors="backslashreplace")
+
+
 def shipped(name: str) -> Path:
     """Returns the path of a folder that comes with the package.
 

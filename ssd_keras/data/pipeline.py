@@ -16,8 +16,9 @@ from ssd_keras.augmentation.ops import AUGMENTATIONS, Op, augment
 from ssd_keras.config import SSDConfig
 from ssd_keras.data.card import DataCard, read_card
 from ssd_keras.data.pipeline_checks import check_integers, check_service, check_sizes, padded_length
-from ssd_keras.data.records import checked_records, parse_example, shard_paths
-from ssd_keras.images import recorded_limit, warp
+from ssd_keras.data.record_checks import checked_records
+from ssd_keras.data.records import parse_example, shard_paths
+from ssd_keras.images import warp
 
 # One record set, or several to join.
 Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -165,11 +166,10 @@ def eval_dataset(
     def make_sample(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sample = parse_example(serialized)
         truth = _ground_truth(sample, length, use_difficult)
-        limit = recorded_limit(sample["height"], sample["width"])
-        return warp(sample["image"], config.image_size, limit), truth
+        return warp(sample["image"], config.image_size, sample["max_pixels"]), truth
 
-    dataset = tf.data.Dataset.from_tensor_slices(_paths(directories))
-    dataset = dataset.flat_map(lambda path: checked_records(path, len(cards[0].labels)))
+    paths = tf.data.Dataset.from_tensor_slices(_paths(directories))
+    dataset = paths.flat_map(lambda path: checked_records(path, len(cards[0].labels)))
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     # With a known cardinality, Keras does not request a batch after the last one.
     dataset = dataset.batch(batch_size).apply(tf.data.experimental.assert_cardinality(batches))
@@ -250,10 +250,8 @@ def epoch_records(
         A `tf.data.Dataset` of (record, position). A record is a string scalar, a serialized
         example. A position is int64 `[2]`, epoch and index in the epoch.
     """
-    sets = [
-        _interleaved_shards(shard_paths(directory), len(card.labels), seed, epoch)
-        for directory, card in zip(directories, cards, strict=True)
-    ]
+    classes = len(cards[0].labels)  # joined sets have equal labels
+    sets = [_interleaved_shards(shard_paths(path), classes, seed, epoch) for path in directories]
     dataset = sets[0]
     if len(sets) > 1:
         counts = [card.num_images for card in cards]
@@ -273,13 +271,11 @@ def epoch_records(
     return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
 
 
-def _interleaved_shards(
-    paths: list[str], num_classes: int, seed: int, epoch: tf.Tensor
-) -> tf.data.Dataset:
-    """Interleaves the shards of one record set, in an order that depends on (seed, epoch)."""
+def _interleaved_shards(paths: list[str], classes: int, seed: int, epoch: Any) -> tf.data.Dataset:
+    """Interleaves the shards of a record set, in an order that depends on (seed, epoch)."""
     shuffled = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
     return tf.data.Dataset.from_tensor_slices(shuffled).interleave(
-        lambda path: checked_records(path, num_classes),
+        lambda path: checked_records(path, classes),
         cycle_length=min(_READERS, len(paths)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

@@ -16,26 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_keras.data.card import CARD_NAME, DataCard, Notes, make_card, read_card, write_card
-from ssd_keras.files import naming_full_disk, reading
+from ssd_keras.data.record_checks import FEATURES, REMEDY, SIDES, check_ground_truth
+from ssd_keras.files import naming_full_disk, readable, reading
+from ssd_keras.images import recorded_limit
 
 _SHARD_PATTERN = re.compile(r"records-\d{5}-of-\d{5}\.tfrecord")
-_OUTSIDE = 1e-4  # a box may exceed the image by this fraction of its side, by rounding
-_REMEDY = "write the record set again with `ssd-keras prepare`"
-
-_SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
-_SCALARS = {"encoded": tf.string, "source_id": tf.string, "height": tf.int64, "width": tf.int64}
-_VECTORS = {
-    "image/object/class/label": tf.int64,
-    "image/object/difficult": tf.int64,
-    **dict.fromkeys(_SIDES, tf.float32),
-}
-_FEATURES = {
-    **{f"image/{name}": tf.io.FixedLenFeature([], dtype) for name, dtype in _SCALARS.items()},
-    **{
-        name: tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
-        for name, dtype in _VECTORS.items()
-    },
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +65,7 @@ def serialize(sample: Sample) -> bytes:
         "image/format": _bytes_feature(b"png" if is_png else b"jpeg"),
         "image/height": _int_feature([sample.height]),
         "image/width": _int_feature([sample.width]),
-        # A file name that is not UTF-8 has escapes.
-        "image/source_id": _bytes_feature(sample.image_id.encode(errors="backslashreplace")),
+        "image/source_id": _bytes_feature(readable(sample.image_id).encode()),
         "image/object/bbox/ymin": _float_feature(ymin),
         "image/object/bbox/xmin": _float_feature(xmin),
         "image/object/bbox/ymax": _float_feature(ymax),
@@ -102,96 +86,23 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     Returns:
         A dictionary with "image" (string scalar, still encoded), "boxes" (float32 `[G, 4]`,
         normalized yxyx), "labels" (int32 `[G]`, from 1), "difficult" (bool `[G]`), "image_id"
-        (string scalar), "height" and "width" (int32 scalars, pixels).
+        (string scalar), "height" and "width" (int32 scalars, pixels), and "max_pixels" (int64
+        scalar, see `recorded_limit`).
 
     Raises:
         tf.errors.InvalidArgumentError: If the string is not an example with these keys.
     """
-    example = tf.io.parse_single_example(serialized, _FEATURES)
+    example = tf.io.parse_single_example(serialized, FEATURES)
     return {
         "image": example["image/encoded"],
-        "boxes": tf.stack([example[side] for side in _SIDES], axis=-1),  # [G, 4]
+        "boxes": tf.stack([example[side] for side in SIDES], axis=-1),  # [G, 4]
         "labels": tf.cast(example["image/object/class/label"], tf.int32),
         "difficult": tf.cast(example["image/object/difficult"], tf.bool),
         "image_id": example["image/source_id"],
         "height": tf.cast(example["image/height"], tf.int32),
         "width": tf.cast(example["image/width"], tf.int32),
+        "max_pixels": recorded_limit(example["image/height"], example["image/width"]),
     }
-
-
-def check_sample(sample: Sample, num_classes: int, where: str) -> None:
-    """Checks the ground truth of a sample.
-
-    Args:
-        sample: The sample.
-        num_classes: C, the largest label id.
-        where: Place of the sample; it starts the message.
-
-    Raises:
-        ValueError: If the numbers of boxes, labels and difficult flags differ, a label id is not in
-            1..C, or a box has no area, is not finite or exceeds the image.
-    """
-    boxes: np.ndarray = np.asarray(sample.boxes).reshape(-1, 4)
-    counts = len(boxes), len(sample.labels), len(sample.difficult)
-    if len(set(counts)) > 1:
-        raise ValueError(
-            f"{where} has {counts[0]} boxes, {counts[1]} labels and {counts[2]} difficult flags: "
-            f"the numbers must be equal; {_REMEDY}"
-        )
-    for label in sample.labels:
-        if not 1 <= label <= num_classes:
-            raise ValueError(
-                f"{where} has label id {label}, but label ids must be from 1 to {num_classes}, the "
-                "number of class names"
-            )
-    # NaN fails every comparison.
-    inside = ((boxes >= -_OUTSIDE) & (boxes <= 1 + _OUTSIDE)).all(axis=1)
-    valid = inside & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
-    if not valid.all():
-        box = boxes[np.flatnonzero(~valid)[0]].tolist()
-        raise ValueError(
-            f"{where} has the box {box}, but boxes must be normalized (ymin, xmin, ymax, xmax) in "
-            f"[0, 1] with a positive area; {_REMEDY}"
-        )
-
-
-def checked_records(path: str | tf.Tensor, num_classes: int) -> tf.data.Dataset:
-    """Creates a dataset of the records of one shard, with checks of their ground truth.
-
-    The checks are those of `check_sample`, as graph operations.
-
-    Args:
-        path: The shard; a string scalar inside a graph.
-        num_classes: C, the largest label id.
-
-    Returns:
-        A `tf.data.Dataset` of string scalars, serialized examples. It raises
-        `tf.errors.InvalidArgumentError` with the shard and the image at an invalid record.
-    """
-
-    def checked(serialized: tf.Tensor) -> tf.Tensor:
-        example = tf.io.parse_single_example(
-            serialized, {name: f for name, f in _FEATURES.items() if name != "image/encoded"}
-        )
-        ymin, xmin, ymax, xmax = (example[side] for side in _SIDES)
-        labels, image = example["image/object/class/label"], example["image/source_id"]
-        counts = tf.stack([tf.size(example[name]) for name in _VECTORS])
-        message = [path, "has a label or a box that is not valid; image", image, _REMEDY]
-        with tf.control_dependencies(
-            [tf.debugging.Assert(tf.reduce_all(counts == counts[0]), message)]
-        ):
-            sides = tf.stack([ymin, xmin, ymax, xmax])
-        valid = (
-            (labels >= 1)
-            & (labels <= num_classes)
-            & (ymin < ymax)
-            & (xmin < xmax)
-            & tf.reduce_all((sides >= -_OUTSIDE) & (sides <= 1 + _OUTSIDE), axis=0)
-        )
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), message)]):
-            return tf.identity(serialized)
-
-    return tf.data.TFRecordDataset(path).map(checked)
 
 
 # --- record sets ---
@@ -228,7 +139,7 @@ def write_records(
 
     Raises:
         ValueError: If `directory` holds other files, an image id occurs twice, a sample is not
-            valid (see `check_sample`), `shards` is below 1, or there are no class names or no
+            valid (see `check_ground_truth`), `shards` is below 1, or there are no class names or no
             samples.
         OSError: If the disk is full.
     """
@@ -250,7 +161,7 @@ def write_records(
             stack.enter_context(tf.io.TFRecordWriter(str(directory / name))) for name in names
         ]
         for index, sample in enumerate(samples):
-            check_sample(sample, len(labels), f"image {sample.image_id!r}")
+            _check(sample, len(labels), f"image {sample.image_id!r}")
             if sample.image_id in truths:
                 raise ValueError(
                     f"image id {sample.image_id!r} occurs twice; ids must be unique: "
@@ -305,16 +216,16 @@ def read_samples(directory: str | os.PathLike[str]) -> Iterator[Sample]:
     Raises:
         FileNotFoundError: If the record set is incomplete.
         ValueError: If its card or a shard is damaged, or a record is not valid; see `read_card` and
-            `check_sample`. The message names the shard and the record.
+            `check_ground_truth`. The message names the shard and the record.
     """
     card = read_card(directory)
     for name, count in card.shards.items():
         path = os.path.join(directory, name)
         records = tf.data.TFRecordDataset(path).map(parse_example).as_numpy_iterator()
         for number in range(1, count + 1):
-            with reading(path, _REMEDY, fault=f"is damaged at record {number} of {count}"):
+            with reading(path, REMEDY, fault=f"is damaged at record {number} of {count}"):
                 sample = _sample(next(records))
-                check_sample(sample, len(card.labels), f"record {number} of {path}")
+                _check(sample, len(card.labels), f"record {number} of {path}")
             yield sample
 
 
@@ -343,6 +254,10 @@ def _int_feature(values: Iterable[int]) -> tf.train.Feature:
 
 def _float_feature(values: Iterable[float]) -> tf.train.Feature:
     return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def _check(sample: Sample, num_classes: int, where: str) -> None:
+    check_ground_truth(sample.boxes, sample.labels, sample.difficult, num_classes, where)
 
 
 def _clear_leftovers(directory: pathlib.Path) -> None:

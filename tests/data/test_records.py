@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras.data import card, records
+from ssd_keras.data import card, record_checks, records
 
 
 def encoded(image_format="JPEG", size=(4, 3)):
@@ -49,6 +49,7 @@ def test_parse_example_gives_back_what_was_serialized(in_graph):
     np.testing.assert_array_equal(parsed["boxes"], TWO.boxes)
     np.testing.assert_array_equal(parsed["labels"], [2, 1])
     np.testing.assert_array_equal(parsed["difficult"], [True, False])
+    assert int(parsed["max_pixels"]) == 100_000_000
     dtypes = {key: value.dtype for key, value in parsed.items()}
     assert dtypes["boxes"] == tf.float32
     assert dtypes["difficult"] == tf.bool
@@ -277,7 +278,7 @@ def test_wrong_ground_truth_is_named_where_records_are_read(tmp_path, case):
     with pytest.raises(ValueError, match=rf"record 2 of {path} has .*(\[0, 1\]|1 to 5|equal)"):
         list(records.read_samples(tmp_path))
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"(?s){path}.*\[bad\]"):
-        list(records.checked_records(str(path), 5))
+        list(record_checks.checked_records(str(path), 5))
     with pytest.raises(ValueError, match=r"image 'bad' has"):
         records.write_records([sample("bad", *WRONG[case])], tmp_path / "new", "vwxyz")
 
@@ -285,7 +286,7 @@ def test_wrong_ground_truth_is_named_where_records_are_read(tmp_path, case):
 def test_right_ground_truth_passes_the_checks_in_the_graph(tmp_path):
     rounded = sample("r", [[-1e-5, 0, 1, 1 + 1e-5]], [5])
     records.write_records([TWO, sample("none"), rounded], tmp_path, "vwxyz", shards=1)
-    assert len(list(records.checked_records(records.shard_paths(tmp_path)[0], 5))) == 3
+    assert len(list(record_checks.checked_records(records.shard_paths(tmp_path)[0], 5))) == 3
 
 
 def test_a_damaged_shard_is_named_with_the_record(tmp_path):
@@ -308,4 +309,4 @@ def test_names_that_are_not_utf8(tmp_path):
     notes.skipped["image does not decode"].append(name)
     written = records.write_records([sample(name)], tmp_path, ["cat"], notes=notes)
     assert card.read_card(tmp_path) == written
-    assert [s.image_id for s in records.read_samples(tmp_path)] == ["caf\\udce9 1\n2"]
+    assert [s.image_id for s in records.read_samples(tmp_path)] == ["caf\\xe9 1\n2"]

@@ -7,7 +7,6 @@ A source reads one dataset format. The sources are the modules `voc`, `coco`, `y
 import dataclasses
 import hashlib
 import math
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from absl import logging
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import EncodedImage
 from ssd_keras.data.records import Sample
+from ssd_keras.files import readable
 
 _MIN_CLIPPED = 1e-4  # fraction of the image's side; a smaller change is rounding
 
@@ -75,7 +75,7 @@ def shuffle_by_name(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     Source:
         data/VOC0712/create_list.sh, which also shuffles the list of images.
     """
-    return sorted(items, key=lambda item: hashlib.sha256(os.fsencode(name(item))).digest())
+    return sorted(items, key=lambda item: hashlib.sha256(readable(name(item)).encode()).digest())
 
 
 def annotated_size(height: Any, width: Any) -> tuple[int, int] | None:
