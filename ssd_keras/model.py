@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ssd_keras.config import FeatureMap, SSDConfig
 from ssd_keras.config_files import ConfigLike, as_config
+from ssd_keras.files import reading
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
@@ -335,10 +336,9 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> SSD:
         raise FileNotFoundError(f"model {path} does not exist: train one first")
     if not zipfile.is_zipfile(path):  # Keras's message would be that the file does not exist
         raise ValueError(f"model {path} is damaged or not a .keras file")
-    try:
+    fault = "is damaged or of another kind"
+    with reading(path, "copy it again, or train a model with this version", fault=fault):
         model = keras.saving.load_model(path, compile=compile)
-    except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"model {path} is damaged or of another kind: {error}") from error
     if not isinstance(model, SSD):
         raise ValueError(f"model {path} is not an SSD: it must be made by ssd_vgg16")
     return model

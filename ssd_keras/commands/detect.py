@@ -11,6 +11,7 @@ skipped, and the exit code is then 2.
 
 from absl import flags
 
+from ssd_keras.images import MAX_PIXELS
 from ssd_keras.inference.detector import load_detector
 from ssd_keras.inference.files import JSON_NAME, detect_files, find_images
 
@@ -23,6 +24,12 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
 _SCORE = flags.DEFINE_float("score_threshold", 0.5, "Minimum score of a drawn detection.")
 _JSON = flags.DEFINE_float("json_threshold", 0.01, "Minimum score of a detection in the JSON.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.")
+_MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels",
+    MAX_PIXELS,
+    "Limit for the height times the width of an image; larger images are skipped.",
+    lower_bound=1,
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Write to a folder that is not empty, and replace files of the same names."
 )
@@ -37,7 +44,7 @@ def main(words: list[str]) -> int:
     """Detects objects and prints a summary."""
     paths = find_images(words)
     summary = detect_files(
-        load_detector(_MODEL.value),
+        load_detector(_MODEL.value, max_pixels=_MAX_PIXELS.value),
         paths,
         _OUT.value,
         score_threshold=_SCORE.value,

@@ -43,6 +43,10 @@ def main(words: list[str]) -> None:
     for flag, metric in ((_PLOT, "voc"), (_IOU, "voc"), (_ANNOTATIONS, "coco")):
         if flag.present and _METRIC.value != metric:
             raise ValueError(f"--{flag.name} (={flag.value}) needs --metric={metric}")
+    if _PLOT.value:
+        from ssd_keras.evaluation.plots import check_format
+
+        check_format(_PLOT.value)
     card = read_card(_RECORDS.value)
     detector = load_detector(_MODEL.value)
     for sample in itertools.islice(read_samples(_RECORDS.value), 1):

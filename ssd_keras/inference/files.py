@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssd_keras.data.card import Notes
-from ssd_keras.data.image_files import EncodedImage, load_image
+from ssd_keras.data.image_files import UNDECODABLE, EncodedImage, load_image
 from ssd_keras.detections import Detections
 from ssd_keras.drawing import draw_detections
 from ssd_keras.files import atomic
@@ -80,8 +80,8 @@ def detect_files(
     """Detects on image files, and writes an annotated copy of each and `detections.jsonl`.
 
     Boxes refer to the image as stored: its EXIF orientation is ignored, as in training. A file that
-    cannot be decoded is reported on stderr and skipped. If two files have the same name, the
-    annotated copy of the second is named `<name>-2`, and so on.
+    cannot be decoded, or has too many pixels, is reported on stderr and skipped. If two files have
+    the same name, the annotated copy of the second is named `<name>-2`, and so on.
 
     `detections.jsonl` has one JSON object per image, with these keys:
 
@@ -118,12 +118,13 @@ def detect_files(
     bar = progress_bar(len(paths))
     with atomic(out / JSON_NAME) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for batch in batched(paths, batch_size):
-            images = {path: image for path in batch if (image := _read(path)) is not None}
+            read = {path: _read(path, detector.max_pixels) for path in batch}
+            images = {path: image for path, image in read.items() if image is not None}
             unreadable += [path for path in batch if path not in images]
-            found = detector.detect([image.data for image in images.values()]) if images else []
+            found = detector.detect([image.data for image in images.values()])
             for (path, image), detections in zip(images.items(), found, strict=True):
                 _write_picture(
-                    out / names[path], image, _above(detections, score_threshold), detector.labels
+                    out / names[path], image, _above(detections, score_threshold), detector
                 )
                 kept = _above(detections, json_threshold)
                 num_detections += len(kept["scores"])
@@ -169,10 +170,11 @@ def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def _read(path: Path) -> EncodedImage | None:
+def _read(path: Path, max_pixels: int) -> EncodedImage | None:
+    notes = Notes()
     try:
-        image = load_image(path.read_bytes(), str(path), Notes())
-        problem = "cannot be decoded"
+        image = load_image(path.read_bytes(), str(path), notes, max_pixels=max_pixels)
+        problem = "cannot be decoded" if UNDECODABLE in notes.skipped else ", ".join(notes.skipped)
     except OSError as error:
         image, problem = None, str(error)
     if image is None:
@@ -185,11 +187,10 @@ def _above(detections: Detections, threshold: float) -> Detections:
     return {name: values[keep] for name, values in detections.items()}
 
 
-def _write_picture(
-    path: Path, image: EncodedImage, shown: Detections, labels: Sequence[str]
-) -> None:
-    pixels = decode_image(image.data).numpy()
-    picture = draw_detections(pixels, shown["boxes"], shown["classes"], labels, shown["scores"])
+def _write_picture(path: Path, image: EncodedImage, shown: Detections, detector: Detector) -> None:
+    pixels = decode_image(image.data, detector.max_pixels).numpy()
+    boxes, classes, scores = (shown[name] for name in ("boxes", "classes", "scores"))
+    picture = draw_detections(pixels, boxes, classes, detector.labels, scores)
     with atomic(path) as temporary:
         picture.save(temporary, quality=95)
 
