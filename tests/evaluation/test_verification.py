@@ -297,7 +297,7 @@ def test_a_model_without_class_names_takes_those_of_its_files(exported, tmp_path
     assert report.labels == SHAPE_LABELS
     ssd_vgg16(SSD64, 2, width=1 / 16).save(tmp_path / "two.keras")
     with pytest.raises(
-        ValueError, match="must have the 2 labels .*: it was exported from another model"
+        ValueError, match=r"must have the 2 labels .*: it was exported from another model"
     ):
         verification.verify(tmp_path / "two.keras", files, list(draw_shapes(1, seed=1)))
 
