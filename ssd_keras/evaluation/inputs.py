@@ -1,7 +1,8 @@
 """Shared code of the VOC and COCO evaluators: input checks, boxes in pixels, and means."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 
 import numpy as np
 
@@ -76,6 +77,18 @@ def checked_image(found: Detections, truth: Sample, num_classes: int) -> Detecti
                 f"{np.max(ids)}, but class ids must be from 1 to {num_classes}"
             )
     return columns
+
+
+def unzipped(
+    pairs: Iterable[tuple[Detections, Sample]],
+) -> tuple[Iterator[Detections], Iterator[Sample]]:
+    """Splits a stream of pairs into two streams, which must be read in step.
+
+    Args:
+        pairs: The detections and the sample of each image.
+    """
+    left, right = itertools.tee(pairs)
+    return (found for found, _ in left), (truth for _, truth in right)
 
 
 def pixel_boxes(boxes: np.ndarray, image: Sample) -> np.ndarray:

@@ -4,13 +4,15 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ssd_keras.config import SSDConfig
 from ssd_keras.detections import DetectionDecoder, Detections, unpad
-from ssd_keras.export.descriptions import saved_model_labels
+from ssd_keras.export.descriptions import saved_model_description, saved_model_labels
 from ssd_keras.images import warp
 from ssd_keras.model import SSD, load_model
 
@@ -24,10 +26,12 @@ class Detector:
         run: Function from encoded images, string [B], to padded detections as tensors or arrays:
             `boxes` [B, K, 4], `scores` [B, K], `classes` [B, K] and `num_detections` [B]. The names
             may begin with `detection_`.
+        config: Config of the model, or None if the file does not tell it.
     """
 
     labels: tuple[str, ...]
     run: Callable[[tf.Tensor], dict[str, tf.Tensor | np.ndarray]]
+    config: SSDConfig | None = None
 
     def detect(self, images: Sequence[bytes]) -> list[Detections]:
         """Detects on a batch of images.
@@ -103,7 +107,7 @@ def keras_detector(model: keras.Model, decoder: DetectionDecoder | None = None) 
         images = tf.map_fn(lambda image: warp(image, size), encoded, fn_output_signature=spec)
         return decode(model(images, training=False))
 
-    return Detector(predictions.labels or numbered, run)
+    return Detector(predictions.labels or numbered, run, predictions.ssd_config)
 
 
 def _saved_model_detector(path: Path) -> Detector:
@@ -121,7 +125,11 @@ def _saved_model_detector(path: Path) -> Detector:
         # `loaded` owns the variables: this reference to it keeps them alive.
         return loaded.signatures["encoded"](image_bytes=encoded)
 
-    return Detector(labels, run)
+    try:
+        description = saved_model_description(path)
+    except FileNotFoundError:  # made by other code with the same signature
+        description = {}
+    return Detector(labels, run, _config(description))
 
 
 def _tflite_detector(path: Path) -> Detector:
@@ -136,4 +144,8 @@ def _tflite_detector(path: Path) -> Detector:
         outputs = [detector.padded(image) for image in images]
         return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
 
-    return Detector(tuple(detector.description["labels"]), run)
+    return Detector(tuple(detector.description["labels"]), run, _config(detector.description))
+
+
+def _config(description: dict[str, Any]) -> SSDConfig | None:
+    return SSDConfig.from_dict(description["config"]) if "config" in description else None
