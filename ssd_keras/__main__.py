@@ -15,6 +15,7 @@ COMMANDS = {
     "preview": "draw training samples: augmented images, ground truth, matched default boxes",
     "train": "train on records, or resume a run",
     "evaluate": "compute the VOC or COCO average precision of a detector on records",
+    "report": "write an HTML page about detectors: AP, kinds of errors, pictures",
     "detect": "detect objects in image files; write annotated images and JSON lines",
     "import-weights": "convert the weights of another project to a .keras file",
     "export saved_model": "export a SavedModel for servers",

@@ -52,9 +52,7 @@ def with_voc_results(
         files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in paths]
         for found, truth in pairs:
             if len(truth.image_id.split()) != 1:
-                raise ValueError(
-                    f"image id {truth.image_id!r} must have no spaces for VOC's format"
-                )
+                raise ValueError(f"image id {truth.image_id!r} must be one word in VOC's format")
             boxes = pixel_boxes(found["boxes"], truth)
             for box, class_id, score in zip(boxes, found["classes"], found["scores"], strict=True):
                 ymin, xmin, ymax, xmax = box
