@@ -37,7 +37,7 @@ _RESULTS = flags.DEFINE_string(
     "results", None, "JSON file for the detections, in the COCO results format."
 )
 _VOC_RESULTS = flags.DEFINE_string(
-    "voc_results", None, "Folder for the detections as VOC's comp4_det_test_<class>.txt."
+    "voc_results", None, "Folder for the detections as VOC's comp4_det_test_CLASS.txt."
 )
 _PLOT = flags.DEFINE_string("plot", None, "Image file for the precision-recall curves (voc only).")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.")
