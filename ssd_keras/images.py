@@ -67,5 +67,18 @@ def warp(encoded: tf.Tensor, size: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: If the bytes cannot be decoded.
     """
-    image = tf.image.resize(decode_image(encoded), [size, size], "bilinear", antialias=False)
+    return resized(decode_image(encoded), size)
+
+
+def resized(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes a decoded image to a square; see `warp`.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        size: S, the side of the result in pixels.
+
+    Returns:
+        float32 [S, S, 3], RGB 0..255, not rounded.
+    """
+    image = tf.image.resize(image, [size, size], "bilinear", antialias=False)
     return tf.ensure_shape(image, [size, size, 3])

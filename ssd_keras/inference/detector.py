@@ -1,6 +1,7 @@
 """A common interface for Keras, SavedModel and TFLite detectors."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import tensorflow as tf
 from ssd_keras.config import SSDConfig
 from ssd_keras.detections import DetectionDecoder, Detections, unpad
 from ssd_keras.export.descriptions import saved_model_description, saved_model_labels
-from ssd_keras.images import warp
+from ssd_keras.images import resized, warp
 from ssd_keras.model import SSD, load_model
 
 
@@ -27,11 +28,14 @@ class Detector:
             `boxes` [B, K, 4], `scores` [B, K], `classes` [B, K] and `num_detections` [B]. The names
             may begin with `detection_`.
         config: Config of the model, or None if the file does not tell it.
+        run_pixels: Function from decoded images, each uint8 [H, W, 3] RGB, to the detections of
+            each. None encodes the images for `run`.
     """
 
     labels: tuple[str, ...]
     run: Callable[[tf.Tensor], dict[str, tf.Tensor | np.ndarray]]
     config: SSDConfig | None = None
+    run_pixels: Callable[[Sequence[np.ndarray]], list[Detections]] | None = None
 
     def detect(self, images: Sequence[bytes]) -> list[Detections]:
         """Detects on a batch of images.
@@ -55,6 +59,21 @@ class Detector:
         if not np.all(outputs.get("image_decoded", True)):
             raise ValueError(f"one of {len(images)} images cannot be decoded")
         return unpad(outputs)
+
+    def detect_pixels(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detects on decoded images, such as frames of a video.
+
+        Args:
+            images: Each uint8 [H, W, 3] RGB, of any size.
+
+        Returns:
+            For each image the dictionary of `detect`.
+        """
+        if not images:
+            return []
+        if self.run_pixels is not None:
+            return self.run_pixels(images)
+        return self.detect([tf.io.encode_png(image).numpy() for image in images])
 
 
 def load_detector(path: str | os.PathLike[str]) -> Detector:
@@ -107,7 +126,14 @@ def keras_detector(model: keras.Model, decoder: DetectionDecoder | None = None) 
         images = tf.map_fn(lambda image: warp(image, size), encoded, fn_output_signature=spec)
         return decode(model(images, training=False))
 
-    return Detector(predictions.labels or numbered, run, predictions.ssd_config)
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)])
+    def run_resized(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return decode(model(images, training=False))
+
+    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
+        return unpad(run_resized(tf.stack([resized(image, size) for image in images])))
+
+    return Detector(predictions.labels or numbered, run, predictions.ssd_config, run_pixels)
 
 
 def _saved_model_detector(path: Path) -> Detector:
@@ -129,7 +155,17 @@ def _saved_model_detector(path: Path) -> Detector:
         description = saved_model_description(path)
     except FileNotFoundError:  # made by other code with the same signature
         description = {}
-    return Detector(labels, run, _config(description))
+
+    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
+        # Consecutive images of one size are one batch.
+        found: list[Detections] = []
+        for _, group in itertools.groupby(images, key=lambda image: image.shape):
+            batch = tf.constant(np.stack(list(group)))
+            found += unpad(loaded.signatures["any_size"](images=batch))
+        return found
+
+    by_pixels = run_pixels if "any_size" in loaded.signatures else None
+    return Detector(labels, run, _config(description), by_pixels)
 
 
 def _tflite_detector(path: Path) -> Detector:
@@ -144,7 +180,12 @@ def _tflite_detector(path: Path) -> Detector:
         outputs = [detector.padded(image) for image in images]
         return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
 
-    return Detector(tuple(detector.description["labels"]), run, _config(detector.description))
+    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
+        size = detector.image_size
+        return [unpad(detector.padded(resized(image, size).numpy()))[0] for image in images]
+
+    labels = tuple(detector.description["labels"])
+    return Detector(labels, run, _config(detector.description), run_pixels)
 
 
 def _config(description: dict[str, Any]) -> SSDConfig | None:
