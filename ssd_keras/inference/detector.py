@@ -1,7 +1,6 @@
 """A common interface for Keras, SavedModel and TFLite detectors."""
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -157,12 +156,15 @@ def _saved_model_detector(path: Path) -> Detector:
         description = {}
 
     def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
-        # Consecutive images of one size are one batch.
-        found: list[Detections] = []
-        for _, group in itertools.groupby(images, key=lambda image: image.shape):
-            batch = tf.constant(np.stack(list(group)))
-            found += unpad(loaded.signatures["any_size"](images=batch))
-        return found
+        by_shape: dict[tuple[int, ...], list[int]] = {}  # images of one size are one batch
+        for number, image in enumerate(images):
+            by_shape.setdefault(image.shape, []).append(number)
+        found: dict[int, Detections] = {}
+        for numbers in by_shape.values():
+            batch = tf.constant(np.stack([images[k] for k in numbers]))
+            outputs = unpad(loaded.signatures["any_size"](images=batch))
+            found.update(zip(numbers, outputs, strict=True))
+        return [found[k] for k in range(len(images))]
 
     by_pixels = run_pixels if "any_size" in loaded.signatures else None
     return Detector(labels, run, _config(description), by_pixels)

@@ -94,18 +94,23 @@ def json_detections(
     found: Detections, height: int, width: int, labels: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Converts the detections of an image to the objects of `detections.jsonl`."""
-    size = np.array([height, width] * 2)
+    # Rounded as arrays: a detector may return 200 detections for an image.
+    boxes = np.asarray(found["boxes"], np.float64)
+    columns = (
+        np.asarray(found["classes"]).tolist(),
+        np.asarray(found["scores"], np.float64).round(6).tolist(),
+        boxes.round(6).tolist(),
+        (boxes * [height, width, height, width]).round(2).tolist(),
+    )
     return [
         {
             "label": labels[class_id - 1],
-            "class_id": int(class_id),
-            "score": round(float(score), 6),
-            "box": [round(side, 6) for side in box.tolist()],
-            "box_pixels": [round(side, 2) for side in (box * size).tolist()],
+            "class_id": class_id,
+            "score": score,
+            "box": box,
+            "box_pixels": pixels,
         }
-        for box, class_id, score in zip(
-            *(found[name] for name in ("boxes", "classes", "scores")), strict=True
-        )
+        for class_id, score, box, pixels in zip(*columns, strict=True)
     ]
 
 
