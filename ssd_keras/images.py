@@ -175,8 +175,20 @@ def warp(
     Raises:
         tf.errors.InvalidArgumentError: If the bytes cannot be decoded, or the image is too large.
     """
+    return resized(decode_image(encoded, max_pixels), size)
+
+
+def resized(image: tf.Tensor, size: int | tuple[int, int]) -> tf.Tensor:
+    """Resizes a decoded image to the input size; see `warp`.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        size: Side or (height, width) of the result in pixels.
+
+    Returns:
+        float32 [height, width, 3], RGB 0..255, not rounded.
+    """
     size = pair(size)
-    image = decode_image(encoded, max_pixels)
     image = tf.image.resize(image, size, "bilinear", antialias=False)
     return tf.ensure_shape(image, [*size, 3])
 

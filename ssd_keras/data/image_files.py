@@ -7,6 +7,8 @@ import dataclasses
 import io
 import re
 
+import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageOps
 
 from ssd_keras.data.card import Notes
@@ -28,11 +30,13 @@ class EncodedImage:
         data: Content of the file.
         height: Height in pixels.
         width: Width in pixels.
+        pixels: uint8 [height, width, 3] RGB, or None if they were not kept.
     """
 
     data: bytes
     height: int
     width: int
+    pixels: np.ndarray | None = None
 
 
 def load_image(
@@ -43,6 +47,7 @@ def load_image(
     annotated_size: tuple[int, int] | None = None,
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
+    keep_pixels: bool = False,
 ) -> EncodedImage | None:
     """Decodes an image file once, and converts it where TensorFlow could not read it.
 
@@ -65,6 +70,7 @@ def load_image(
         upright: Whether to rotate the image by its EXIF orientation in all cases.
         max_pixels: Limit for the height times the width. It is compared with the header, before
             anything is decoded.
+        keep_pixels: Whether the result has the decoded pixels of an image that is not rotated.
 
     Returns:
         The image, or None if it does not decode, if it is too large, or if its aspect ratio differs
@@ -86,7 +92,8 @@ def load_image(
             if picture.format == "TIFF" and orientation > 1:  # Pillow has rotated it already
                 orientation = 1
                 notes.adjusted["image rotated by its EXIF orientation"].append(name)
-        size = _decoded_size(data, max_pixels)
+        pixels = _decode(data, max_pixels)
+        size = (int(pixels.shape[0]), int(pixels.shape[1]))
         if orientation > 1:
             rotated_size = size[::-1] if orientation >= 5 else size  # 5 to 8 swap the sides
             if upright or (annotated_size == rotated_size and size != rotated_size):
@@ -108,7 +115,7 @@ def load_image(
             notes.skipped["image shape differs from annotation"].append(name)
             return None
         notes.adjusted["image size differs from annotation"].append(name)
-    return EncodedImage(data, *size)
+    return EncodedImage(data, *size, pixels.numpy() if keep_pixels else None)
 
 
 def _num_pixels(data: bytes) -> int:
@@ -120,8 +127,8 @@ def _num_pixels(data: bytes) -> int:
     return int(height * width)
 
 
-def _decoded_size(data: bytes, max_pixels: int) -> tuple[int, int]:
-    """Decodes an image as the training graph does, and returns (height, width).
+def _decode(data: bytes, max_pixels: int) -> tf.Tensor:
+    """Decodes an image as the training graph does: uint8 [H, W, 3].
 
     Raises:
         Exception: Of any kind, if the image does not decode.
@@ -130,8 +137,7 @@ def _decoded_size(data: bytes, max_pixels: int) -> tuple[int, int]:
     """
     if data.startswith(_JPEG) and _lacks_scans(data):
         raise ValueError("scans are missing")
-    pixels = decode_image(data, max_pixels)
-    return int(pixels.shape[0]), int(pixels.shape[1])
+    return decode_image(data, max_pixels)
 
 
 def _lacks_scans(data: bytes) -> bool:

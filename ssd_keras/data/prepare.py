@@ -138,7 +138,7 @@ def prepare_records(source: Source, out: pathlib.Path, shards: int = 8) -> DataC
             notes=source.notes,
         )
     finally:
-        print(flush=True)  # ends the line of the progress bar, so that an error starts a new one
+        bar.finish()  # so that an error starts a new line
 
 
 def check_records(directory: str | os.PathLike[str]) -> DataCard:

@@ -4,12 +4,14 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from ssd_keras.config import SSDConfig
 from ssd_keras.detections import DetectionDecoder, Detections, unpad
 from ssd_keras.export.descriptions import (
     is_described,
@@ -17,7 +19,7 @@ from ssd_keras.export.descriptions import (
     saved_model_labels,
 )
 from ssd_keras.files import reading
-from ssd_keras.images import MAX_PIXELS, warp
+from ssd_keras.images import MAX_PIXELS, resized, warp
 from ssd_keras.model import SSD, load_model
 
 
@@ -31,11 +33,16 @@ class Detector:
         run: Function from encoded images, string [B], to padded detections as tensors or arrays:
             `boxes` [B, K, 4], `scores` [B, K], `classes` [B, K] and `num_detections` [B]. The names
             may begin with `detection_`.
+        config: Config of the model, or None if the file does not tell it.
+        run_pixels: Function from decoded images, each uint8 [H, W, 3] RGB, to the detections of
+            each. None encodes the images for `run`.
     """
 
     labels: tuple[str, ...]
     run: Callable[[tf.Tensor], dict[str, tf.Tensor | np.ndarray]]
     max_pixels: int = MAX_PIXELS
+    config: SSDConfig | None = None
+    run_pixels: Callable[[Sequence[np.ndarray]], list[Detections]] | None = None
 
     def detect(self, images: Sequence[bytes]) -> list[Detections]:
         """Detects on a batch of images.
@@ -67,6 +74,21 @@ class Detector:
                 "are damaged; export it again"
             )
         return found
+
+    def detect_pixels(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detects on decoded images, such as frames of a video.
+
+        Args:
+            images: Each uint8 [H, W, 3] RGB, of any size.
+
+        Returns:
+            For each image the dictionary of `detect`.
+        """
+        if not images:
+            return []
+        if self.run_pixels is not None:
+            return self.run_pixels(images)
+        return self.detect([tf.io.encode_png(image).numpy() for image in images])
 
 
 def load_detector(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Detector:
@@ -129,15 +151,26 @@ def keras_detector(
         )
         return decode(model(images, training=False))
 
-    return Detector(predictions.labels or numbered, run, max_pixels)
+    @tf.function(input_signature=[tf.TensorSpec([None, *size, 3], tf.float32)])
+    def run_resized(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return decode(model(images, training=False))
+
+    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
+        return unpad(run_resized(tf.stack([resized(image, size) for image in images])))
+
+    return Detector(
+        predictions.labels or numbered, run, max_pixels, predictions.ssd_config, run_pixels
+    )
 
 
 def _saved_model_detector(path: Path, max_pixels: int) -> Detector:
     if not (path / "saved_model.pb").is_file():
         raise ValueError(f"model {path} is a folder without saved_model.pb, not a SavedModel")
     labels = saved_model_labels(path)
+    description: dict[str, Any] = {}  # a file of other code may have the same signature
     if is_described(path):
-        max_pixels = min(max_pixels, saved_model_description(path).get("max_pixels", max_pixels))
+        description = saved_model_description(path)
+        max_pixels = min(max_pixels, description.get("max_pixels", max_pixels))
     else:
         logging.warning(
             "model %s was not written by export_saved_model: a SavedModel is a program, which runs "
@@ -156,7 +189,19 @@ def _saved_model_detector(path: Path, max_pixels: int) -> Detector:
         # `loaded` owns the variables: this reference to it keeps them alive.
         return loaded.signatures["encoded"](image_bytes=encoded)
 
-    return Detector(labels, run, max_pixels)
+    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
+        by_shape: dict[tuple[int, ...], list[int]] = {}  # images of one size are one batch
+        for number, image in enumerate(images):
+            by_shape.setdefault(image.shape, []).append(number)
+        found: dict[int, Detections] = {}
+        for numbers in by_shape.values():
+            batch = tf.constant(np.stack([images[k] for k in numbers]))
+            outputs = unpad(loaded.signatures["any_size"](images=batch))
+            found.update(zip(numbers, outputs, strict=True))
+        return [found[k] for k in range(len(images))]
+
+    by_pixels = run_pixels if "any_size" in loaded.signatures else None
+    return Detector(labels, run, max_pixels, _config(description), by_pixels)
 
 
 def _tflite_detector(path: Path, max_pixels: int) -> Detector:
@@ -172,4 +217,13 @@ def _tflite_detector(path: Path, max_pixels: int) -> Detector:
         outputs = [detector.padded(image) for image in images]
         return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
 
-    return Detector(tuple(detector.description["labels"]), run, max_pixels)
+    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
+        size = detector.image_size
+        return [unpad(detector.padded(resized(image, size).numpy()))[0] for image in images]
+
+    labels = tuple(detector.description["labels"])
+    return Detector(labels, run, max_pixels, _config(detector.description), run_pixels)
+
+
+def _config(description: dict[str, Any]) -> SSDConfig | None:
+    return SSDConfig.from_dict(description["config"]) if "config" in description else None
