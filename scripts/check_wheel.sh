@@ -24,7 +24,7 @@ step() {
 ssd-keras help > /dev/null
 step prepare --source=shapes --num_images=8 --out=records
 step preview --records=records --images=4
-step train --records=records --val_records=records --run_dir=run --width=0.03 --batch_size=2 \
+step train --records=records --val_records=records --run_dir=run --weights=random --width=0.03 --batch_size=2 \
   --iterations=2 --eval_every=1 --augmentation=ssd --optimizer=adam
 step evaluate --model=run/best.keras --records=records --out=metrics.json
 step evaluate --model=run/best.keras --records=records --metric=coco

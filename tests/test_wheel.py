@@ -15,8 +15,8 @@ import pytest
 from tests.cli import ROOT
 
 TRAIN = (
-    "--width=0.03 --batch_size=1 --iterations=1 --eval_every=1 --augmentation=none --seed=3 "
-    "--optimizer=adam"
+    "--weights=random --width=0.03 --batch_size=1 --iterations=1 --eval_every=1 --seed=3 "
+    "--augmentation=none --optimizer=adam"
 )
 
 
