@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick lint clean check-wheel
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo.py
@@ -35,3 +35,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) runs/demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The wheel in an empty environment, without extras and without the repository.
+check-wheel:
+	scripts/check_wheel.sh $(PYTHON)

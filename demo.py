@@ -1,4 +1,4 @@
-"""The same as `ssd-keras demo`; `demo.py SEED` is `ssd-keras demo --seed=SEED`."""
+"""Runs `ssd-keras demo`; `python demo.py SEED` runs `ssd-keras demo --seed=SEED`."""
 
 import os
 import sys

@@ -1,12 +1,18 @@
-"""Measures the augmentation in CPU-milliseconds an image, beside torchvision's on the same files.
+"""Measures the CPU time of the augmentation, and compares it with torchvision's transforms.
 
     python data/benchmark.py --records=records/voc2007 --torch_python=/path/with/torch/bin/python
 
---torch_python is a Python with `pip install -e '.[benchmark]'`. Rows are decoding (the floor),
-the variants, `ssd` built up op by op, and the variants again with more threads, whose images a
-second of wall time show how they grow with cores. Every round runs all rows once, so that other
-work on the machine falls on all of them; the median round counts. Last comes the difference of
-`ssd_fast` from `ssd`.
+--torch_python is a Python with `pip install -e '.[benchmark]'`; without it, torchvision is left
+out. The table has these rows:
+
+- decode: decoding alone, the lower bound;
+- ssd, ssd_no_expand, ssd_fast, flip_only, none: the augmentations;
+- none + random_distort + ...: `ssd` built up op by op;
+- ssd and ssd_fast with more threads, for the throughput on several cores;
+- torchvision.
+
+Each round runs every row once, so that other work on the machine affects all rows. The table has
+medians over the rounds. The last line is the mean difference of `ssd_fast` from `ssd`.
 """
 
 import os
@@ -26,19 +32,30 @@ from ssd_keras.config import CONFIGS
 from ssd_keras.data.records import parse_example, shard_paths
 
 _RECORDS = flags.DEFINE_string("records", None, "Record set with the images.", required=True)
-_CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Gives the size.")
-_IMAGES = flags.DEFINE_integer("images", 100, "Images of a round.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.", lower_bound=1)
+_CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Gives the image size.")
+_IMAGES = flags.DEFINE_integer("images", 100, "Images in a round.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds.", lower_bound=1)
 _THREADS = flags.DEFINE_list(
-    "threads", ["1", "2"], "Images of ours made at a time; all rows with the first number."
+    "threads",
+    ["1", "2"],
+    "Numbers of threads: the first for all rows, the others for ssd and ssd_fast.",
 )
-_TORCH = flags.DEFINE_string("torch_python", None, "A Python with torchvision to compare with.")
+_TORCH = flags.DEFINE_string("torch_python", None, "Python with torchvision to compare with.")
 
-Pass = Callable[[], tuple[float, float]]
+Pass = Callable[[], tuple[float, float]]  # runs one round; returns CPU and wall time in seconds
 
 
 def tensorflow_pass(records: list[bytes], ops: tuple[Op, ...] | None, threads: int) -> Pass:
-    """One pass of ours, or only decoding (`ops` None): gives its CPU-seconds and wall seconds."""
+    """Creates a pass of this package's augmentation.
+
+    Args:
+        records: Serialized records.
+        ops: Augmentation ops; None only decodes the images.
+        threads: Number of threads.
+
+    Returns:
+        The pass.
+    """
     config = CONFIGS[_CONFIG.value]
 
     def make(index: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
@@ -63,7 +80,15 @@ def tensorflow_pass(records: list[bytes], ops: tuple[Op, ...] | None, threads: i
 
 
 def torchvision_pass(records: list[bytes], folder: str) -> Pass:
-    """One pass of torchvision's, in its own process."""
+    """Creates a pass of torchvision's transforms, which run in another process.
+
+    Args:
+        records: Serialized records.
+        folder: Folder for the file that passes the images and boxes to that process.
+
+    Returns:
+        The pass. It raises a `ValueError` if the process has ended.
+    """
     arrays: dict[str, np.ndarray] = {"count": np.array(len(records))}
     for k, record in enumerate(records):
         sample = parse_example(record)
@@ -88,14 +113,16 @@ def torchvision_pass(records: list[bytes], folder: str) -> Pass:
         worker.stdin.flush()
         answer = worker.stdout.readline()
         if not answer:
-            raise ValueError(f"--torch_python={_TORCH.value} cannot run {script}: see its error")
+            raise ValueError(
+                f"--torch_python={_TORCH.value} cannot run {script}: see the error above"
+            )
         return float(answer), time.perf_counter() - start
 
     return run
 
 
-def difference_of_fast(records: list[bytes]) -> float:
-    """Mean difference of `ssd_fast` from `ssd` with the same draws, in levels."""
+def fast_difference(records: list[bytes]) -> float:
+    """Returns the mean absolute difference of `ssd_fast` from `ssd` in levels, with equal seeds."""
     config = CONFIGS[_CONFIG.value]
     differences = []
     for index, record in enumerate(records):
@@ -108,7 +135,7 @@ def difference_of_fast(records: list[bytes]) -> float:
 
 
 def main(words: list[str]) -> None:
-    """Prints the table."""
+    """Runs all rounds and prints the table."""
     records = [
         record.numpy()
         for record in tf.data.TFRecordDataset(shard_paths(_RECORDS.value)).take(_IMAGES.value)
@@ -131,8 +158,8 @@ def main(words: list[str]) -> None:
             run()
         rounds = [{name: run() for name, run in passes.items()} for _ in range(_ROUNDS.value)]
     print(
-        f"CPU-ms an image: median (least); images a second: median (most); {len(records)} images, "
-        f"{_ROUNDS.value} rounds, {threads} thread(s) where none are named"
+        f"CPU ms per image: median (minimum); images per second: median (maximum); "
+        f"{len(records)} images, {_ROUNDS.value} rounds, {threads} thread(s) unless named"
     )
     for name in passes:
         cpu, wall = np.array([round_[name] for round_ in rounds]).T
@@ -145,7 +172,7 @@ def main(words: list[str]) -> None:
             f"{np.median(times):7.2f} ({times.min():.2f})  {np.median(rates):7.1f} "
             f"({rates.max():.1f}){ratio}  {name}"
         )
-    print(f"ssd_fast differs from ssd by {difference_of_fast(records):.2f} levels in the mean")
+    print(f"ssd_fast differs from ssd by {fast_difference(records):.2f} levels on average")
 
 
 if __name__ == "__main__":

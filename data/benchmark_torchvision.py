@@ -1,7 +1,7 @@
-"""The other side of benchmark.py: torchvision's transforms, in a Python that has torch.
+"""Measures torchvision's transforms for benchmark.py, in a Python that has torch.
 
-Reads images and boxes from an .npz, then answers every line on stdin with the CPU-seconds that one
-pass over them took.
+Reads images and boxes from an .npz file. For every line on stdin, it transforms all images once and
+prints the CPU time in seconds.
 """
 
 import sys
@@ -17,11 +17,17 @@ MEAN = (123, 117, 104)
 
 
 def main(path: str, size: int) -> None:
-    """Serves passes until stdin ends."""
-    torch.set_num_threads(1)  # its own threads only wait, busily, on images of this size
-    with np.load(path, allow_pickle=False) as held:
-        files = [torch.from_numpy(held[f"image{k}"]) for k in range(int(held["count"]))]
-        boxes = [torch.from_numpy(held[f"boxes{k}"]) for k in range(len(files))]
+    """Runs one pass for every line on stdin.
+
+    Args:
+        path: The .npz file with "count", "image0", ... (encoded files) and "boxes0", ... (float32
+            `[G, 4]`, normalized yxyx).
+        size: Side of the transformed images in pixels.
+    """
+    torch.set_num_threads(1)  # more threads only busy-wait at this image size
+    with np.load(path, allow_pickle=False) as arrays:
+        files = [torch.from_numpy(arrays[f"image{k}"]) for k in range(int(arrays["count"]))]
+        boxes = [torch.from_numpy(arrays[f"boxes{k}"]) for k in range(len(files))]
     transform = v2.Compose(
         [
             v2.RandomPhotometricDistort(),

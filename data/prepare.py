@@ -1,4 +1,4 @@
-"""The same as `ssd-keras prepare`: see its --help."""
+"""Runs `ssd-keras prepare` with the same flags."""
 
 import os
 import sys

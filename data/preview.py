@@ -1,4 +1,4 @@
-"""The same as `ssd-keras preview`: see its --help."""
+"""Runs `ssd-keras preview` with the same flags."""
 
 import os
 import sys

@@ -1,12 +1,12 @@
-"""Command: how fast is an exported SavedModel, and what does suppression cost?
+"""Measures the speed of an exported SavedModel and the cost of suppression.
 
-    python export/benchmark.py [--torch_python .../python] [--openvino_python .../python]
+    python export/benchmark.py [--torch_python=.../python] [--openvino_python=.../python]
 
-Times SSD300 of full width with 20 classes, random weights with background seen almost everywhere,
-from uint8 images to detections. The peers run in environments of their own, in turns with ours:
-torchvision's ssd300_vgg16, channels last, from float images to detections and its network alone
-(backbone and heads), and OpenVINO on our network alone. The least of several times is given: on a
-machine with other work, what is above it is that work.
+Times a full-width SSD300 with 20 classes, from uint8 images to detections. The weights are random,
+with a bias towards background. Peers run in turns with it, each in a separate Python environment:
+torchvision's ssd300_vgg16 (channels last) from float images to detections, its network alone
+(backbone and heads), and OpenVINO on the network of this package alone. The shortest of several
+times is reported, because other work on the machine can only lengthen a time.
 """
 
 import pathlib
@@ -25,10 +25,14 @@ from ssd_keras.detections import DetectionDecoder
 from ssd_keras.export.saved_model import export_saved_model
 from ssd_keras.model import ssd_vgg16
 
-_TORCH = flags.DEFINE_string("torch_python", None, "A Python that has torch and torchvision.")
-_OPENVINO = flags.DEFINE_string("openvino_python", None, "A Python that has openvino.")
+_TORCH = flags.DEFINE_string(
+    "torch_python", None, "Python interpreter with torch and torchvision. Default: skip them."
+)
+_OPENVINO = flags.DEFINE_string(
+    "openvino_python", None, "Python interpreter with openvino. Default: skip it."
+)
 _BATCHES = flags.DEFINE_list("batches", ["1", "8"], "Batch sizes.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Runs a round.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs per round.")
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "Rounds over all candidates.")
 
 _CLASSES = 20
@@ -50,7 +54,7 @@ _PEERS = {
     + "        model.head(list(model.backbone(images).values()))",
     "OpenVINO, network": """
 import numpy, openvino
-hint = {"INFERENCE_PRECISION_HINT": "f32"}  # else it takes bfloat16 where the CPU has it
+hint = {"INFERENCE_PRECISION_HINT": "f32"}  # the default is bfloat16 on CPUs that have it
 model = openvino.Core().compile_model(openvino.convert_model(network), "CPU", hint)
 images = numpy.random.rand(batch, 300, 300, 3).astype("float32")
 def run():
@@ -72,14 +76,14 @@ print(min(times))
 
 
 def main(words: list[str]) -> None:
-    """Measures and prints a table."""
-    logging.set_verbosity(logging.WARNING)  # TensorFlow tells every file it writes
+    """Times all candidates and prints one line for each."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow logs every file it writes
     model = ssd_vgg16(SSD300_VOC, _CLASSES, labels=[f"class {i}" for i in range(_CLASSES)])
     for layer in model.layers:
-        if hasattr(layer, "bias"):  # biases of 0 would be optimised away, and ReLU left alone
+        if hasattr(layer, "bias"):  # TensorFlow would remove biases of 0 from the graph
             bias = np.random.default_rng(0).normal(0, 0.01, layer.bias.shape)
             if layer.name.endswith("_logits"):
-                bias[:: 1 + _CLASSES] += 9  # a trained network sees background almost everywhere
+                bias[:: 1 + _CLASSES] += 9  # almost all boxes of a trained model are background
             layer.bias.assign(bias)
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
@@ -112,7 +116,7 @@ def _saved_model(path: pathlib.Path) -> Callable[[int], float]:
 
 
 def _save_network(model: tf.Module, path: pathlib.Path) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The bare network as a SavedModel, for peers that cannot run suppression."""
+    """Saves the network without suppression as a SavedModel, for peers that lack the operator."""
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     spec = tf.TensorSpec([None, 300, 300, 3], tf.float32)
@@ -135,17 +139,17 @@ def _peer(python: str, peer: str, network: pathlib.Path) -> Callable[[int], floa
 
 
 def _report_suppression(network: Callable[[tf.Tensor], tf.Tensor]) -> None:
-    """Prints what decoding and suppression cost beside the forward pass, and at worst."""
+    """Prints the time of decoding and suppression, and its share of a forward pass."""
     forward = _least(network, tf.random.uniform([1, 300, 300, 3], 0, 255))
     decode = tf.function(DetectionDecoder(SSD300_VOC))
     rng = np.random.default_rng(0)
     for name, classes, background in (("trained-like", 20, 9.0), ("every box passes", 80, 0.0)):
         predictions = rng.normal(0, 1, (1, 8732, 5 + classes)).astype(np.float32)
         predictions[..., 4] += background
-        if background:  # a few objects, found by neighbouring boxes
+        if background:  # 12 objects, each detected by 8 neighboring boxes
             boxes = rng.integers(0, 8732 - 8, 12)[:, None] + np.arange(8)
             predictions[0, boxes, 5 + rng.integers(0, classes, 12)[:, None]] += 11
-        else:  # each class close to the threshold of 0.01, or the sum of scores could not be 1
+        else:  # nearly equal scores of about 1/81, just above the threshold of 0.01
             predictions[..., 4:] *= 0.1
         seconds = _least(decode, tf.constant(predictions))
         share = seconds / forward

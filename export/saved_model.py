@@ -1,4 +1,4 @@
-"""The same as `ssd-keras export saved_model`: see its --help."""
+"""Runs `ssd-keras export saved_model`; see its --help."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The same as `ssd-keras export tflite`: see its --help."""
+"""Runs `ssd-keras export tflite`; see its --help."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The same as `ssd-keras verify`: see its --help."""
+"""Runs `ssd-keras verify`; see its --help."""
 
 import os
 import sys

@@ -1,10 +1,11 @@
-"""By hand: what each part of the start behind bare VGG16 convolutions changes.
+"""Ablation study of the initialization of the layers that bare VGG16 weights do not include.
 
-    python tests/ablation_start.py RECORDS vgg16_notop.npz OUT.json [--iterations 30]
+    python scripts/ablation_start.py RECORDS vgg16_notop.npz OUT.json [--iterations 30]
 
-Trains full-width SSD300 for a few batches of 8 from every start below, on the same batches, and
-prints the loss of single batches and the largest gradient norm so far. "xavier" is the original's
-start of all new layers; the parts of ours (`ssd_keras.initialization`) are then added one by one.
+Trains a full-width SSD300 from each variant below for a few batches of 8. All variants see the same
+batches. Prints the losses of some batches and the largest gradient norm, and writes all of them as
+JSON. "xavier" initializes all new layers as the original does. The other variants add the parts of
+`ssd_keras.initialization` one by one.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from ssd_keras.initialization import named_variables
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.training.optimizer import Adam, CaffeSGD, Schedule
 
-# name: (parts of the start, warm-up, clip, optimizer)
+# name: (initialized parts, iterations of warm-up, largest global gradient norm, optimizer)
 VARIANTS = {
     "xavier": ("", 0, None, "sgd"),
     "xavier, warm-up": ("", 20, None, "sgd"),
@@ -34,11 +35,19 @@ VARIANTS = {
 
 
 def build(parts, weights, labels):
-    """The model with some parts of the balanced start, the original's in place of the others."""
+    """Builds the model; `parts` get the initialization of this package, the others Xavier's.
+
+    Args:
+        parts: "" for no layer, "fc6", "backbone" for fc6, fc7 and the extra layers, or "all", which
+            adds the heads.
+        weights: File with the VGG16 convolutions.
+        labels: Class names.
+    """
     keras.utils.set_random_seed(0)
     network = model.ssd_vgg16(SSD300_VOC, len(labels), weights=weights, labels=labels)
     kept = {"": (), "fc6": ("fc6",), "backbone": ("fc", "conv"), "all": ("fc", "conv")}[parts]
-    # As if fc6 had been loaded, too: its own kernel is the initializer's.
+    # With fc6 listed as loaded, `initial_weights` returns Xavier kernels for all layers except fc6,
+    # whose kernel is taken from its Keras initializer.
     vgg = [f"conv{b}_{i}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
     xavier = initialization.initial_weights(network, {*vgg, "fc6"})
     fc6 = network.get_layer("fc6")
@@ -52,7 +61,7 @@ def build(parts, weights, labels):
 
 
 def train(network, dataset, warmup, clip, optimizer):
-    """A row for each batch: confidence loss, localisation loss, norm of the gradients."""
+    """Trains; returns confidence loss, localization loss and gradient norm of each batch."""
     if optimizer == "sgd":
         solver = CaffeSGD(Schedule(1e-3, (), warmup=warmup), global_clipnorm=clip)
     else:
@@ -86,7 +95,7 @@ def main():
         rows = found[name] = train(network, dataset, warmup, clip, optimizer)
         shown = [rows[i] for i in range(len(rows)) if i in (0, 9, 19, 29)]
         print(
-            f"{name:40} confidence {' '.join(f'{row[0]:6.2f}' for row in shown)}   localisation "
+            f"{name:40} confidence {' '.join(f'{row[0]:6.2f}' for row in shown)}   localization "
             f"{' '.join(f'{row[1]:5.2f}' for row in shown)}   largest norm "
             f"{max(row[2] for row in rows):7.0f}   {time.monotonic() - start:.0f} s",
             flush=True,

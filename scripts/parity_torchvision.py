@@ -1,15 +1,16 @@
-"""By hand: torchvision's SSD300 against ours, from one state dict, on real pictures.
+"""Compares the predictions of torchvision's SSD300 with those of this package.
 
-PyTorch and TensorFlow need not share an environment: one process writes what torchvision predicts,
-another loads the weights into our model and compares.
+    python scripts/parity_torchvision.py write FOLDER IMAGE ... [--vgg vgg16.npz]
+    python scripts/parity_torchvision.py compare FOLDER
 
-    python tests/parity_torchvision.py write FOLDER PICTURE... [--vgg vgg16.npz]
-    python tests/parity_torchvision.py compare FOLDER
+PyTorch and TensorFlow may be in separate environments. `write` runs torchvision on images and
+writes its weights and predictions. `compare` loads the weights into the model of this package and
+compares the predictions.
 
-`write` makes random weights; with --vgg, keras.applications' convolutions (`block1_conv1/kernel`
-...) in them, so that features and offsets are as large as in a trained network. torchvision's own
-code predicts and suppresses, with two differences that are ours on purpose removed: it clips boxes
-before suppression and keeps 400 candidates of a class; here it does neither.
+The weights are random. --vgg inserts the convolutions of keras.applications' VGG16
+(`block1_conv1/kernel` and so on), which gives features and offsets as large as those of a trained
+network. torchvision's own code predicts and suppresses, with two changes that make it comparable:
+it does not clip boxes before suppression, and it does not limit a class to 400 candidates.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def write(folder, pictures, vgg):
         model.backbone.scale_weight.copy_(torch.tensor(generator.uniform(5, 30, 512)))
         if vgg:
             load_vgg(model, np.load(vgg))
-            # Raw VGG features would drive random logits and offsets into absurdity.
+            # Without this factor, VGG features give random logits and offsets of absurd size.
             model.backbone.extra[0][7][1].weight.mul_(0.02)
     images = np.stack(
         [np.asarray(Image.open(p).convert("RGB").resize((300, 300))) for p in pictures]
@@ -61,7 +62,7 @@ def write(folder, pictures, vgg):
         scores=np.stack([d["scores"].numpy() for d in detections]),
         classes=np.stack([d["labels"].numpy() for d in detections]),
     )
-    print(f"wrote {len(images)} pictures' predictions and {folder / 'weights.pth'}")
+    print(f"wrote the predictions for {len(images)} images and {folder / 'weights.pth'}")
 
 
 def write_safetensors(state_dict, path):
@@ -78,7 +79,7 @@ def write_safetensors(state_dict, path):
 
 
 class Unclipped:
-    """torchvision's box operations without clipping."""
+    """The box operations of torchvision without clipping."""
 
     def __init__(self, box_ops):
         self.box_ops = box_ops
@@ -122,9 +123,10 @@ def compare(folder):
     predictions = model.predict(expected["images"], verbose=0)
     offsets, logits = (t.numpy() for t in split_predictions(tf.constant(predictions)))
     order = [1, 0, 3, 2]
-    # torchvision clamps the default boxes larger than the image; their offsets are recoded, so
-    # that only their decoded boxes compare.
-    alike = (default_boxes(SSD300_COCO)[:, 2:] <= 1).all(axis=1)
+    # torchvision clips the sizes of default boxes that exceed the image, and `load_weights` recodes
+    # the offsets of these boxes. Their offsets cannot be compared, but their decoded boxes can.
+    boxes = default_boxes(SSD300_COCO)
+    alike = (boxes[:, 2:] - boxes[:, :2] <= 1).all(axis=1)
     print(f"{(~alike).sum()} of {len(alike)} default boxes are larger than the image")
     agreed = [
         report("offsets", offsets[:, alike], expected["offsets"][:, alike][..., order]),
@@ -134,13 +136,15 @@ def compare(folder):
     found = DetectionDecoder(SSD300_COCO)(predictions)
     found = {name: value.numpy() for name, value in found.items()}
     expected["boxes"] = np.clip(expected["boxes"][..., order], 0, 1)
-    for i in range(len(predictions)):  # in any order, since scores may nearly tie
+    for i in range(len(predictions)):  # compared in any order, since scores may be nearly equal
         same = found["classes"][i][:, None] == expected["classes"][i]
         boxes = np.abs(found["boxes"][i][:, None] - expected["boxes"][i]).max(axis=-1)
         scores = np.abs(found["scores"][i][:, None] - expected["scores"][i])
         ours, theirs = found["num_detections"][i], len(expected["scores"][i])
         matched = pairs((same & (boxes < 1e-3) & (scores < 1e-4))[:ours], boxes[:ours])
-        print(f"picture {i}: {matched} of ours {ours} and theirs {theirs} the same", end="; ")
+        print(
+            f"image {i}: {matched} equal detections of {ours} and torchvision's {theirs}", end="; "
+        )
         agreed.append(matched == ours == theirs)
         print(f"scores {expected['scores'][i].min():.3f} to {expected['scores'][i].max():.3f}")
 
@@ -148,7 +152,7 @@ def compare(folder):
 
 
 def pairs(same, distance):
-    """How many of ours [N] and theirs [M] are the same, each once; the nearest first."""
+    """Counts one-to-one pairs of equal detections, nearest first, from matrices [N, M]."""
     left, count = np.where(same, distance, np.inf), 0
     while np.isfinite(left).any():
         ours, theirs = np.unravel_index(left.argmin(), left.shape)
@@ -161,7 +165,7 @@ def report(name, ours, theirs):
     difference = np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1)
     print(
         f"{name}: {theirs.min():.2f} to {theirs.max():.2f}, largest difference "
-        f"{difference.max():.1e} of max(1, value)"
+        f"{difference.max():.1e} relative to max(1, |value|)"
     )
     return difference.max() < 1e-3
 
@@ -176,4 +180,4 @@ if __name__ == "__main__":
     if arguments.action == "write":
         write(arguments.folder, arguments.pictures, arguments.vgg)
     elif not compare(arguments.folder):
-        sys.exit("the two differ")
+        sys.exit("the predictions differ")

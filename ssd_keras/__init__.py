@@ -5,12 +5,16 @@ Implements VGG16-SSD300 and SSD512 of
     W. Liu, D. Anguelov, D. Erhan, C. Szegedy, S. Reed, C.-Y. Fu, A. C. Berg:
     SSD: Single Shot MultiBox Detector. ECCV 2016. arXiv:1512.02325 (v5),
 
-and of its original code, github.com/weiliu89/caffe, branch ssd. "Section", "figure" and "equation"
-in this package mean those of the paper; `*.cpp` and `*.py` files those of the original code.
+and of its original code, github.com/weiliu89/caffe, branch ssd. In this package "section",
+"figure" and "equation" refer to the paper, and "Source: `*.cpp`" or "`*.py`" to the original code.
 
-Conventions: boxes are normalised `yxyx` = (ymin, xmin, ymax, xmax); images are RGB 0..255; class 0
-is the background and `num_classes` counts the others. Symbols: B images in a batch, P default
-boxes, G padded ground truth, C classes, K detections.
+Conventions:
+
+- Boxes are normalized `yxyx` = (ymin, xmin, ymax, xmax), as fractions of the image.
+- Images are RGB with values in 0..255.
+- Class 0 is the background. `num_classes` counts the foreground classes, whose ids start at 1.
+- Symbols in shapes: B images in a batch, S pixels along an edge of the network's input, P default
+  boxes, G ground truth boxes after padding, C foreground classes, K detections after padding.
 """
 
 import importlib
@@ -87,8 +91,8 @@ __all__ = [
     "voc_average_precision",
 ]
 
-# Where each public name is; modules are loaded when a name is first used (PEP 562), so that
-# training and serving load neither the exporters nor pycocotools.
+# The module of each public name. A module is imported when one of its names is first used
+# (PEP 562), so that training imports neither the exporters nor pycocotools.
 _MODULES = {
     "augmentation.ops": ("augment",),
     "boxes": ("decode", "encode", "pairwise_iou"),
@@ -130,14 +134,14 @@ def __dir__() -> list[str]:
 
 
 def _is_command() -> bool:
-    """Whether this process is `ssd-keras ...` or `python -m ssd_keras ...`."""
+    """Whether this process was started as `ssd-keras ...` or `python -m ssd_keras ...`."""
     words = sys.orig_argv
     as_module = any(pair == ("-m", __name__) for pair in itertools.pairwise(words))
     return as_module or os.path.basename(sys.argv[0]) in ("ssd-keras", "ssd-keras.exe")
 
 
-# `import ssd_keras` registers the Keras classes, so that `keras.saving.load_model` reads files of
-# this package. A command imports TensorFlow itself, after it has set the log level.
+# Importing these modules registers their classes with Keras, so that `keras.saving.load_model` can
+# read the package's files. The command line skips this: it sets TensorFlow's log level first.
 if not _is_command():
     for _module in ("detections", "losses", "model", "training.optimizer"):
         importlib.import_module(f"{__name__}.{_module}")

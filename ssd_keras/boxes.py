@@ -1,6 +1,6 @@
 """Box formats, IoU and the coding of boxes as offsets from default boxes.
 
-Corner form `yxyx` is (ymin, xmin, ymax, xmax), centre form `cyxhw` is (cy, cx, h, w); both are
+Corner form `yxyx` is (ymin, xmin, ymax, xmax), center form `cyxhw` is (cy, cx, h, w); both are
 fractions of the image's height and width. All functions are pure, take any leading dimensions, and
 compute in float32 whatever numbers they are given.
 """
@@ -11,13 +11,13 @@ import tensorflow as tf
 
 
 def yxyx_to_cyxhw(boxes: tf.Tensor) -> tf.Tensor:
-    """Corner form to centre form, float [..., 4]."""
+    """Corner form to center form, float [..., 4]."""
     ymin, xmin, ymax, xmax = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=-1)
 
 
 def cyxhw_to_yxyx(boxes: tf.Tensor) -> tf.Tensor:
-    """Centre form to corner form, float [..., 4]."""
+    """Center form to corner form, float [..., 4]."""
     cy, cx, h, w = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2], axis=-1)
 
@@ -25,22 +25,33 @@ def cyxhw_to_yxyx(boxes: tf.Tensor) -> tf.Tensor:
 def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
     """Jaccard overlap of every box of one set with every box of the other.
 
+    The result is the original's float32 number, bit for bit, with eager execution, in a graph and
+    under XLA. Each product passes a `where`: XLA would otherwise fuse it with the next sum and
+    round once instead of twice.
+
     Args:
         boxes_a: float32 [..., A, 4], `yxyx`.
         boxes_b: float32 [..., B, 4], `yxyx`.
 
     Returns:
-        float32 [..., A, B] in [0, 1]; 0 where the union has no area.
+        float32 [..., A, B] in [0, 1]; 0 where the boxes share no area.
+
+    Source: `JaccardOverlap` and `BBoxSize` in Caffe's `bbox_util.cpp`.
     """
     boxes_a, boxes_b = tf.cast(boxes_a, tf.float32), tf.cast(boxes_b, tf.float32)
     # One plane per coordinate: slicing inside the [A, B] products is several times slower.
     ay0, ax0, ay1, ax1 = tf.unstack(boxes_a[..., :, None, :], axis=-1)  # [..., A, 1]
     by0, bx0, by1, bx1 = tf.unstack(boxes_b[..., None, :, :], axis=-1)  # [..., 1, B]
-    height = tf.maximum(tf.minimum(ay1, by1) - tf.maximum(ay0, by0), 0.0)
-    width = tf.maximum(tf.minimum(ax1, bx1) - tf.maximum(ax0, bx0), 0.0)
-    intersection = height * width
-    union = (ay1 - ay0) * (ax1 - ax0) + (by1 - by0) * (bx1 - bx0) - intersection
-    return tf.math.divide_no_nan(intersection, tf.maximum(union, 0.0))
+    intersection = _area(
+        tf.minimum(ay1, by1) - tf.maximum(ay0, by0), tf.minimum(ax1, bx1) - tf.maximum(ax0, bx0)
+    )
+    union = _area(ay1 - ay0, ax1 - ax0) + _area(by1 - by0, bx1 - bx0) - intersection
+    return tf.math.divide_no_nan(intersection, union)
+
+
+def _area(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Height times width, or 0 where one of them is not above 0."""
+    return tf.where((height > 0) & (width > 0), height * width, 0.0)
 
 
 def encode(boxes: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
@@ -48,31 +59,31 @@ def encode(boxes: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float
 
     Args:
         boxes: float32 [..., P, 4], `yxyx`, height and width above 0.
-        default_boxes: float32 [P, 4], `cyxhw`.
+        default_boxes: float32 [P, 4], `yxyx`, height and width above 0.
         variances: Four divisors in the order (cy, cx, h, w).
 
     Returns:
         float32 [..., P, 4]: (d cy / h, d cx / w, ln h/h', ln w/w'), divided by the variances.
     """
     cy, cx, h, w = tf.unstack(yxyx_to_cyxhw(boxes), axis=-1)
-    dcy, dcx, dh, dw = tf.unstack(tf.cast(default_boxes, tf.float32), axis=-1)
+    dcy, dcx, dh, dw = tf.unstack(yxyx_to_cyxhw(default_boxes), axis=-1)
     offsets = [(cy - dcy) / dh, (cx - dcx) / dw, tf.math.log(h / dh), tf.math.log(w / dw)]
     return tf.stack([o / v for o, v in zip(offsets, variances, strict=True)], axis=-1)
 
 
 def decode(offsets: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """The boxes that `encode` made offsets of; not clipped.
+    """The boxes that `encode` made offsets of; not clipped (`DecodeBBox` in Caffe).
 
     Args:
         offsets: float32 [..., P, 4] in the order (cy, cx, h, w).
-        default_boxes: float32 [P, 4], `cyxhw`.
+        default_boxes: float32 [P, 4], `yxyx`.
         variances: Four divisors in the order (cy, cx, h, w).
 
     Returns:
         float32 [..., P, 4], `yxyx`; may lie outside [0, 1].
     """
     parts = tf.unstack(tf.cast(offsets, tf.float32), axis=-1)
-    tcy, tcx, th, tw = (part * v for part, v in zip(parts, variances, strict=True))
-    dcy, dcx, dh, dw = tf.unstack(tf.cast(default_boxes, tf.float32), axis=-1)
-    centred = tf.stack([dcy + tcy * dh, dcx + tcx * dw, dh * tf.exp(th), dw * tf.exp(tw)], axis=-1)
-    return cyxhw_to_yxyx(centred)
+    tcy, tcx, th, tw = (v * part for v, part in zip(variances, parts, strict=True))
+    dcy, dcx, dh, dw = tf.unstack(yxyx_to_cyxhw(default_boxes), axis=-1)
+    centered = tf.stack([tcy * dh + dcy, tcx * dw + dcx, tf.exp(th) * dh, tf.exp(tw) * dw], axis=-1)
+    return cyxhw_to_yxyx(centered)

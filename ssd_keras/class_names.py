@@ -1,4 +1,4 @@
-"""The classes that released weights were trained on, and which of them are the same."""
+"""Class names of released weights, and synonyms among them."""
 
 import collections
 import os
@@ -27,18 +27,18 @@ COCO_CLASSES = (
     "toothbrush",
 )
 
-LABEL_LISTS = ("voc", "coco", "ilsvrc_det")
+LABEL_LISTS = ("voc", "coco", "ilsvrc_det")  # the lists that come with the package
 
-# COCO's own ids run from 1 to 90; these were dropped before its first release.
+# COCO's category ids are 1 to 90, without these. COCO dropped them before its first release.
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED_IDS)
 
-# One name for each of the 90 ids, as networks with 91 outputs have them.
+# One name for each id from 1 to 90: the classes of networks with 91 outputs.
 COCO_ID_NAMES = tuple(
     dict(zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)).get(i, f"N/A {i}") for i in range(1, 91)
 )
 
-_SYNONYMS = {  # COCO's names of classes that VOC has under another name
+_SYNONYMS = {  # COCO's name -> VOC's name of the same class
     "airplane": "aeroplane",
     "motorcycle": "motorbike",
     "couch": "sofa",
@@ -47,49 +47,51 @@ _SYNONYMS = {  # COCO's names of classes that VOC has under another name
 
 
 def class_key(name: str) -> str:
-    """What the names of one class have in common.
+    """Returns a key that is the same for all names of one class.
 
-    Case, spaces, `_` and `-` do not count, and VOC's and COCO's words for a thing are the same:
-    "Potted plant" and "pottedplant", "tv" and "tvmonitor".
+    The key ignores case, spaces, `_` and `-`, and replaces COCO's synonyms by VOC's names. Thus
+    "Potted plant" and "pottedplant" have the same key, and so have "tv" and "tvmonitor".
     """
     key = "".join(c for c in name.casefold() if c not in " _-")
     return _SYNONYMS.get(key, key)
 
 
 def is_unused(name: str) -> bool:
-    """Whether a name stands for an id that no object has: "N/A" (torchvision's) or "N/A 12"."""
+    """Returns whether a name marks an id that COCO does not use: "N/A" or "N/A 12"."""
     return name == "N/A" or name.startswith("N/A ")
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The same with each "N/A" numbered by its id, so that all names differ."""
+    """Appends the id to each "N/A", so that all names differ; torchvision repeats "N/A"."""
     return tuple(f"N/A {i}" if name == "N/A" else name for i, name in enumerate(names, start=1))
 
 
 def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Reads class names, one a line: `name`, or `name in the annotations<TAB>name to show`.
+    """Reads class names from a text file with one class on each line.
+
+    A line is `name`, or `name in the annotations<TAB>name to show`. Empty lines are skipped.
 
     Args:
-        path: The file; or "voc", "coco" or "ilsvrc_det", lists that come with the package.
+        path: The file, or "voc", "coco" or "ilsvrc_det" for a list that comes with the package.
 
     Returns:
         Name in the annotations -> name to show, in the order of the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is empty or a name occurs twice.
+        ValueError: If the file is not UTF-8, is empty, or has a name in the annotations twice.
     """
     if path in LABEL_LISTS:
         path = shipped("labels") / f"{path}.txt"
     lines = [line.partition("\t") for line in read_lines(Path(path).expanduser())]
     if not lines:
-        raise ValueError(f"{path} is empty: it must have one class name a line")
+        raise ValueError(f"{path} is empty: it must have one class name on each line")
     require_unique((name for name, _, _ in lines), path)
     return {name: shown or name for name, _, shown in lines}
 
 
 def require_unique(names: Iterable[str], where: object) -> None:
-    """Raises ValueError naming the first class that occurs twice."""
+    """Raises ValueError if a class name occurs twice; `where` starts its message."""
     for name, count in collections.Counter(names).items():
         if count > 1:
-            raise ValueError(f"{where} has the class {name!r} twice; class names must be unique")
+            raise ValueError(f"{where} has the class {name!r} twice: class names must be unique")

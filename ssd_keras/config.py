@@ -1,7 +1,7 @@
-"""What makes one SSD differ from another: input size, feature maps and the tiling of default boxes.
+"""The configuration of an SSD: input size, feature maps and the tiling of default boxes.
 
-The four constants at the end are the released models. Variants are made with
-`dataclasses.replace`; the values are checked when a config is made.
+The four constants at the end are the configs of the released models. `dataclasses.replace` makes
+variants of them. The values are checked when a config is created.
 """
 
 import dataclasses
@@ -17,19 +17,26 @@ def _check_positive(where: str, **values: float) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FeatureMap:
-    """One feature map that the detector predicts from (section 2.2 of the paper).
+    """A feature map that the heads predict from, and its default boxes.
 
     Attributes:
-        name: The layer of the network it is read from, in the paper's words. Several feature maps
-            may be read from one layer, each with boxes of another scale.
-        size: Cells along one side.
-        step: Distance between neighbouring cell centres, pixels of the input image.
-        min_size: Side of the smaller square default box, pixels.
-        max_size: With `min_size` it gives the larger square, sqrt(min_size * max_size), pixels.
-            None: there is no larger square.
-        aspect_ratios: Ratios other than 1; each one r adds a box of ratio r and one of 1/r.
+        name: Name of the layer that outputs the map, as in the paper: "conv4_3", "fc7", "conv8_2".
+            Several feature maps may read one layer, each with boxes of another scale.
+        size: Number of cells along one side.
+        step: Distance between the centers of neighboring cells, in pixels of the input image.
+        min_size: Side of the smaller square default box, in pixels.
+        max_size: Determines the larger square default box, with the side
+            sqrt(min_size * max_size), in pixels. If None, there is no larger square.
+        aspect_ratios: Ratios width / height other than 1. Each ratio r adds a default box of ratio
+            r and one of ratio 1/r.
         fully_connected: Predict each box from the whole map instead of the 3x3 cells around it, as
             YOLO does (section 4). The released models do not.
+
+    Raises:
+        ValueError: If a value is not a number above 0, `min_size` is not below `max_size`, or an
+            aspect ratio is 1.
+
+    Source: section 2.2 of the paper.
     """
 
     name: str
@@ -41,7 +48,7 @@ class FeatureMap:
     fully_connected: bool = False
 
     def __post_init__(self) -> None:
-        # A list would not equal the tuple that a reloaded model has.
+        # JSON gives lists, and a config with a list would not equal one with a tuple.
         object.__setattr__(self, "aspect_ratios", tuple(self.aspect_ratios))
         where = f"feature map {self.name}"
         _check_positive(where, size=self.size, step=self.step, min_size=self.min_size)
@@ -54,27 +61,31 @@ class FeatureMap:
         for ratio in self.aspect_ratios:
             if not (math.isfinite(ratio) and ratio > 0 and ratio != 1):
                 raise ValueError(
-                    f"{where}: aspect_ratios (={self.aspect_ratios}) must be "
-                    "above 0 and other than 1, which every map has already"
+                    f"{where}: aspect_ratios (={self.aspect_ratios}) must be above 0 and not 1: "
+                    "every map already has square boxes"
                 )
 
     @property
     def boxes_per_location(self) -> int:
-        """Default boxes at each cell: one or two squares, and two boxes for each other ratio."""
+        """A, the number of default boxes at each cell: one or two squares, two for each ratio."""
         return 1 + (self.max_size is not None) + 2 * len(self.aspect_ratios)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExtraLayer:
-    """A pair of layers behind fc7: a 1x1 bottleneck `<name>_1`, then a k x k `<name>_2`.
+    """A pair of convolutions after fc7: a 1x1 bottleneck `<name>_1`, then a k x k `<name>_2`.
 
     Attributes:
-        name: "conv8" ... "conv12", as in the paper's figure 2 (Caffe calls them conv6 ... conv10).
-        bottleneck: Filters of the 1x1 convolution.
-        filters: Filters of the k x k convolution.
-        kernel: Its size k.
-        stride: Its stride.
-        padding: Zeros added on every side before it.
+        name: "conv8" to "conv12", as in figure 2 of the paper. The original code calls these layers
+            conv6 to conv10.
+        bottleneck: Number of filters of the 1x1 convolution.
+        filters: Number of filters of the k x k convolution.
+        kernel: Kernel size k.
+        stride: Stride of the k x k convolution.
+        padding: Number of zeros added on every side before the k x k convolution.
+
+    Raises:
+        ValueError: If `padding` is below 0, or another number is not above 0.
     """
 
     name: str
@@ -90,27 +101,32 @@ class ExtraLayer:
         _check_positive(f"extra layer {self.name}", **sizes, **steps)
         if self.padding < 0:
             raise ValueError(
-                f"extra layer {self.name}: padding (={self.padding}) must not be below 0"
+                f"extra layer {self.name}: padding (={self.padding}) must be at least 0"
             )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SSDConfig:
-    """An SSD: its input, its feature maps and its box coding.
+    """The input, the feature maps and the box coding of an SSD.
 
     Attributes:
-        image_size: Side of the square input image, pixels.
-        feature_maps: The maps predicted from, in the order of the network, sizes of boxes rising.
-        extra_layers: The layers added behind fc7.
+        image_size: Side of the square input image, in pixels.
+        feature_maps: Feature maps that the heads predict from, in the order of the network. Their
+            `min_size` must rise.
+        extra_layers: Layers added after fc7.
         variances: Divisors of the offsets, in the order (cy, cx, h, w).
-        mean: RGB mean of the training images, 0..255; subtracted inside the model, and the fill
-            of the expansion augmentation.
-        integer_sizes: Truncate box sizes to whole pixels, as the original's PriorBox layer does
-            (`prior_box_layer.cpp`: `int min_size_`). Changes SSD512 only.
-        clip: Clip the default boxes to the image. The released models do not.
-        atrous: Reduce VGG16 as section 3 says: pool5 is 3x3 with stride 1, fc6 has 1024 filters
-            of 3x3 with dilation 6, and fc7 has 1024. False: the full VGG16, where pool5 is 2x2
-            with stride 2, fc6 has 4096 filters of 7x7, and fc7 has 4096 (table 2).
+        mean: RGB mean of the training images, 0..255. The model subtracts it, and the expansion
+            augmentation fills the canvas with it.
+        integer_sizes: Whether to truncate box sizes to whole pixels, as the original's PriorBox
+            layer does (`prior_box_layer.cpp`: `int min_size_`). This changes SSD512 only.
+        clip: Whether to clip the default boxes to the image. The released models do not.
+        atrous: Whether VGG16 is reduced as in section 3: pool5 is 3x3 with stride 1, fc6 has 1024
+            filters of 3x3 with dilation 6, and fc7 has 1024. If False, VGG16 is complete: pool5 is
+            2x2 with stride 2, fc6 has 4096 filters of 7x7, and fc7 has 4096 (table 2).
+
+    Raises:
+        ValueError: If `feature_maps` is empty or its `min_size` does not rise, if `variances` or
+            `mean` has a wrong length, or if a number is out of range or not finite.
     """
 
     image_size: int
@@ -131,14 +147,14 @@ class SSDConfig:
         for smaller, larger in zip(self.feature_maps, self.feature_maps[1:], strict=False):
             if larger.min_size <= smaller.min_size:
                 raise ValueError(
-                    "feature_maps: min_size must rise from map to map, but "
+                    "feature_maps: min_size must rise from each map to the next, but "
                     f"{smaller.name} has {smaller.min_size} and {larger.name} has {larger.min_size}"
                 )
         smallest = self.feature_maps[0].min_size
         if self.integer_sizes and smallest < 1:
             raise ValueError(
-                f"min_size (={smallest}) of {self.feature_maps[0].name} is truncated to 0 by "
-                "integer_sizes: take at least 1, or integer_sizes=False"
+                f"min_size (={smallest}) of {self.feature_maps[0].name} must be at least 1, or "
+                "integer_sizes truncates it to 0: use a larger size or integer_sizes=False"
             )
         for field, length in (("variances", 4), ("mean", 3)):
             value = getattr(self, field)
@@ -155,17 +171,21 @@ class SSDConfig:
         return sum(m.size**2 * m.boxes_per_location for m in self.feature_maps)
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain JSON values; `from_dict` reads it back."""
+        """Returns the config as JSON values, which `from_dict` takes."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SSDConfig":
-        """Makes the config that `to_dict` wrote.
+        """Creates a config from the result of `to_dict`.
+
+        Args:
+            values: The attributes by name. `feature_maps` and `extra_layers` are lists of
+                dictionaries with the attributes of `FeatureMap` and `ExtraLayer`.
 
         Raises:
             KeyError: If `feature_maps` or `extra_layers` is missing.
             TypeError: If another key is missing or unknown.
-            ValueError: If a value breaks a rule of this class, `FeatureMap` or `ExtraLayer`.
+            ValueError: If this class, `FeatureMap` or `ExtraLayer` refuses a value.
         """
         feature_maps = [FeatureMap(**m) for m in values["feature_maps"]]
         extra_layers = [ExtraLayer(**e) for e in values["extra_layers"]]
@@ -179,7 +199,11 @@ def _tiling(
     box_sizes: tuple[float, ...],
     aspect_ratios: tuple[tuple[float, ...], ...],
 ) -> tuple[FeatureMap, ...]:
-    """Feature maps from columns; `box_sizes` has one more: each map's max is the next one's min."""
+    """Creates the feature maps from columns of their attributes.
+
+    `box_sizes` has one value more than the other columns: the `max_size` of a map is the `min_size`
+    of the next map.
+    """
     columns = (names, sizes, steps, box_sizes[:-1], box_sizes[1:], aspect_ratios)
     return tuple(FeatureMap(*row) for row in zip(*columns, strict=True))
 
@@ -214,9 +238,9 @@ def _ssd512(box_sizes: tuple[float, ...]) -> SSDConfig:
     return SSDConfig(512, maps, _SSD512_LAYERS)
 
 
-# The box sizes are those that examples/ssd/ssd_pascal.py and ssd_coco.py compute; for 512 there is
-# no script in the branch: those of the released models, by all their ports. Models that were
-# fine-tuned on VOC from COCO keep the COCO tiling.
+# The box sizes of SSD300 are those that examples/ssd/ssd_pascal.py and ssd_coco.py compute. The
+# original code has no script for SSD512: its sizes are those of the released models, as their ports
+# give them. Models that were fine-tuned on VOC from COCO keep the COCO tiling.
 SSD300_VOC = _ssd300((30, 60, 111, 162, 213, 264, 315))
 SSD300_COCO = _ssd300((21, 45, 99, 153, 207, 261, 315))
 SSD512_VOC = _ssd512((35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6))

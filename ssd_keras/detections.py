@@ -1,4 +1,4 @@
-"""From predictions to detections: decode, then combined non-maximum suppression (section 3.1)."""
+"""Decoding of predictions and non-maximum suppression (section 3.1)."""
 
 from typing import Any
 
@@ -11,32 +11,39 @@ from ssd_keras.config import SSDConfig
 from ssd_keras.predictions import split_predictions
 from ssd_keras.tiling import default_boxes
 
-# Of the original's deploy network.
-Detections = dict[str, np.ndarray]  # "boxes" [N, 4] yxyx, "scores" [N], "classes" [N] from 1
+# The detections of one image: "boxes" [N, 4] yxyx, "scores" [N] and "classes" [N], from 1.
+Detections = dict[str, np.ndarray]
 
+# The values of the original's deploy network.
 SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS = 0.01, 0.45, 200
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class DetectionDecoder(keras.layers.Layer):
-    """Turns predictions into the detections of each image, best first.
+    """Decodes predictions into the detections of each image, highest score first.
 
-    Takes predictions float32 [B, P, 4 + 1 + C] and returns a dictionary:
-    `boxes` float32 [B, K, 4], `yxyx` clipped to the image; `scores` float32 [B, K]; `classes`
-    int32 [B, K], from 1; `num_detections` int32 [B]. Rows from `num_detections` on are all zero.
+    The layer takes predictions float32 [B, P, 4 + 1 + C] and returns a dictionary:
 
-    Suppression is per class, on unclipped boxes; a box goes if its IoU with a better one is above
-    `iou_threshold`. The original keeps the 400 best boxes of a class before suppression; here
-    there is no such cap, so that a cluster of boxes on one object cannot crowd out another object.
+    - `boxes`: float32 [B, K, 4], normalized `yxyx`, clipped to the image.
+    - `scores`: float32 [B, K], softmax scores.
+    - `classes`: int32 [B, K], counted from 1.
+    - `num_detections`: int32 [B]. Rows from this index on are zero in the other tensors.
+
+    Suppression is greedy, per class and on unclipped boxes. It removes a box if its IoU with a kept
+    box of higher score is above `iou_threshold`. The original keeps only the 400 boxes of highest
+    score in each class before suppression. This layer has no such limit. With the limit, many boxes
+    on one object can remove all boxes of another object.
 
     Args:
-        config: The tiling of the predictions.
-        score_threshold: Softmax scores must be above it, in [0, 1).
-        iou_threshold: In (0, 1].
-        max_detections: K, kept over all classes.
+        config: Config of the model that makes the predictions, or the result of its `to_dict`.
+        score_threshold: Detections must have a score above this threshold, in [0, 1).
+        iou_threshold: IoU threshold of suppression, in (0, 1].
+        max_detections: K, the largest number of detections in an image over all classes.
+        name: Name of the layer.
 
     Raises:
-        ValueError: If an argument is out of range; in a call, if P is not the config's.
+        ValueError: If an argument is out of range. When called, if P is not the number of default
+            boxes of the config.
 
     Source: section 3.1; `detection_output_layer.cpp`, `ApplyNMSFast` in `bbox_util.cpp`.
     """
@@ -65,10 +72,11 @@ class DetectionDecoder(keras.layers.Layer):
         self._default_boxes = default_boxes(config)
 
     def call(self, predictions: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Predictions to detections; see the class."""
+        """Decodes predictions; the class docstring gives the shapes."""
         boxes, scores = self.candidates(predictions)
-        # One box for all classes (q = 1), and no more kept in a class than in all: the same
-        # detections as with larger caps, several times faster when many boxes pass the threshold.
+        # All classes share one box (q = 1). The limit in each class is the limit over all classes:
+        # a larger one gives the same detections and is several times slower when many boxes pass
+        # the threshold.
         kept = tf.image.combined_non_max_suppression(
             boxes[:, :, None, :],
             scores,
@@ -87,26 +95,31 @@ class DetectionDecoder(keras.layers.Layer):
         }
 
     def candidates(self, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """All boxes and scores before suppression.
+        """Decodes all boxes and scores, without suppression.
 
         Args:
             predictions: float32 [B, P, 4 + 1 + C].
 
         Returns:
-            Boxes float32 [B, P, 4], `yxyx`, not clipped, and softmax scores float32 [B, P, C],
-            without the background.
+            Boxes float32 [B, P, 4], normalized `yxyx`, not clipped, and softmax scores float32
+            [B, P, C] of the classes, without that of the background.
+
+        Raises:
+            ValueError: If P is not the number of default boxes of the config.
         """
         if predictions.shape[1] != len(self._default_boxes):
             raise ValueError(
                 f"predictions have shape {predictions.shape}, but the config has "
-                f"{len(self._default_boxes)} default boxes: decode with the model's own config"
+                f"{len(self._default_boxes)} default boxes: use the config of the model"
             )
         offsets, logits = split_predictions(tf.cast(predictions, tf.float32))
         boxes = decode(offsets, self._default_boxes, self.config.variances)
         return boxes, tf.nn.softmax(logits)[..., 1:]
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> dict[str, Any]:
-        """Shapes of the dictionary's tensors."""
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> dict[str, tuple[int | None, ...]]:
+        """Returns the shapes of the tensors in the dictionary."""
         batch, k = input_shape[0], self.max_detections
         return {
             "boxes": (batch, k, 4),
@@ -116,7 +129,7 @@ class DetectionDecoder(keras.layers.Layer):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as plain values."""
+        """Returns the arguments of the layer as JSON values."""
         return {
             "config": self.config.to_dict(),
             "score_threshold": self.score_threshold,
@@ -127,11 +140,14 @@ class DetectionDecoder(keras.layers.Layer):
 
 
 def unpad(outputs: dict[str, np.ndarray]) -> list[Detections]:
-    """Batched and padded detections to those of each image.
+    """Splits batched detections into those of each image and removes the padding.
 
     Args:
-        outputs: `boxes` [B, K, 4], `scores` and `classes` [B, K] and `num_detections` [B]; the
-            names may begin with `detection_`.
+        outputs: `boxes` float32 [B, K, 4], `scores` float32 [B, K], `classes` int32 [B, K] and
+            `num_detections` int32 [B]. The names may start with `detection_`.
+
+    Returns:
+        For each image `boxes` [N, 4], `scores` [N] and `classes` [N], with the dtypes of `outputs`.
     """
     arrays = {name.removeprefix("detection_"): np.asarray(v) for name, v in outputs.items()}
     return [

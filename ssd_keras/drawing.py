@@ -1,4 +1,4 @@
-"""Pictures: detections on an image, contact sheets, training and precision-recall curves."""
+"""Drawing of detections on images, and contact sheets of images."""
 
 import colorsys
 import importlib.util
@@ -23,24 +23,24 @@ def draw_detections(
     labels: Sequence[str],
     scores: np.ndarray | None = None,
 ) -> Image.Image:
-    """Draws boxes and their labels on a copy of an image, the best on top.
+    """Draws boxes and their labels on a copy of an image, the highest score on top.
 
-    Lines and letters grow with the picture. A label stands above its box, or in its top where there
-    is no room; one that does not fit into the picture at all is left out.
+    Line width and font size grow with the image. A label is drawn above its box, or inside the box
+    if there is no space above it. A label that is larger than the image is left out.
 
     Args:
-        image: uint8 `[H, W, 3]` RGB, or a PIL image.
-        boxes: `[N, 4]`, normalised yxyx.
-        classes: int `[N]`, from 1; rows of class 0 are padding and not drawn.
-        labels: Class names; `labels[0]` is class 1.
-        scores: `[N]`, shown beside the labels; None for ground truth.
+        image: uint8 [H, W, 3] RGB, or a Pillow image.
+        boxes: float [N, 4], normalized `yxyx`.
+        classes: int [N], counted from 1. Rows with class 0 are padding and are not drawn.
+        labels: Class names. `labels[0]` is the name of class 1.
+        scores: float [N], drawn after the labels; None for ground truth.
 
     Returns:
-        An RGB image of the same size.
+        RGB image with the size of `image`.
 
     Raises:
-        ValueError: If `boxes`, `classes` and `scores` differ in length or a class has no label.
-        OSError: If a PIL image is of mode I or F, whose range is unknown.
+        ValueError: If `boxes`, `classes` and `scores` differ in length, or a class has no label.
+        OSError: If a Pillow image has mode I or F, whose range of values is unknown.
     """
     picture = to_rgb(_as_pil(image))
     boxes, classes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(classes)
@@ -48,14 +48,17 @@ def draw_detections(
     if len(lengths) > 1:
         raise ValueError(
             f"boxes ({len(boxes)}), classes ({len(classes)}) and scores "
-            f"({'none' if scores is None else len(scores)}) must be equally many"
+            f"({'none' if scores is None else len(scores)}) must have the same length"
         )
     real = classes != 0
     boxes, classes = boxes[real], classes[real]
     scores = None if scores is None else np.asarray(scores)[real]
     for class_id in classes:
         if not 1 <= class_id <= len(labels):
-            raise ValueError(f"classes has {class_id}, but must be from 1 to {len(labels)} labels")
+            raise ValueError(
+                f"classes has {class_id}, but must be from 1 to {len(labels)}: give a label for "
+                "each class"
+            )
 
     draw = ImageDraw.Draw(picture)
     short_side = min(picture.size)
@@ -65,33 +68,48 @@ def draw_detections(
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     corners = [_pixel_corners(boxes[i] * size, picture) for i in order]
     for i, corner in zip(order, corners, strict=True):
-        draw.rectangle(corner, outline=class_colour(int(classes[i])), width=line)
+        draw.rectangle(corner, outline=class_color(int(classes[i])), width=line)
     for i, corner in zip(order, corners, strict=True):
         text = labels[int(classes[i]) - 1]
         if scores is not None:
             text = f"{text} {scores[i]:.2f}"
-        _draw_tag(draw, text, font, corner, class_colour(int(classes[i])))
+        _draw_tag(draw, text, font, corner, class_color(int(classes[i])))
     return picture
 
 
-def class_colour(class_id: int) -> tuple[int, int, int]:
-    """An RGB colour: hues a golden section apart, saturation and brightness in turns."""
+def class_color(class_id: int) -> tuple[int, int, int]:
+    """Returns the color that boxes of a class are drawn in.
+
+    The hues of consecutive classes are a golden section apart. Three pairs of saturation and
+    brightness repeat.
+
+    Args:
+        class_id: Number of the class, counted from 1.
+
+    Returns:
+        RGB levels, 0..255.
+    """
     saturation, value = ((0.9, 1.0), (0.9, 0.6), (0.45, 1.0))[class_id % 3]
     red, green, blue = colorsys.hsv_to_rgb(class_id * 0.618034 % 1, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def contact_sheet(images: Sequence[Picture], columns: int = 4, cell: int = 320) -> Image.Image:
-    """Puts images on one sheet, row by row; large ones are made smaller, never larger.
+    """Arranges images on one sheet, row by row.
+
+    Images larger than a cell are reduced to its size. Smaller images keep their size.
 
     Args:
-        images: At least one; uint8 `[H, W, 3]` RGB or PIL images.
-        columns: Images in a row.
-        cell: Side of the square that an image gets, pixels.
+        images: One or more images, each uint8 [H, W, 3] RGB or a Pillow image.
+        columns: Number of images in a row.
+        cell: Side of the square cell of each image, in pixels.
+
+    Returns:
+        RGB image of the sheet, with a white background.
 
     Raises:
-        ValueError: If there are no images, or `columns` or `cell` is not above 0.
-        OSError: As `draw_detections`.
+        ValueError: If there are no images, or `columns` or `cell` is below 1.
+        OSError: If a Pillow image has mode I or F, whose range of values is unknown.
     """
     if not images or columns < 1 or cell < 1:
         raise ValueError(
@@ -117,7 +135,10 @@ def _as_pil(image: Picture) -> Image.Image:
 
 
 def _pixel_corners(box: np.ndarray, picture: Image.Image) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of a box in pixels, inside the picture and not inside out."""
+    """Returns (left, top, right, bottom) of a box in whole pixels, clipped to the picture.
+
+    Right is at least left, and bottom at least top.
+    """
     top, left, bottom, right = (round(float(side)) for side in box)
     left, right = np.clip((left, right), 0, picture.width - 1).tolist()
     top, bottom = np.clip((top, bottom), 0, picture.height - 1).tolist()
@@ -129,7 +150,7 @@ def _draw_tag(
     text: str,
     font: ImageFont.FreeTypeFont,
     corners: tuple[float, float, float, float],
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
 ) -> None:
     margin = max(1, font.size // 6)
     ascent, descent = font.getmetrics()
@@ -140,16 +161,16 @@ def _draw_tag(
     left = min(corners[0], draw.im.size[0] - width)
     top = corners[1] - height if corners[1] >= height else corners[1]
     top = min(top, draw.im.size[1] - height)
-    draw.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
-    red, green, blue = colour
+    draw.rectangle((left, top, left + width - 1, top + height - 1), fill=color)
+    red, green, blue = color
     bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
     draw.text((left + margin, top), text, fill=_DARK if bright else _LIGHT, font=font)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans (Latin, Greek, Cyrillic and more) if matplotlib is installed, which has a copy.
+    """Returns DejaVu Sans from matplotlib if it is installed, otherwise Pillow's default font.
 
-    Otherwise Pillow's own font, which has Latin letters only.
+    DejaVu Sans has Latin, Greek, Cyrillic and more letters; Pillow's font has Latin letters only.
     """
     matplotlib = importlib.util.find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin is not None:
@@ -157,5 +178,5 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
         return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise OSError("labels need a Pillow that is built with FreeType")
+        raise OSError("labels need a Pillow that was built with FreeType support")
     return font

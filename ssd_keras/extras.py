@@ -1,18 +1,22 @@
-"""Optional dependencies: an error that names the extra to install."""
+"""A check of optional dependencies whose error names the extra to install."""
 
 import importlib.util
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is missing; the message names the extra that installs it."""
 
 
 def require(module: str, extra: str, purpose: str) -> None:
     """Checks that an optional dependency is installed.
 
     Args:
-        module: Name of its module.
-        extra: The extra of this package that installs it.
-        purpose: What needs it, as the subject of a sentence.
+        module: Name of the module to import, such as "ai_edge_litert".
+        extra: The extra of ssd-keras that installs the module, such as "tflite".
+        purpose: The subject of the error message: the feature that needs the module.
 
     Raises:
-        ImportError: If it is missing.
+        ImportError: If the module is not installed.
     """
     if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{purpose} needs {module}: pip install 'ssd-keras[{extra}]'")
+        raise MissingExtraError(f"{purpose} needs {module}: pip install 'ssd-keras[{extra}]'")

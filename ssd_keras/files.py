@@ -1,4 +1,4 @@
-"""Files: atomic writes, text, and the folders that come with the package."""
+"""Files: atomic writes, reading of text, and the folders that come with the package."""
 
 import contextlib
 import os
@@ -8,9 +8,12 @@ from pathlib import Path
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what `atomic` left in a folder when its process was killed.
+    """Removes the temporary files that `atomic` left in a folder when its process was killed.
 
-    For folders that one process at a time writes to.
+    No other process may write to the folder at the same time.
+
+    Args:
+        folder: The folder; its subfolders are not searched.
     """
     for path in folder.glob(".*"):
         if path.name.split(".")[1].isdecimal():
@@ -19,18 +22,29 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which takes its place when the block has succeeded.
+    """Context manager that replaces `path` only if the block succeeds.
 
-    The temporary name ends as `path` does, since some writers go by the ending. What the block
-    writes may be a file or a folder; after an exception it is removed and `path` is untouched.
-    A folder in the way is moved aside first, and back if need be: two renames, so that a kill
-    between them leaves both, under hidden names. Behind a symbolic link its target is replaced.
+    The block writes a file or a folder to the temporary path that it gets. On success that path is
+    renamed to `path`. On an exception it is removed, and `path` is unchanged. A folder at `path` is
+    first renamed to a hidden name and is removed at the end. If the second rename fails, the first
+    is undone. If the process is killed between the two, both folders remain under hidden names.
+
+    Args:
+        path: File or folder to replace. Missing parent folders are created. If it is a symbolic
+            link, the target of the link is replaced.
+
+    Yields:
+        A hidden path in the same folder. It keeps the extension of `path`, by which some writers
+        choose the format.
+
+    Raises:
+        OSError: If a file or folder cannot be renamed or removed.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     replaced = path.with_name(f".{os.getpid()}.old.{path.name}")
-    _remove(temporary)  # of an earlier process of the same number
+    _remove(temporary)  # left by an earlier process with the same id
     try:
         yield temporary
         if temporary.is_dir() and path.is_dir():
@@ -56,9 +70,14 @@ def _remove(path: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Returns a text file's content; a mark of UTF-8 at its start is no part of it."""
+    """Returns the content of a text file, without a byte order mark.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not UTF-8.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -66,15 +85,23 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Returns the lines of a text file without surrounding space, and without empty ones."""
+    """Returns the lines of a text file that are not empty, without leading and trailing spaces.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not UTF-8.
+    """
     lines = (line.strip() for line in read_text(path).splitlines())
     return [line for line in lines if line]
 
 
 def shipped(name: str) -> Path:
-    """A folder that comes with the package: "labels" or "serving".
+    """Returns the path of a folder that comes with the package.
 
-    A wheel has a copy of it inside the package; in a checkout it is the original.
+    An installed wheel has the folder inside the package. A checkout has it at the top level.
+
+    Args:
+        name: "labels" or "serving".
     """
     package = Path(__file__).parent
     installed = package / "shipped" / name

@@ -1,25 +1,27 @@
-"""Image files as data sets hold them -> JPEG or PNG bytes that TensorFlow decodes; their pixels.
-
-Every image is decoded once here, so that a file that cannot be read is found before training.
-"""
-
-from typing import Any
+"""Decoding and resizing of images, the same for data sets, detection and exports."""
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+# Extensions of the image files that data sets and detection read.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
-def decode_image(encoded: Any) -> Any:
-    """Decodes a JPEG, PNG, BMP or GIF (first frame) to RGB, uint8 [H, W, 3].
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes a JPEG, PNG or BMP image, or the first frame of a GIF image, to RGB.
 
-    A JPEG as OpenCV, Pillow and browsers do: TensorFlow's own choice is libjpeg's rougher DCT, off
-    by a grey level on average, and not faster.
+    JPEG images are decoded with libjpeg's accurate DCT, as in OpenCV, Pillow and browsers.
+    TensorFlow's default DCT is off by one level on average and is not faster.
+
+    Args:
+        encoded: string scalar, the bytes of the image file.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are no such image.
+        tf.errors.InvalidArgumentError: If the bytes are not an image in one of these formats.
     """
     image = tf.cond(
         tf.io.is_jpeg(encoded),
@@ -30,19 +32,40 @@ def decode_image(encoded: Any) -> Any:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """As `Image.convert("RGB")`, but 16 bits are scaled to 8, which Pillow cuts off at 255.
+    """Converts a Pillow image to RGB. 16-bit levels are scaled to 8 bits.
+
+    `Image.convert("RGB")` would clip 16-bit levels at 255 instead.
+
+    Args:
+        image: Image of any mode except I and F.
+
+    Returns:
+        Image of mode RGB and the same size.
 
     Raises:
-        OSError: If the image holds numbers of unknown range (modes I and F).
+        OSError: If the mode is I or F, whose range of values is unknown.
     """
     if image.mode in ("I", "F"):
-        raise OSError(f"mode {image.mode} has no known range")
+        raise OSError(f"mode {image.mode} has no known range of values")
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")
 
 
-def warp(encoded: Any, size: int) -> Any:
-    """Decodes a JPEG or PNG and resizes it to float32 [S, S, 3], as detection does (bilinear)."""
+def warp(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes an image and resizes it to a square, as for detection and evaluation.
+
+    The resizing is bilinear, without antialiasing, and ignores the aspect ratio.
+
+    Args:
+        encoded: string scalar, the bytes of an image file that `decode_image` takes.
+        size: S, the side of the result in pixels.
+
+    Returns:
+        float32 [S, S, 3], RGB 0..255, not rounded.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the bytes cannot be decoded.
+    """
     image = tf.image.resize(decode_image(encoded), [size, size], "bilinear", antialias=False)
     return tf.ensure_shape(image, [size, size, 3])

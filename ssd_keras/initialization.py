@@ -1,8 +1,9 @@
-"""The start of layers that no weights were loaded into.
+"""Initial weights of the layers that are not loaded from a file.
 
-The original starts its new layers with "xavier" behind a pretrained fc6 and fc7. Without those two
-its start is poor: VGG's features reach the heads at their raw scale, and hard negative mining picks
-the worst of 8732 random guesses. What is done instead, and what it changed, is in BUILD_NOTES.md.
+The original initializes new layers with "xavier" and always has a pretrained fc6 and fc7. Without
+these two layers "xavier" gives a large first loss: VGG's features reach the heads at their raw
+scale, and hard negative mining picks the worst of 8732 random predictions. This module then uses
+other initial weights. BUILD_NOTES.md has their measured effect (decisions 36 to 40).
 """
 
 import math
@@ -17,23 +18,27 @@ _HEAD_SCALE = 0.1
 
 
 def initial_weights(model: keras.Model, loaded: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The start of all layers that nothing was or will be loaded into.
+    """Returns the initial weights of all layers that are not in `loaded`.
 
-    With fc6 loaded it is the original's "xavier". Otherwise the heads predict "background"
-    everywhere, with near equal scores for the rest: their kernels are scaled down, and the bias of
-    the background is ln(3 C), since after mining three in four boxes are background. That is what
-    RetinaNet's prior probability is to the focal loss. Behind VGG16's bare convolutions, moreover,
-    fc6 takes out the scale of VGG's features, and from there on the gain of 2 of He's
-    initialisation keeps the scale from falling with every ReLU, so that the maps of large boxes do
-    not start slower.
+    The weights depend on the loaded layers:
+
+    - With fc6, all kernels are the original's "xavier" and all biases are 0.
+    - Without fc6, the heads first predict the background everywhere and give all classes nearly the
+      same score. Their kernels are "xavier" times 0.1. The bias of the background is ln(3 C),
+      because three in four boxes are background after hard negative mining; the other biases are 0.
+      The prior probability of RetinaNet has the same purpose.
+    - With VGG16's convolutions but without fc6, the kernel of fc6 is also scaled down to remove the
+      scale of VGG's features. From fc6 on, all layers except the heads have the gain of He
+      initialization, sqrt(2). Without it each ReLU reduces the scale, and the maps of large boxes
+      learn more slowly at first.
 
     Args:
-        model: From `ssd_vgg16`.
-        loaded: Names of layers that have weights.
+        model: A model of `ssd_vgg16`.
+        loaded: Names of the layers that have weights already.
 
     Returns:
-        Arrays by "<layer>/<variable>". They do not depend on what the layers hold now, and are the
-        same at each call: a Keras initializer keeps its seed.
+        float32 arrays by "<layer>/<variable>". They do not depend on the present weights of the
+        model and are the same at each call, because a Keras initializer keeps its seed.
     """
     num_classes = model.num_classes
     gain, fc6_gain = 1.0, 1.0
@@ -61,7 +66,7 @@ def initial_weights(model: keras.Model, loaded: Collection[str] = ()) -> dict[st
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """All weights of a model of `ssd_vgg16` by "<layer>/<variable>"."""
+    """Returns all weights of a model of `ssd_vgg16` by "<layer>/<variable>"."""
     return {
         f"{layer.name}/{variable.name}": variable
         for layer in model.layers

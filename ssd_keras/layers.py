@@ -1,4 +1,4 @@
-"""The layers that VGG16-SSD needs beside Keras's own."""
+"""Layers of VGG16-SSD that Keras does not have."""
 
 from typing import Any
 
@@ -8,13 +8,17 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class Preprocessing(keras.layers.Layer):
-    """RGB images 0..255 to what Caffe's VGG16 was trained on: BGR, mean subtracted, not scaled.
+    """Converts RGB images to the input of Caffe's VGG16: BGR, mean subtracted, not scaled.
 
-    It is part of the model, so that training, SavedModel and TFLite cannot differ. Takes
-    [B, H, W, 3] of any numeric dtype and returns the same shape in the compute dtype.
+    The layer is part of the model, so that training, SavedModel and TFLite use the same
+    preprocessing. It takes RGB images [B, H, W, 3] of any numeric dtype, 0..255. It returns BGR
+    images [B, H, W, 3] in the compute dtype.
 
     Args:
         mean: RGB mean, 0..255.
+        name: Name of the layer.
+        trainable: As in `keras.layers.Layer`; the layer has no weights.
+        dtype: Dtype policy, as in `keras.layers.Layer`.
     """
 
     def __init__(
@@ -22,37 +26,43 @@ class Preprocessing(keras.layers.Layer):
         mean: tuple[float, float, float] = (123.0, 117.0, 104.0),
         name: str = "preprocessing",
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
-        # Half precision would round the pixels before the mean is taken off.
+        # No autocast: half precision would round the pixels before the mean is subtracted.
         super().__init__(name=name, trainable=trainable, dtype=dtype, autocast=False)
         self.mean = tuple(mean)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Images less the mean, channels reversed."""
-        centred = tf.cast(images, tf.float32) - tf.constant(self.mean)
-        return tf.cast(tf.reverse(centred, axis=[-1]), self.compute_dtype)
+        """Subtracts the mean and reverses the channels; the class docstring gives the shapes."""
+        centered = tf.cast(images, tf.float32) - tf.constant(self.mean)
+        return tf.cast(tf.reverse(centered, axis=[-1]), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's shape."""
+        """Returns `input_shape`."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as plain values."""
+        """Returns the arguments of the layer as JSON values."""
         return {**super().get_config(), "mean": self.mean}
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class L2Normalization(keras.layers.Layer):
-    """Scales the features of each cell to a learnt length (section 3.1; ParseNet).
+    """Normalizes the features of each cell and multiplies them by learned scales.
 
-    Each cell's vector is divided by its L2 norm, taken in float32 whatever the policy (the sum of
-    512 squares overflows float16), and multiplied by one learnt scale for each channel.
+    The layer divides the features of a cell by their L2 norm and multiplies each channel by its
+    scale. The norm is computed in float32 under any dtype policy, because the sum of 512 squares
+    overflows float16. The layer takes float [B, H, W, channels] and returns the same shape in the
+    compute dtype.
 
     Args:
-        initial_scale: Starting value of every scale.
+        initial_scale: Initial value of all scales.
+        name: Name of the layer.
+        trainable: Whether the scales are trained.
+        dtype: Dtype policy, as in `keras.layers.Layer`.
 
-    Source: `normalize_layer.cpp` (across_spatial false, channel_shared false, eps 1e-10).
+    Source: section 3.1, after ParseNet; `normalize_layer.cpp` (across_spatial false, channel_shared
+    false, eps 1e-10).
     """
 
     def __init__(
@@ -60,13 +70,13 @@ class L2Normalization(keras.layers.Layer):
         initial_scale: float = 20.0,
         name: str | None = None,
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
         super().__init__(name=name, trainable=trainable, dtype=dtype)
         self.initial_scale = initial_scale
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the scales, [channels]."""
+        """Creates the scales, float32 [channels]."""
         self.scale = self.add_weight(
             name="scale",
             shape=(input_shape[-1],),
@@ -74,34 +84,41 @@ class L2Normalization(keras.layers.Layer):
         )
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
-        """[B, H, W, channels] to the same, each cell scaled."""
+        """Normalizes and scales the features; the class docstring gives the shapes."""
         unit = tf.math.l2_normalize(tf.cast(features, tf.float32), axis=-1, epsilon=1e-10)
         return tf.cast(unit * tf.cast(self.scale, tf.float32), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's shape."""
+        """Returns `input_shape`."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as plain values."""
+        """Returns the arguments of the layer as JSON values."""
         return {**super().get_config(), "initial_scale": self.initial_scale}
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class DilatedConv2D(keras.layers.Conv2D):
-    """A dilated convolution of stride 1 that outside of training runs as what it is.
+    """A dilated convolution that runs as one native operation at inference.
 
-    On TensorFlow, Keras moves the holes into the batch (SpaceToBatchND), convolves and moves them
-    back. For fc6 that is about half as fast: its 19 x 19 cells become 36 patches with wide margins.
-    Training stays with it, because TensorFlow has the direct form's gradient not on every CPU.
+    With TensorFlow, Keras runs a dilated convolution as SpaceToBatchND, a convolution without
+    dilation and BatchToSpaceND. For fc6 this takes more than twice as long, because the 19 x 19
+    cells become 36 patches with wide margins. Training keeps this form, because TensorFlow lacks
+    the gradient of the native operation on some CPUs.
 
-    Takes [B, H, W, channels] and returns [B, H, W, filters] with padding "same". Arguments are
-    those of `keras.layers.Conv2D`.
+    The layer takes float [B, H, W, channels]. With padding "same" it returns [B, H, W, filters].
+    The stride must be 1. The arguments are those of `keras.layers.Conv2D`.
     """
 
     def call(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """The convolution, bias and activation."""
-        if training is not False:  # also in a training loop of one's own that says nothing
+        """Computes the convolution, bias and activation.
+
+        Args:
+            features: float [B, H, W, channels].
+            training: The native operation is used only for False, so that a custom training loop
+                that leaves it at None can compute gradients.
+        """
+        if training is not False:
             return super().call(features)
         kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
         padding = self.padding.upper()

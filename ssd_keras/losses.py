@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ssd_keras.boxes import cyxhw_to_yxyx, encode
+from ssd_keras.boxes import encode
 from ssd_keras.config import SSDConfig
 from ssd_keras.matching import match
 from ssd_keras.predictions import split_predictions
@@ -187,7 +187,7 @@ def multibox_terms(
         ground_truth: float32 [B, G, 5].
         offsets: float32 [B, P, 4].
         logits: float32 [B, P, 1 + C].
-        default_boxes: float32 [P, 4], `cyxhw`.
+        default_boxes: float32 [P, 4], `yxyx`.
         variances: Divisors of the offsets.
         iou_threshold: See `match`.
         negative_ratio: Negatives for each positive.
@@ -200,7 +200,7 @@ def multibox_terms(
     ground_truth = tf.pad(ground_truth, [[0, 0], [0, 1], [0, 0]])  # G may be 0
     own = tf.gather(ground_truth, tf.maximum(matched, 0), batch_dims=1)  # [B, P, 5]
     # Negatives are encoded as their own default box, so that no log of nothing is taken.
-    boxes = tf.where(positive[..., None], own[..., :4], cyxhw_to_yxyx(default_boxes))
+    boxes = tf.where(positive[..., None], own[..., :4], default_boxes)
     labels = tf.where(positive, tf.cast(own[..., 4], tf.int32), 0)
 
     errors = smooth_l1(offsets - encode(boxes, default_boxes, variances))  # [B, P]

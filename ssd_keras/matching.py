@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from ssd_keras.boxes import cyxhw_to_yxyx, pairwise_iou
+from ssd_keras.boxes import pairwise_iou
 
 # Pairs that overlap no more than this are never matched (`MatchBBox` in bbox_util.cpp).
 _MIN_IOU = 1e-6
@@ -20,7 +20,7 @@ def match(
     Args:
         ground_truth: float32 [B, G, 5], `yxyx` and label. Rows whose label is not above 0 are
             padding; rows without area cannot be matched and count as padding too.
-        default_boxes: float32 [P, 4], `cyxhw`.
+        default_boxes: float32 [P, 4], `yxyx`.
         iou_threshold: Smallest IoU of the second step, in (0, 1].
 
     Returns:
@@ -43,7 +43,7 @@ def match(
     boxes, labels = ground_truth[..., :4], ground_truth[..., 4]
     has_area = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
     valid = (labels > 0) & has_area  # [B, G]
-    iou = pairwise_iou(boxes, cyxhw_to_yxyx(default_boxes))  # [B, G, P]
+    iou = pairwise_iou(boxes, default_boxes)  # [B, G, P]
     iou = tf.where(valid[..., None] & (iou > _MIN_IOU), iou, -1.0)
 
     # Step 2 first: step 1 then overrules it.

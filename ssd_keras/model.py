@@ -1,4 +1,4 @@
-"""VGG16-SSD: the reduced VGG16, the extra layers and the heads, as a functional Keras model."""
+"""VGG16-SSD as a functional Keras model: the reduced VGG16, the extra layers and the heads."""
 
 import os
 import zipfile
@@ -19,35 +19,47 @@ from ssd_keras.weights.load import load_weights
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class SSD(keras.Model):
-    """A functional model that reports the parts of the MultiBox loss beside their sum.
+    """A functional model that also reports the components of its `MultiBoxLoss`.
 
-    Only the metrics differ from `keras.Model`: localisation loss, confidence loss and number of
-    positives appear in the progress bar, in `evaluate` and in the history.
+    Localization loss, confidence loss and number of positives are metrics of the model. Keras shows
+    them in the progress bar, in `evaluate` and in the history of `fit`.
+
+    Args:
+        inputs: The input `image`, [B, S, S, 3].
+        outputs: The predictions, [B, P, 4 + 1 + C].
+        name: Name of the model.
+        **kwargs: As in `keras.Model`.
     """
 
-    # The signature of Functional, so that Keras saves and reloads it as it does a functional model.
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+    # Keras saves and reloads a subclass as a functional model only if it has this signature.
+    def __init__(
+        self,
+        inputs: keras.KerasTensor,
+        outputs: keras.KerasTensor,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
-        # Keras stores the layers' policies but not the model's, by which `compile` decides whether
-        # the loss is scaled.
+        # Keras stores the dtype policies of the layers but not that of the model. `compile` scales
+        # the loss only if the policy of the model asks for it.
         for layer in self.layers:
             if layer.name == "conv1_1":
-                self.dtype_policy: Any = layer.dtype_policy
+                self.dtype_policy: keras.DTypePolicy = layer.dtype_policy
 
     @property
     def ssd_config(self) -> SSDConfig:
-        """Input size, feature maps and tiling of the model."""
+        """The config that the model was built with."""
         config: SSDConfig = self.get_layer("predictions").ssd_config
         return config
 
     @property
     def num_classes(self) -> int:
-        """C, the number of classes without background."""
+        """C, the number of classes without the background."""
         return int(self.get_layer("predictions").num_classes)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Names of the C classes; `labels[0]` is class 1. None if the model has none."""
+        """Names of the C classes, or None. `labels[0]` is the name of class 1."""
         labels: tuple[str, ...] | None = self.get_layer("predictions").labels
         return labels
 
@@ -73,35 +85,35 @@ def ssd_vgg16(
     """Builds SSD300 or SSD512 on VGG16.
 
     Args:
-        config: Input size and tiling, such as `SSD300_VOC`.
-        num_classes: C, the classes without background.
-        weights: None (random), "imagenet" (keras.applications' VGG16, downloaded; its fc1 and fc2
-            subsampled to fc6 and fc7) or a local file of a VGG16 or a whole SSD: see
-            `load_weights`. Classes are then taken by `labels`.
-        weights_project: The project whose file it is; found out by default.
+        config: Config, such as `SSD300_VOC`. S is its `image_size`.
+        num_classes: C, the number of classes without the background.
+        weights: None for random weights, "imagenet" for the VGG16 of keras.applications, which
+            Keras downloads, or the path of a file of a VGG16 or a whole SSD, as in `load_weights`.
+            The classes of an SSD are mapped to `labels` by name.
+        weights_project: Project that wrote the file; see `load_weights`.
         weights_labels: Class names of the file; see `load_weights`.
         weights_config: Tiling of the file; see `load_weights`.
-        width: Factor on the filters of every layer but the heads, rounded to multiples of 8; 1 is
-            the paper's network.
-        labels: Names of the C classes; kept in the model and its files.
+        width: Factor for the number of filters of all layers except the heads, above 0 and at most
+            4. The products are rounded to multiples of 8. The network of the paper has 1.0.
+        labels: Names of the C classes, or None. The model and its files keep them.
         name: Name of the model.
 
     Returns:
-        A functional model from `image` [B, S, S, 3], RGB 0..255, to predictions float32
-        [B, P, 4 + 1 + C]: offsets (cy, cx, h, w, divided by the variances), then logits with the
-        background first.
+        Model from `image`, [B, S, S, 3], RGB 0..255, to predictions, float32 [B, P, 4 + 1 + C].
+        The first four values of a box are its offsets (cy, cx, h, w), divided by the variances. The
+        others are its logits, background first.
 
     Raises:
-        ValueError: If an argument is out of range, a feature map of the config is not of the
-            size that the network produces, or the weights do not fit.
-        FileNotFoundError: If `weights` names no file.
-        Exception: Of Keras, if "imagenet" cannot be downloaded.
+        ValueError: If an argument is out of range, if a feature map of the config does not exist or
+            has another size in the network, or if `load_weights` refuses the file.
+        FileNotFoundError: If the file does not exist.
+        OSError: If "imagenet" cannot be downloaded.
 
-    Source: section 2 and 3.1, figure 2; `VGGNetBody` and `CreateMultiBoxHead` in Caffe's
+    Source: sections 2 and 3.1, figure 2; `VGGNetBody` and `CreateMultiBoxHead` in Caffe's
     `model_libs.py`, `AddExtraLayers` in `ssd_pascal.py`.
     """
     if num_classes < 1:
-        raise ValueError(f"num_classes (={num_classes}) must be at least 1, without background")
+        raise ValueError(f"num_classes (={num_classes}) must be at least 1, without the background")
     if not 0 < width <= 4:
         raise ValueError(f"width (={width}) must be above 0 and at most 4")
 
@@ -115,12 +127,13 @@ def ssd_vgg16(
         features = maps.get(feature_map.name)
         if features is None:
             raise ValueError(
-                f"feature map {feature_map.name} is none of the network's: {', '.join(maps)}"
+                f"feature map {feature_map.name} is not a layer of the network: it must be one of "
+                f"{', '.join(maps)}"
             )
         if features.shape[1] != feature_map.size:
             raise ValueError(
-                f"feature map {feature_map.name}: size (={feature_map.size}) must be the "
-                f"{features.shape[1]} that the network produces from image_size "
+                f"feature map {feature_map.name}: size (={feature_map.size}) must be "
+                f"{features.shape[1]}, the size in the network for image_size "
                 f"(={config.image_size})"
             )
         boxes = feature_map.boxes_per_location
@@ -147,15 +160,17 @@ def ssd_vgg16(
     return model
 
 
-def _backbone(x: Any, config: SSDConfig, width: float) -> dict[str, Any]:
-    """The output of every layer that a feature map may be read from, by name."""
+def _backbone(
+    x: keras.KerasTensor, config: SSDConfig, width: float
+) -> dict[str, keras.KerasTensor]:
+    """Builds the layers before the heads and returns the possible feature maps by name."""
     maps = {}
     for block, (convolutions, filters) in enumerate(VGG_BLOCKS, start=1):
         for i in range(1, convolutions + 1):
             x = _conv(x, f"conv{block}_{i}", filters * width, 3)
         maps[f"conv{block}_{convolutions}"] = x
-        # "same" is Caffe's ceiling: conv3_3's 75 cells become 38. The reduced network's pool5
-        # keeps the resolution.
+        # "same" rounds up, as Caffe does: pool3 reduces 75 cells to 38. The pool5 of the reduced
+        # network keeps the resolution.
         size, stride = (3, 1) if block == 5 and config.atrous else (2, 2)
         x = keras.layers.MaxPooling2D(size, stride, padding="same", name=f"pool{block}")(x)
     if config.atrous:
@@ -166,7 +181,7 @@ def _backbone(x: Any, config: SSDConfig, width: float) -> dict[str, Any]:
         x = maps["fc7"] = _conv(x, "fc7", 4096 * width, 1)
     for extra in config.extra_layers:
         x = _conv(x, f"{extra.name}_1", extra.bottleneck * width, 1)
-        if extra.padding:  # "same" would pad strided layers on one side only
+        if extra.padding:  # "same" pads a layer with a stride on one side only
             x = keras.layers.ZeroPadding2D(extra.padding, name=f"{extra.name}_2_padding")(x)
         name = f"{extra.name}_2"
         x = _conv(
@@ -176,8 +191,10 @@ def _backbone(x: Any, config: SSDConfig, width: float) -> dict[str, Any]:
     return maps
 
 
-def _conv(x: Any, name: str, filters: float, kernel: int, **options: Any) -> Any:
-    """A convolution with ReLU. The original's "xavier" is LeCun's uniform, not Glorot's."""
+def _conv(
+    x: keras.KerasTensor, name: str, filters: float, kernel: int, **options: Any
+) -> keras.KerasTensor:
+    """Adds a convolution with ReLU. Caffe's "xavier" is LeCun's uniform initializer."""
     layer = DilatedConv2D if "dilation_rate" in options else keras.layers.Conv2D
     return layer(
         max(8, 8 * round(filters / 8)),
@@ -189,8 +206,10 @@ def _conv(x: Any, name: str, filters: float, kernel: int, **options: Any) -> Any
     )(x)
 
 
-def _head(features: Any, feature_map: FeatureMap, filters: int, name: str) -> Any:
-    """A predictor without activation; float32, so that loss and scores keep their precision."""
+def _head(
+    features: keras.KerasTensor, feature_map: FeatureMap, filters: int, name: str
+) -> keras.KerasTensor:
+    """Adds a convolution without activation, in float32 under any dtype policy."""
     connected = feature_map.fully_connected
     return keras.layers.Conv2D(
         filters * feature_map.size**2 if connected else filters,
@@ -203,24 +222,27 @@ def _head(features: Any, feature_map: FeatureMap, filters: int, name: str) -> An
 
 
 def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> SSD:
-    """Loads a `.keras` file of a model of `ssd_vgg16`.
+    """Loads a model of `ssd_vgg16` from a `.keras` file.
 
     Args:
         path: The file.
-        compile: Also load the optimizer and the loss it was saved with.
+        compile: Whether to load the optimizer and the loss, too.
+
+    Returns:
+        The model, with its config and class names.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or holds another kind of model.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged or does not hold a model of `ssd_vgg16`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"model {path} does not exist: train one first")
-    if not zipfile.is_zipfile(path):  # Keras would say that it does not exist
-        raise ValueError(f"model {path} is damaged or no .keras file")
+    if not zipfile.is_zipfile(path):  # Keras's message would be that the file does not exist
+        raise ValueError(f"model {path} is damaged or not a .keras file")
     try:
         model = keras.saving.load_model(path, compile=compile)
     except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"model {path} is damaged or of another kind: {error}") from error
     if not isinstance(model, SSD):
-        raise ValueError(f"model {path} is no SSD: it must be made by ssd_vgg16")
+        raise ValueError(f"model {path} is not an SSD: it must be made by ssd_vgg16")
     return model

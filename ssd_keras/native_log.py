@@ -1,4 +1,4 @@
-"""Filters lines that compiled libraries write to stderr, where Python's logging cannot."""
+"""Filters messages of compiled libraries on stderr, which Python's logging cannot filter."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# TensorFlow writes these while it is imported, before its own log level applies.
+# TensorFlow writes these lines during its import, before its log level takes effect.
 STARTUP = re.compile(
     r"I0000 |WARNING: All log messages before absl::InitializeLog|To enable the following instr"
 )
@@ -16,9 +16,12 @@ TFLITE = re.compile(r"INFO: Created TensorFlow Lite XNNPACK delegate|fully_quant
 
 @contextlib.contextmanager
 def without_lines(pattern: re.Pattern[str]) -> Iterator[None]:
-    """Leaves out the lines on stderr that begin with `pattern`; all others are written afterwards.
+    """Context manager that drops the lines on stderr that match `pattern` at their start.
 
-    For short calls only: the other lines appear when the block ends.
+    The other lines appear when the block ends, so the block should be short.
+
+    Args:
+        pattern: Pattern for the start of the lines to drop.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as captured:

@@ -1,4 +1,4 @@
-"""The one output tensor of the network and what its columns are."""
+"""The output tensor of the network: how it is joined and split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,54 +10,70 @@ from ssd_keras.config import SSDConfig
 
 
 def split_predictions(predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Names the two parts of the network's output.
+    """Splits the output of the network into offsets and logits.
 
     Args:
         predictions: float32 [B, P, 4 + 1 + C].
 
     Returns:
-        Offsets [B, P, 4] in the order (cy, cx, h, w), divided by the variances, and logits
-        [B, P, 1 + C], background first.
+        Offsets float32 [B, P, 4], in the order (cy, cx, h, w) and divided by the variances, and
+        logits float32 [B, P, 1 + C], background first.
     """
     return predictions[..., :4], predictions[..., 4:]
 
 
 def checked_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """Class names as a tuple, if they can be lines of a label file.
+    """Checks that class names can be the lines of a label file.
+
+    Args:
+        labels: Class names without the background.
+        num_classes: Number of classes without the background.
+
+    Returns:
+        The names as a tuple.
 
     Raises:
-        ValueError: If they are not `num_classes` different names of one line each.
+        ValueError: If `labels` is one string, has another length than `num_classes`, has a name
+            twice, or has a name that is not one line of text without leading and trailing spaces.
     """
     if isinstance(labels, str):
-        raise ValueError(f"labels (={labels!r}) must be a list of names, not one text")
+        raise ValueError(f"labels (={labels!r}) must be a list of names, not one string")
     if len(labels) != num_classes:
         raise ValueError(
             f"labels has {len(labels)} names, but num_classes (={num_classes}) counts the "
-            "classes without background: give one name for each"
+            "classes without the background: give one name for each"
         )
     for label in labels:
         if not isinstance(label, str) or label != label.strip() or len(label.splitlines()) != 1:
-            raise ValueError(f"label {label!r} must be one line of text without blanks around it")
+            raise ValueError(
+                f"label {label!r} must be one line of text without spaces at its start and end"
+            )
     if len(set(labels)) != len(labels):
-        raise ValueError(f"labels (={tuple(labels)}) must all differ")
+        raise ValueError(f"labels (={tuple(labels)}) must all differ: rename one of each pair")
     return tuple(labels)
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class Predictions(keras.layers.Layer):
-    """Joins the heads of all feature maps into one tensor, and knows what it means.
+    """Joins the outputs of all heads into one tensor, and holds the tiling and the class names.
 
-    Takes the offset maps [B, S, S, A * 4] and the logit maps [B, S, S, A * (1 + C)], all offsets
-    first, and returns float32 [B, P, 4 + 1 + C]. Because the layer is part of the model, a `.keras`
-    file always carries its tiling and its class names.
+    The layer takes a list of the offsets [B, S, S, A * 4] of all feature maps, followed by the
+    logits [B, S, S, A * (1 + C)] of all feature maps. S is the number of cells along one side of a
+    map, and A is its number of default boxes at each cell. The layer returns float32
+    [B, P, 4 + 1 + C].
+
+    Because the layer is part of the model, every `.keras` file holds its tiling and class names.
 
     Args:
-        ssd_config: The tiling, `SSDConfig` or the dictionary of its `to_dict`.
-        num_classes: C, without background.
+        ssd_config: The config of the model, as `SSDConfig` or as the result of its `to_dict`.
+        num_classes: C, the number of classes without the background.
         labels: Names of the C classes, or None.
+        name: Name of the layer.
+        trainable: As in `keras.layers.Layer`; the layer has no weights.
+        dtype: Dtype of the result.
 
     Raises:
-        ValueError: If the labels break a rule of `checked_labels`.
+        ValueError: If `checked_labels` refuses `labels`.
     """
 
     def __init__(
@@ -77,19 +93,21 @@ class Predictions(keras.layers.Layer):
         self.labels = None if labels is None else checked_labels(labels, num_classes)
 
     def call(self, maps: list[tf.Tensor]) -> tf.Tensor:
-        """Joins the maps; see the class."""
+        """Joins the maps; the class docstring gives the shapes."""
         half = len(maps) // 2
         offsets = _join(maps[:half], 4)
         logits = _join(maps[half:], self.num_classes + 1)
         return tf.concat([offsets, logits], axis=-1)
 
-    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[Any, ...]:
-        """[B, P, 4 + 1 + C]."""
+    def compute_output_shape(
+        self, input_shape: list[tuple[int | None, ...]]
+    ) -> tuple[int | None, ...]:
+        """Returns (B, P, 4 + 1 + C)."""
         boxes = self.ssd_config.num_default_boxes
         return (input_shape[0][0], boxes, 4 + 1 + self.num_classes)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as plain values."""
+        """Returns the arguments of the layer as JSON values."""
         return {
             "ssd_config": self.ssd_config.to_dict(),
             "num_classes": self.num_classes,
@@ -101,7 +119,7 @@ class Predictions(keras.layers.Layer):
 
 
 def _join(maps: list[tf.Tensor], depth: int) -> tf.Tensor:
-    """[B, S, S, A * depth] of every map to [B, P, depth]."""
+    """Reshapes maps [B, S, S, A * depth] and joins them to [B, P, depth]."""
     boxes = [m.shape[1] * m.shape[2] * m.shape[3] // depth for m in maps]
     joined = [keras.ops.reshape(m, (-1, n, depth)) for m, n in zip(maps, boxes, strict=True)]
     return tf.concat(joined, axis=1)

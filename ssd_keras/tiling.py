@@ -1,6 +1,5 @@
 """The tiling of default boxes over the feature maps (section 2.2 of the paper)."""
 
-import itertools
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ from ssd_keras.config import FeatureMap, SSDConfig
 
 
 def default_boxes(config: SSDConfig) -> np.ndarray:
-    """All default boxes of an SSD, in the order of the original's PriorBox layers.
+    """All default boxes of an SSD, the same floats as the original's PriorBox layers give.
 
     The order is: feature map, row, column, then in each cell the small square, the large square
     (if there is one), and for every aspect ratio r the boxes of ratio r and 1/r.
@@ -18,34 +17,43 @@ def default_boxes(config: SSDConfig) -> np.ndarray:
         config: The tiling.
 
     Returns:
-        float32 [P, 4], `cyxhw`, fractions of the image; clipped only if `config.clip`.
+        float32 [P, 4], `yxyx`, fractions of the image; clipped only if `config.clip`.
 
     Source: section 2.2, equation 4; `src/caffe/layers/prior_box_layer.cpp`.
     """
     boxes = np.concatenate([_tile(m, config) for m in config.feature_maps])
-    if config.clip:
-        low = np.clip(boxes[:, :2] - boxes[:, 2:] / 2, 0, 1)
-        high = np.clip(boxes[:, :2] + boxes[:, 2:] / 2, 0, 1)
-        boxes = np.concatenate([(low + high) / 2, high - low], axis=1)
-    return boxes.astype(np.float32)
+    return np.clip(boxes, 0, 1) if config.clip else boxes
 
 
 def _tile(feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
-    """The default boxes of one feature map, float64 [size * size * boxes_per_location, 4]."""
-    centres = (np.arange(feature_map.size) + 0.5) * feature_map.step
+    """The default boxes of one feature map, float32 [size * size * boxes_per_location, 4].
+
+    Objects cut by the border overlap many default boxes equally, and the last bit of the corners
+    then decides which of them is matched. Every rounding to float32 is therefore that of the
+    original: centers and sizes are floats, the corners are computed in double from them.
+    """
+    cells = np.arange(feature_map.size, dtype=np.float32)
+    centers = ((cells + np.float32(0.5)) * np.float32(feature_map.step)).astype(np.float64)
     shapes = cell_shapes(feature_map, config.integer_sizes)
-    boxes = [(cy, cx, h, w) for cy, cx, (h, w) in itertools.product(centres, centres, shapes)]
-    return np.array(boxes) / config.image_size
+    rows, columns = np.meshgrid(centers, centers, indexing="ij")
+    center = np.stack([rows, columns], axis=-1)[:, :, None]  # [size, size, 1, 2]
+    corners = np.concatenate([center - shapes / 2, center + shapes / 2], axis=-1)
+    return (corners / config.image_size).astype(np.float32).reshape(-1, 4)
 
 
-def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> list[tuple[float, float]]:
-    """(height, width) in pixels of the default boxes of one cell, before any clipping."""
+def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> np.ndarray:
+    """(height, width) of the default boxes of one cell, pixels, before any clipping.
+
+    Returns:
+        float64 [boxes_per_location, 2]; every value is a float32 number.
+    """
     sizes = [s for s in (feature_map.min_size, feature_map.max_size) if s is not None]
     if integer_sizes:
         sizes = [int(size) for size in sizes]
     small = sizes[0]
     shapes = [(math.sqrt(small * size),) * 2 for size in sizes]
-    for ratio in feature_map.aspect_ratios:
-        root = math.sqrt(ratio)
-        shapes += [(small / root, small * root), (small * root, small / root)]
-    return shapes
+    for ratio in np.array(feature_map.aspect_ratios, np.float32):
+        for r in (ratio, np.float32(1 / np.float64(ratio))):
+            root = np.sqrt(r)
+            shapes.append((small / root, small * root))
+    return np.array(shapes, np.float32).astype(np.float64)

@@ -1,3 +1,31 @@
 import os
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Files and folders whose tests build a network or install the package; `make quick` leaves them
+# out. A folder stands for all below it.
+WITH_MODEL = (
+    "export",
+    "inference",
+    "training",
+    "evaluation/test_evaluate.py",
+    "evaluation/test_verification.py",
+    "weights/test_conversion.py",
+    "weights/test_import_weights.py",
+    "weights/test_load.py",
+    "weights/test_tiling_and_classes.py",
+    "test_initialization.py",
+    "test_model.py",
+    "test_saved_files.py",
+    "test_wheel.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    here = os.path.dirname(__file__)
+    for item in items:
+        path = os.path.relpath(item.path, here)
+        if any(path == name or path.startswith(f"{name}{os.sep}") for name in WITH_MODEL):
+            item.add_marker(pytest.mark.model)

@@ -1,4 +1,4 @@
-"""Small data sets in the forms that people have them, for the tests of the sources."""
+"""Small datasets in the formats of the sources, and samples of noise."""
 
 import io
 import json
@@ -10,20 +10,20 @@ from ssd_keras.data.records import Sample
 
 
 def encoded(size=(40, 20), image_format="JPEG", **options):
-    """An image file; size is (width, height)."""
+    """Content of an image file; `size` is (width, height)."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (200, 100, 50)).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def write(path, content):
-    """Writes text or bytes, and the folders on the way."""
+    """Writes text or bytes to a file, and creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def voc_xml(objects, size=(40, 20)):
-    """A VOC annotation; objects are (name, xmin, ymin, xmax, ymax) and perhaps difficult."""
+    """A VOC annotation; objects are (name, xmin, ymin, xmax, ymax[, difficult])."""
     items = "".join(
         f"<object><name>{name}</name><difficult>{int(bool(difficult))}</difficult><bndbox>"
         f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
@@ -35,7 +35,7 @@ def voc_xml(objects, size=(40, 20)):
 
 
 def write_voc(folder, xml_of_image, split="train", image=None):
-    """Writes a VOC folder: image name -> annotation."""
+    """Writes a VOC folder; `xml_of_image` maps image names to annotations."""
     write(folder / "ImageSets/Main" / f"{split}.txt", "\n".join(xml_of_image) + "\n")
     for name, xml in xml_of_image.items():
         write(folder / "Annotations" / f"{name}.xml", xml)
@@ -43,7 +43,10 @@ def write_voc(folder, xml_of_image, split="train", image=None):
 
 
 def coco_json(images, annotations, categories=((7, "cat"), (90, "hair drier"))):
-    """COCO's ground truth; images are (id, file name), annotations (image id, category, bbox)."""
+    """COCO's ground truth from images (id, file name) and annotations.
+
+    Annotations are (image id, category id, bbox[, crowd]).
+    """
     return json.dumps(
         {
             "images": [
@@ -66,6 +69,7 @@ def coco_json(images, annotations, categories=((7, "cat"), (90, "hair drier"))):
 
 
 def noise(seed, image_format):
+    """An image file of noise, 20 pixels high and 30 wide."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, image_format)
@@ -73,7 +77,7 @@ def noise(seed, image_format):
 
 
 def make_samples(count, prefix="image"):
-    """Noise, another in each image, with 0 to 3 objects, the last of them difficult."""
+    """Samples of different noise with 0 to 3 objects, the last of them difficult."""
     for k in range(count):
         corners = np.array([[0.1, 0.1, 0.9, 0.9], [0.2, 0.3, 0.6, 0.7], [0.5, 0.1, 0.8, 0.4]])
         boxes = corners[: k % 4].astype(np.float32)

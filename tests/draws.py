@@ -1,4 +1,4 @@
-"""A sample, many draws of its augmentation, and two-sided tests of distributions."""
+"""A sample, many random augmentations of it, and two-sided tests of distributions."""
 
 import functools
 import io
@@ -22,24 +22,26 @@ from tests.tiny import TINY
 BOXES = np.array([[0.1, 0.2, 0.5, 0.6], [0.4, 0.5, 0.9, 0.95], [0.0, 0.0, 0.1, 0.12]], np.float32)
 MEAN = (123.0, 117.0, 104.0)
 ALL_BUT_CROP = (random_distort, random_expand, random_interpolation, random_mirror)
-HEIGHT, WIDTH = 750, 1000  # where nothing is decoded
+HEIGHT, WIDTH = 750, 1000  # image size in `views`, which decode nothing
 
 
-def picture(height=75, width=100, seed=0, grey=False):
-    """Smooth noise, so that neighbouring pixels say where they come from."""
+def picture(height=75, width=100, seed=0, gray=False):
+    """Smooth noise: a shift by a pixel changes the image, but only a little."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
     image = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    return np.repeat(image[..., :1], 3, -1) if grey else image
+    return np.repeat(image[..., :1], 3, -1) if gray else image
 
 
 def encode(image, image_format="PNG", **options):
+    """Content of an image file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def sample(image=None, boxes=BOXES, image_format="PNG"):
+    """A sample as `parse_example` returns it, with labels 1, 2, ..."""
     image = picture() if image is None else image
     return {
         "image": tf.constant(encode(image, image_format)),
@@ -53,7 +55,7 @@ def sample(image=None, boxes=BOXES, image_format="PNG"):
 
 @functools.cache
 def draws(ops, count=40, image_format="PNG"):
-    """`count` results of `augment` with different seeds, from a tf.data graph, as NumPy."""
+    """Results of `augment` with `count` seeds, from a `tf.data` graph, as NumPy arrays."""
     fixed = sample(image_format=image_format)
     dataset = tf.data.Dataset.range(count).map(
         lambda k: augment(fixed, TINY, tf.stack([tf.constant(7, tf.int64), k]), ops)
@@ -63,7 +65,7 @@ def draws(ops, count=40, image_format="PNG"):
 
 @functools.cache
 def views(ops, count=1500, boxes=None):
-    """The same without pixels, hence quick: what was drawn, and the ground truth that is left."""
+    """The same without pixels, and therefore fast: random parameters and remaining ground truth."""
 
     def plan(k):
         seen = decide(fixed, tf.stack([tf.constant(7, tf.int64), k]), ops)
@@ -75,13 +77,13 @@ def views(ops, count=1500, boxes=None):
 
 
 def assert_share(hits, probability):
-    """Two-sided: the share of hits lies within 4 standard deviations of its expectation."""
+    """Two-sided test: the share of hits is within 4 standard deviations of its expectation."""
     deviation = np.sqrt(probability * (1 - probability) / len(hits))
     assert abs(np.mean(hits) - probability) < 4 * deviation
 
 
 def assert_same_distribution(values, others):
-    """Two-sided Kolmogorov-Smirnov test of two samples at about 1 in 10,000."""
+    """Two-sided Kolmogorov-Smirnov test of two samples; false alarms are about 1 in 10,000."""
     points = np.sort(np.concatenate([values, others]))
     shares = (np.searchsorted(np.sort(x), points, "right") / len(x) for x in (values, others))
     distance = np.max(np.abs(np.subtract(*shares)))
@@ -89,7 +91,7 @@ def assert_same_distribution(values, others):
 
 
 def assert_uniform(values, low, high):
-    """Two-sided Kolmogorov-Smirnov test at about 1 in 10,000, and the bounds."""
+    """Two-sided Kolmogorov-Smirnov test and the bounds; false alarms are about 1 in 10,000."""
     values = np.sort((np.asarray(values) - low) / (high - low))
     assert values[0] >= -1e-5
     assert values[-1] <= 1 + 1e-5

@@ -1,10 +1,10 @@
-"""Weights files as the projects would have written them, for a narrow model."""
+"""Writes weights files of a narrow model in the formats of other projects."""
 
 import numpy as np
 
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.vgg16 import CONVOLUTIONS
-from tests.reference import projects as peer
+from tests.reference import projects
 
 WIDTH = 1 / 8
 
@@ -14,7 +14,11 @@ def narrow(config, num_classes, labels=None):
 
 
 def random_layers(model, size, outputs, seed=0):
-    """(kernel OIHW, bias) of every layer in the order of `layer_names`, and the scale."""
+    """Returns random weights: (kernel OIHW, bias) of every layer in four groups, and the scale.
+
+    The groups and their order are those of `projects.layer_names`: VGG16 with fc6 and fc7, extra
+    layers, offsets, logits. The scale is that of conv4_3_norm.
+    """
     rng = np.random.default_rng(seed)
     maps = [m.name for m in model.ssd_config.feature_maps]
     extras = [f"{name[:-1]}{i}" for name in maps[2:] for i in (1, 2)]
@@ -29,7 +33,7 @@ def random_layers(model, size, outputs, seed=0):
         for i, name in enumerate(names):
             height, width, channels, filters = model.get_layer(name).kernel.shape
             if outs:
-                filters = (2 + 2 * len(peer.RATIOS[size][i])) * outs
+                filters = (2 + 2 * len(projects.RATIOS[size][i])) * outs
             std = (2 / (height * width * channels)) ** 0.5 / (50 if name == "conv1_1" else 1)
             kernel = rng.normal(0, std, (filters, channels, height, width))
             bias = rng.normal(0, 0.3, filters)
@@ -39,8 +43,19 @@ def random_layers(model, size, outputs, seed=0):
 
 
 def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior):
-    """The file that the source's own code would have written."""
-    *names, scale_name = peer.layer_names(source, size)
+    """Writes the file that the code of a project would write, and returns its path.
+
+    Args:
+        tmp_path: Folder to write to.
+        source: Name of the project.
+        size: Input size, 300 or 512.
+        tiling: "VOC" or "COCO".
+        groups: From `random_layers`.
+        scale: From `random_layers`.
+        old: Whether to use the old format of a caffemodel, without PriorBox layers.
+        **prior: Parameters of all PriorBox layers of a caffemodel that differ from the tiling's.
+    """
+    *names, scale_name = projects.layer_names(source, size)
     layers = [
         pair
         for ns, group in zip(names, groups, strict=True)
@@ -48,17 +63,22 @@ def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior
     ]
     if source == "caffe":
         path = tmp_path / "net.caffemodel"
-        sizes = peer.SIZES[size, tiling]
+        sizes = projects.SIZES[size, tiling]
         heads = [name.replace("_loc", "_priorbox") for name in names[2]]
-        rows = zip(heads, sizes, sizes[1:], peer.RATIOS[size], peer.STEPS[size], strict=False)
+        rows = zip(
+            heads, sizes, sizes[1:], projects.RATIOS[size], projects.STEPS[size], strict=False
+        )
         keys = ("low", "high", "ratios", "step")
         boxes = [(h, {**dict(zip(keys, row, strict=True)), **prior}) for h, *row in rows]
-        priors = [] if old else [(head, peer.prior_box(**values)) for head, values in boxes]
+        prior_layers = [] if old else [(h, projects.prior_box(**values)) for h, values in boxes]
         blobs = [(name, list(pair)) for name, pair in layers] + [(scale_name, [scale])]
-        path.write_bytes(peer.caffemodel(blobs, priors, old))
-    elif source == "pierluigi":
+        path.write_bytes(projects.caffemodel(blobs, prior_layers, old))
+    elif source in ("pierluigi", "oarriaga"):
         path = tmp_path / "net.h5"
-        peer.keras2_h5(path, layers, scale)
+        projects.keras2_h5(path, layers, scale, scale_name)
+    elif source == "balancap":
+        path = tmp_path / "net.ckpt"
+        projects.tf1_checkpoint(path, projects.slim_arrays(layers, scale_name, scale))
     elif source == "chainercv":
         path = tmp_path / "net.npz"
         tensors = {f"{n}/{v}": a for n, pair in layers for v, a in zip("Wb", pair, strict=True)}
@@ -67,5 +87,5 @@ def write_file(tmp_path, source, size, tiling, groups, scale, old=False, **prior
         path = tmp_path / "net.safetensors"
         suffixes = ("weight", "bias")
         tensors = {f"{n}.{v}": a for n, pair in layers for v, a in zip(suffixes, pair, strict=True)}
-        path.write_bytes(peer.safetensors({**tensors, scale_name: scale}))
+        path.write_bytes(projects.safetensors({**tensors, scale_name: scale}))
     return path

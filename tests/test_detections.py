@@ -5,8 +5,10 @@ import tensorflow as tf
 
 from ssd_keras.boxes import encode
 from ssd_keras.config import SSD300_VOC
-from ssd_keras.detections import DetectionDecoder
+from ssd_keras.detections import DetectionDecoder, unpad
 from ssd_keras.tiling import default_boxes
+from tests import golden_inputs as golden
+from tests.tiny import TINY
 
 BOXES = default_boxes(SSD300_VOC)
 
@@ -105,3 +107,14 @@ def test_round_trips_and_says_what_is_wrong():
             DetectionDecoder(SSD300_VOC, **argument)
     with pytest.raises(ValueError, match="8732 default boxes"):
         decoder(np.zeros((1, 5, 8), np.float32))
+
+
+def test_equals_the_original():
+    """Its DetectionOutput layer, whose boxes the original clips when it evaluates them."""
+    outputs = DetectionDecoder(TINY)(golden.predictions("detections"))
+    found = unpad({name: value.numpy() for name, value in outputs.items()})
+    answers = golden.answers("detections")
+    for i, image in enumerate(found):
+        assert image["classes"].tolist() == answers[f"{i}/classes"].tolist()
+        np.testing.assert_allclose(image["scores"], answers[f"{i}/scores"], rtol=1e-5)
+        np.testing.assert_allclose(image["boxes"], answers[f"{i}/boxes"], atol=1e-6)

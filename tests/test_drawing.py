@@ -3,39 +3,39 @@ import pytest
 from PIL import Image
 
 from ssd_keras.data.records import Sample
-from ssd_keras.drawing import class_colour, contact_sheet, draw_detections
+from ssd_keras.drawing import class_color, contact_sheet, draw_detections
 from ssd_keras.evaluation.plots import plot_precision_recall
 from ssd_keras.evaluation.voc import voc_average_precision
 from ssd_keras.training.plots import plot_history
 
-GREY = (90, 90, 90)
+GRAY = (90, 90, 90)
 
 
 def draw(size, boxes, labels=("cat", "dog"), scores=(0.9,), image=None):
-    image = Image.new("RGB", size, GREY) if image is None else image
+    image = Image.new("RGB", size, GRAY) if image is None else image
     classes = np.ones(len(boxes), int)
     return np.asarray(draw_detections(image, np.array(boxes), classes, labels, np.array(scores)))
 
 
-def coloured(picture, class_id=1):
-    """Rows and columns that have pixels of the class's colour."""
-    rows, columns = np.nonzero((picture == class_colour(class_id)).all(axis=-1))
+def colored_pixels(picture, class_id=1):
+    """Returns the rows and the columns that contain pixels of the class's color."""
+    rows, columns = np.nonzero((picture == class_color(class_id)).all(axis=-1))
     return set(rows.tolist()), set(columns.tolist())
 
 
-def letters(picture):
-    """How many pixels are neither background nor of the class's colour."""
-    return int(((picture != GREY).any(-1) & (picture != class_colour(1)).any(-1)).sum())
+def count_letter_pixels(picture):
+    """Counts the pixels that have neither the background's nor the class's color."""
+    return int(((picture != GRAY).any(-1) & (picture != class_color(1)).any(-1)).sum())
 
 
-def test_box_is_where_it_says():
-    image = np.full((200, 400, 3), GREY, np.uint8)
+def test_a_box_is_drawn_at_its_coordinates():
+    image = np.full((200, 400, 3), GRAY, np.uint8)
     picture = draw(None, [[0.5, 0.25, 0.75, 0.5]], image=image)
     assert picture.shape == (200, 400, 3)
-    for y, x in ((100, 150), (150, 150), (120, 100), (120, 200)):  # middles of the four sides
-        assert tuple(picture[y, x]) == class_colour(1)
-    assert tuple(picture[130, 150]) == GREY  # inside
-    assert (image == GREY).all()  # the caller's image is not drawn on
+    for y, x in ((100, 150), (150, 150), (120, 100), (120, 200)):  # centers of the four sides
+        assert tuple(picture[y, x]) == class_color(1)
+    assert tuple(picture[130, 150]) == GRAY  # inside
+    assert (image == GRAY).all()  # the caller's image is not drawn on
 
 
 @pytest.mark.parametrize(
@@ -46,20 +46,20 @@ def test_tag_stays_inside_the_picture(box, size):
     label = "wide label"
     alone = draw(size, [[0.45, 0.1, 0.6, 0.2]], [label])
     picture = draw(size, [box], [label])
-    assert letters(alone) > 100
-    assert letters(picture) == pytest.approx(letters(alone), rel=0.05)
+    assert count_letter_pixels(alone) > 100
+    assert count_letter_pixels(picture) == pytest.approx(count_letter_pixels(alone), rel=0.05)
 
 
 def test_tag_stays_inside_a_low_picture():
     flat, high = draw((200, 14), [[0.5, 0.1, 0.9, 0.9]]), draw((200, 90), [[0.5, 0.1, 0.9, 0.9]])
-    assert letters(flat) == pytest.approx(letters(high), rel=0.05)
+    assert count_letter_pixels(flat) == pytest.approx(count_letter_pixels(high), rel=0.05)
 
 
 def test_lines_and_tags_grow_with_the_picture():
     heights = []
     for side in (150, 1500):
         picture = draw((side, side), [[0.5, 0.2, 0.51, 0.3]])
-        rows, _ = coloured(picture)
+        rows, _ = colored_pixels(picture)
         heights.append(max(rows) - min(rows))
     assert 5 < heights[1] / heights[0] < 15
 
@@ -75,7 +75,7 @@ def test_any_mode(mode):
     assert draw(None, [[0.2, 0.2, 0.8, 0.8]], image=image).shape == (50, 60, 3)
 
 
-def test_labels_of_other_scripts_have_letters():
+def test_labels_in_other_scripts_are_drawn():
     pictures = [draw((200, 100), [[0.5, 0, 1, 1]], [label]) for label in ("кот", "σκύ", "größe")]
     missing = draw((200, 100), [[0.5, 0, 1, 1]], ["\uffff\uffff\uffff"])
     for picture in pictures:
@@ -87,18 +87,18 @@ def test_the_best_is_on_top():
     boxes, classes = np.array([[0.2, 0.2, 0.8, 0.8]] * 2), np.array([1, 2])
     for scores, top in (([0.9, 0.1], 1), ([0.1, 0.9], 2)):
         picture = draw_detections(Image.new("RGB", (90, 90)), boxes, classes, "ab", scores)
-        assert picture.getpixel((50, 72)) == class_colour(top)
+        assert picture.getpixel((50, 72)) == class_color(top)
 
 
-def test_no_detections_leave_the_image_alone():
-    assert (draw((40, 30), np.zeros((0, 4)), scores=()) == GREY).all()
+def test_an_image_without_detections_is_unchanged():
+    assert (draw((40, 30), np.zeros((0, 4)), scores=()) == GRAY).all()
 
 
-def test_colours_differ():
-    colours = np.array([class_colour(k) for k in range(1, 21)])
-    distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 999 * np.eye(20, dtype=int)
+def test_colors_differ():
+    colors = np.array([class_color(k) for k in range(1, 21)])
+    distance = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(20, dtype=int)
     assert distance.min() > 60
-    assert len({class_colour(k) for k in range(1, 202)}) > 190
+    assert len({class_color(k) for k in range(1, 202)}) > 190
 
 
 def test_padding_is_not_drawn():
@@ -110,7 +110,7 @@ def test_padding_is_not_drawn():
     assert np.asarray(alone).any()
 
 
-def test_what_is_refused():
+def test_invalid_inputs_are_refused():
     image = Image.new("RGB", (9, 9))
     with pytest.raises(ValueError, match=r"boxes \(1\), classes \(2\) and scores \(none\)"):
         draw_detections(image, np.zeros((1, 4)), np.array([1, 1]), ["cat"])

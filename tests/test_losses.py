@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 import re
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_keras.boxes import cyxhw_to_yxyx, pairwise_iou
+from ssd_keras.boxes import pairwise_iou, yxyx_to_cyxhw
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.losses import MultiBoxLoss, hard_negatives, multibox_terms, smooth_l1
 from ssd_keras.tiling import default_boxes
+from tests import golden_inputs as golden
 from tests.reference import core as reference
+from tests.tiny import TINY
 
 BOXES = default_boxes(SSD300_VOC)
 VARIANCES = SSD300_VOC.variances
@@ -42,9 +45,9 @@ def test_smooth_l1_by_hand():
 def test_loss_by_hand():
     # One object that is exactly the first default box, all logits and offsets 0: one positive and
     # three negatives, each ln 4 with three classes and the background; no localisation error.
-    small = np.array([[0.4, 0.4, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]] * 5, np.float32)
+    small = np.array([[0.35, 0.35, 0.45, 0.45], [0.75, 0.75, 0.85, 0.85]] * 5, np.float32)
     ground_truth = np.array([[[0.35, 0.35, 0.45, 0.45, 2]]], np.float32)
-    small[2:] = [0.9, 0.1, 0.1, 0.1]
+    small[2:] = [0.85, 0.05, 0.95, 0.15]
     localization, confidence, positives = terms(ground_truth, np.zeros((1, 10, 8), "f"), small)
     assert positives.numpy().tolist() == [1]
     np.testing.assert_allclose(confidence, [4 * math.log(4)], rtol=1e-6)
@@ -95,8 +98,10 @@ def test_equals_the_reference(case, tied):
     if tied:
         prediction[..., 4:] = np.round(prediction[..., 4:])
     got = [float(tf.reduce_sum(t)) for t in terms(CASES[case], prediction, boxes)]
-    overlap = pairwise_iou(CASES[case][..., :4], cyxhw_to_yxyx(boxes)).numpy()
-    want = reference.multibox_loss(CASES[case], prediction, overlap, boxes, VARIANCES)
+    overlap = pairwise_iou(CASES[case][..., :4], boxes).numpy()
+    want = reference.multibox_loss(
+        CASES[case], prediction, overlap, yxyx_to_cyxhw(boxes).numpy(), VARIANCES
+    )
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -119,9 +124,15 @@ def test_every_argument_counts():
     config = dataclasses.replace(SSD300_VOC, variances=(0.2, 0.3, 0.4, 0.5))
     ground_truth = random_truth(4, 2, 4)
     prediction = predictions(np.random.default_rng(5), 2, 8732)
-    overlap = pairwise_iou(ground_truth[..., :4], cyxhw_to_yxyx(BOXES)).numpy()
+    overlap = pairwise_iou(ground_truth[..., :4], BOXES).numpy()
     localization, confidence, positives = reference.multibox_loss(
-        ground_truth, prediction, overlap, BOXES, config.variances, threshold=0.4, ratio=2
+        ground_truth,
+        prediction,
+        overlap,
+        yxyx_to_cyxhw(BOXES).numpy(),
+        config.variances,
+        threshold=0.4,
+        ratio=2,
     )
     loss = MultiBoxLoss(config, iou_threshold=0.4, negative_ratio=2.0, localization_weight=3.0)
     got = float(loss(ground_truth, prediction))
@@ -232,3 +243,32 @@ def test_says_what_is_wrong():
         MultiBoxLoss(SSD300_VOC, iou_threshold=0)
     with pytest.raises(ValueError, match=r"negative_ratio \(=-1\)"):
         MultiBoxLoss(SSD300_VOC, negative_ratio=-1)
+
+
+@functools.cache
+def compiled_loss(jit):
+    loss = MultiBoxLoss(TINY)
+
+    @tf.function(jit_compile=jit)
+    def run(truth, prediction):
+        with tf.GradientTape() as tape:
+            tape.watch(prediction)
+            value = loss(truth, prediction)
+        return value, tape.gradient(value, prediction)
+
+    return run
+
+
+@pytest.mark.parametrize("case", [*golden.KINDS, "difficult_left_out"])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_equals_the_original(case, jit):
+    """Loss, gradients and the boxes that take part, of its MultiBoxLoss layer."""
+    kind, left_out = case.removesuffix("_left_out"), case.endswith("_left_out")
+    truth = tf.constant(golden.padded_truth(kind, use_difficult=not left_out))
+    value, gradient = compiled_loss(jit)(truth, tf.constant(golden.predictions(kind)))
+    answers = golden.answers("losses")
+    np.testing.assert_allclose(value, answers[f"{case}/loss"], rtol=2e-6)
+    gradient = gradient.numpy().reshape(-1, 7)
+    taking_part = np.flatnonzero(np.abs(gradient).sum(axis=1))
+    assert taking_part.tolist() == answers[f"{case}/boxes"].tolist()
+    np.testing.assert_allclose(gradient[taking_part], answers[f"{case}/gradient"], atol=1e-6)

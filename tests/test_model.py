@@ -13,6 +13,7 @@ from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.predictions import Predictions, split_predictions
 from ssd_keras.training.optimizer import CaffeSGD
+from tests import golden_inputs as golden
 from tests.tiny import TINY
 
 NARROW = 1 / 16
@@ -179,10 +180,10 @@ def test_says_what_is_wrong():
     wrong = dataclasses.replace(
         SSD300_VOC, feature_maps=(dataclasses.replace(first, size=37), *rest)
     )
-    with pytest.raises(ValueError, match=r"conv4_3: size \(=37\) must be the 38 .* \(=300\)"):
+    with pytest.raises(ValueError, match=r"conv4_3: size \(=37\) must be 38, .* \(=300\)"):
         ssd_vgg16(wrong, 3, width=NARROW)
     unknown = dataclasses.replace(first, name="conv4_4")
-    with pytest.raises(ValueError, match="conv4_4 is none of the network's"):
+    with pytest.raises(ValueError, match="conv4_4 is not a layer of the network"):
         ssd_vgg16(dataclasses.replace(SSD300_VOC, feature_maps=(unknown,)), 3, width=NARROW)
     with pytest.raises(ValueError, match=r"num_classes \(=0\)"):
         ssd_vgg16(SSD300_VOC, 0)
@@ -202,3 +203,14 @@ def test_a_reloaded_model_of_mixed_precision_still_scales_its_loss(tmp_path):
     again.compile(CaffeSGD(), MultiBoxLoss(TINY))
     assert isinstance(again.optimizer, keras.optimizers.LossScaleOptimizer)
     assert not isinstance(again.optimizer.inner_optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_outputs_equal_the_originals(tmp_path):
+    """Of a narrow network for 64 pixels with the same weights, from a .caffemodel."""
+    model = ssd_vgg16(TINY, golden.OUTPUTS - 1, width=golden.WIDTH)
+    golden.write_caffemodel(tmp_path / "start.caffemodel", model)
+    golden.read_caffemodel(tmp_path / "start.caffemodel", model)
+    got = model(golden.images("network", golden.IMAGES), training=False).numpy()
+    for part, name in ((got[..., :4], "offsets"), (got[..., 4:], "logits")):
+        want = golden.answers("network")[name]
+        np.testing.assert_allclose(part, want, atol=2e-5 * np.abs(want).max())

@@ -2,7 +2,8 @@
 
 `golden/before_rooms/last.keras` is the checkpoint of two steps of `train` (CaffeSGD, warm-up, one
 boundary, MultiBoxLoss) on five images, with the tiny config and width 1/16. `expected.npz` holds
-the predictions of the model at that commit for one image of noise.
+the predictions of the model at that commit for one image of noise. `detections.npz` holds its 50
+best detections as commit 61efd21 found them, before default boxes had the original's floats.
 """
 
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import keras
 import numpy as np
 
+from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import load_model
 from tests.cli import ROOT
 from tests.tiny import TINY
@@ -34,6 +36,16 @@ def test_an_earlier_file_loads_in_a_fresh_process_and_predicts_the_same(tmp_path
     assert done.stdout.split() == ["multibox_loss", "2", "380"]
     expected = np.load(FOLDER / "expected.npz")["predictions"]
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+
+
+def test_an_earlier_file_detects_the_same():
+    model = load_model(FOLDER / "last.keras")
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
+    found = DetectionDecoder(model.ssd_config, max_detections=50)(model(images, training=False))
+    expected = np.load(FOLDER / "detections.npz")
+    np.testing.assert_array_equal(found["classes"][0], expected["classes"])
+    np.testing.assert_allclose(found["boxes"][0], expected["boxes"], atol=1e-5)
+    np.testing.assert_allclose(found["scores"][0], expected["scores"], atol=1e-5)
 
 
 def test_an_earlier_checkpoint_goes_on_training():

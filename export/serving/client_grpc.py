@@ -1,9 +1,9 @@
-"""Asks a TensorFlow Serving server for detections, over gRPC. A file to copy.
+"""Requests detections from TensorFlow Serving over gRPC.
 
     python client_grpc.py --server localhost:8500 --labels labels.txt street.jpg
 
-Needs only `pip install tensorflow-serving-api`, or the three .proto files compiled for another
-language; the contract is in export/README.md.
+Requires only tensorflow-serving-api. Clients in other languages need its .proto files. README.md in
+this folder describes the inputs and outputs.
 """
 
 import argparse
@@ -14,25 +14,27 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-MAX_BATCH_SIZE = 8  # of batching.config: the server refuses a request of more
+MAX_BATCH_SIZE = 8  # as in batching.config: the server refuses larger requests
 
 
 def detect(
     channel: grpc.Channel, pictures: list[bytes], model: str = "ssd", timeout: float = 60.0
 ) -> dict[str, np.ndarray]:
-    """Sends encoded images, in requests of as many as batching.config allows.
+    """Sends encoded images to the server, in requests of at most `MAX_BATCH_SIZE`.
 
     Args:
-        channel: To the server's gRPC port.
-        pictures: B images, at least one: JPEG, PNG, BMP (24 or 32 bits) or GIF of any sizes.
-        model: The model's name in the server's models.config.
-        timeout: Seconds to wait for each request.
+        channel: Channel to the gRPC port of the server.
+        pictures: B encoded images, at least one: JPEG, PNG, BMP (24 or 32 bits) or GIF, any size.
+        model: Name of the model in models.config.
+        timeout: Timeout of each request, in seconds.
 
     Returns:
-        The outputs of signature `encoded`, each [B, ...].
+        The outputs of signature `encoded` by name: `detection_boxes` float32 [B, K, 4],
+        `detection_scores` float32 [B, K], `detection_classes` int32 [B, K], `num_detections` int32
+        [B] and `image_decoded` bool [B].
 
     Raises:
-        grpc.RpcError: As the server says: UNAVAILABLE, NOT_FOUND, INVALID_ARGUMENT and so on.
+        grpc.RpcError: If a request fails, with the status code of the server.
     """
     if len(pictures) > MAX_BATCH_SIZE:
         parts = [
@@ -51,15 +53,15 @@ def detect(
 
 
 def main() -> None:
-    """Prints what is found on the pictures named."""
+    """Prints the detections on image files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("pictures", nargs="+", type=Path, help="image files")
     parser.add_argument("--server", default="localhost:8500", help="host:port of gRPC")
-    parser.add_argument("--model", default="ssd", help="the name in models.config")
+    parser.add_argument("--model", default="ssd", help="name of the model in models.config")
     parser.add_argument("--labels", required=True, type=Path, help="assets/labels.txt of the model")
-    parser.add_argument("--score", default=0.5, type=float, help="least score printed")
+    parser.add_argument("--score", default=0.5, type=float, help="minimum score to print")
     args = parser.parse_args()
-    # A request of several large photos is beyond gRPC's usual 4 MB.
+    # Several large photographs exceed the default message size of gRPC, 4 MB.
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     try:
         labels = args.labels.read_text("utf-8").splitlines()
@@ -72,7 +74,7 @@ def main() -> None:
         raise SystemExit(f"{args.server}: {error.code().name}: {error.details()}") from None
     for i, path in enumerate(args.pictures):
         if not found["image_decoded"][i]:
-            print(f"{path}: not an image that the server reads")
+            print(f"{path}: the server cannot decode this image")
         for k in range(int(found["num_detections"][i])):
             score = float(found["detection_scores"][i, k])
             if score >= args.score:

@@ -1,8 +1,8 @@
-"""Asks a TensorFlow Serving server for detections, over HTTP and JSON. A file to copy.
+"""Requests detections from TensorFlow Serving over HTTP and JSON.
 
     python client_rest.py --server http://localhost:8501 --labels labels.txt street.jpg
 
-Needs nothing but Python; the contract is in export/README.md.
+Requires only Python. README.md in this folder describes the inputs and outputs.
 """
 
 import argparse
@@ -13,26 +13,28 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-MAX_BATCH_SIZE = 8  # of batching.config: the server refuses a request of more
+MAX_BATCH_SIZE = 8  # as in batching.config: the server refuses larger requests
 
 
 def detect(
     server: str, pictures: list[bytes], model: str = "ssd", timeout: float = 60.0
 ) -> list[dict[str, Any]]:
-    """Sends encoded images, in requests of as many as batching.config allows.
+    """Sends encoded images to the server, in requests of at most `MAX_BATCH_SIZE`.
 
     Args:
-        server: Address of the server's REST port.
-        pictures: B images, at least one: JPEG, PNG, BMP (24 or 32 bits) or GIF of any sizes.
-        model: The model's name in the server's models.config.
-        timeout: Seconds to wait for each request.
+        server: URL of the REST port of the server, such as "http://localhost:8501".
+        pictures: Encoded images, at least one: JPEG, PNG, BMP (24 or 32 bits) or GIF, any size.
+        model: Name of the model in models.config.
+        timeout: Timeout of each request, in seconds.
 
     Returns:
-        The outputs of signature `encoded` image by image, as numbers and lists.
+        One dictionary per image with the outputs of signature `encoded` as numbers and lists:
+        `detection_boxes` [K, 4], `detection_scores` [K], `detection_classes` [K], `num_detections`
+        and `image_decoded`.
 
     Raises:
-        RuntimeError: With the server's own message, if it refuses.
-        OSError: If there is no server.
+        RuntimeError: If the server refuses a request, with its message.
+        OSError: If the server does not answer.
     """
     if len(pictures) > MAX_BATCH_SIZE:
         parts = (
@@ -40,7 +42,7 @@ def detect(
             for i in range(0, len(pictures), MAX_BATCH_SIZE)
         )
         return [found for part in parts for found in part]
-    # Bytes cannot stand in JSON: {"b64": ...} is what the server turns back into them.
+    # The server decodes {"b64": ...} to bytes, which JSON cannot represent.
     instances = [{"image_bytes": {"b64": base64.b64encode(p).decode()}} for p in pictures]
     body = json.dumps({"signature_name": "encoded", "instances": instances})
     request = urllib.request.Request(
@@ -56,13 +58,13 @@ def detect(
 
 
 def main() -> None:
-    """Prints what is found on the pictures named."""
+    """Prints the detections on image files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("pictures", nargs="+", type=Path)
-    parser.add_argument("--server", default="http://localhost:8501", help="address of REST")
-    parser.add_argument("--model", default="ssd", help="the name in models.config")
+    parser.add_argument("pictures", nargs="+", type=Path, help="image files")
+    parser.add_argument("--server", default="http://localhost:8501", help="URL of the REST port")
+    parser.add_argument("--model", default="ssd", help="name of the model in models.config")
     parser.add_argument("--labels", required=True, type=Path, help="assets/labels.txt of the model")
-    parser.add_argument("--score", default=0.5, type=float, help="least score printed")
+    parser.add_argument("--score", default=0.5, type=float, help="minimum score to print")
     args = parser.parse_args()
     try:
         labels = args.labels.read_text("utf-8").splitlines()
@@ -71,7 +73,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     for path, found in zip(args.pictures, predictions, strict=True):
         if not found["image_decoded"]:
-            print(f"{path}: not an image that the server reads")
+            print(f"{path}: the server cannot decode this image")
         for k in range(found["num_detections"]):
             score = found["detection_scores"][k]
             if score >= args.score:

@@ -1,8 +1,9 @@
-"""Detects with a TFLite file of kind `detections`, any precision. A file to copy.
+"""Detects with a TFLite file of kind `detections` and any precision.
 
     python detect_litert.py --model detector.tflite street.jpg
 
-Needs ai-edge-litert, numpy and pillow; the contract is in export/README.md.
+Requires ai-edge-litert, numpy and pillow. Export the file with
+`ssd-keras export tflite --kind=detections`.
 """
 
 import argparse
@@ -15,15 +16,18 @@ from PIL import Image
 
 
 class Detector:
-    """A TFLite file with its labels.
+    """A detector in a TFLite file.
 
     Args:
-        path: The file.
-        threads: Cores to use.
+        path: The TFLite file.
+        threads: Number of threads.
+
+    Attributes:
+        labels: Class names; `labels[0]` is class 1.
 
     Raises:
-        OSError: If there is no such file.
-        ValueError: If it is another one.
+        OSError: If the file does not exist.
+        ValueError: If it is not a TFLite file of kind `detections` from `ssd-keras export tflite`.
     """
 
     def __init__(self, path: Path, threads: int = 2) -> None:
@@ -31,32 +35,34 @@ class Detector:
             self.labels = zipfile.ZipFile(path).read("labels.txt").decode().splitlines()
         except (zipfile.BadZipFile, KeyError):
             raise ValueError(
-                f"{path} has no labels: it must be a file of export/tflite.py"
+                f"{path} has no labels: it must be made by ssd-keras export tflite"
             ) from None
-        # The signature's own names: the order of outputs is the converter's.
+        # The signature gives access by name; the order of the outputs may vary.
         self._run = Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
         self._input = self._run.get_input_details()["image"]
         if "num_detections" not in self._run.get_output_details():
-            raise ValueError(f"{path} is of another kind: export it with --kind detections")
+            raise ValueError(f"{path} is of another kind: export it with --kind=detections")
 
     def detect(self, picture: Image.Image) -> list[tuple[str, float, np.ndarray]]:
-        """Label, score and box of each detection, best first.
+        """Detects on one image.
 
         Args:
-            picture: Of any size; of 16 bits the upper 8 are taken, as TensorFlow does.
+            picture: Image of any size. Of 16-bit channels the upper 8 bits are used, as TensorFlow
+                does.
 
         Returns:
-            Boxes are float32 [4]: ymin, xmin, ymax, xmax in [0, 1].
+            Label, score and box of each detection, in descending order of score. Boxes are float32
+            [4]: ymin, xmin, ymax, xmax, as fractions of the image.
 
         Raises:
-            OSError: If the picture is of mode I or F, whose range is unknown.
+            OSError: If the image has mode I or F, whose value range is unknown.
         """
         if picture.mode in ("I", "F"):
-            raise OSError(f"mode {picture.mode} has no known range")
+            raise OSError(f"mode {picture.mode} has no known value range")
         size = self._input["shape"][1]
-        # As the network was trained: neighbouring pixels are mixed. `resize` would blur more.
-        if picture.mode.startswith("I;16"):  # Pillow would cut them off at 255
+        if picture.mode.startswith("I;16"):  # Pillow would clip the values at 255
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        # Bilinear without antialiasing, as in training. `Image.resize` would apply antialiasing.
         resized = picture.convert("RGB").transform(
             (size, size), Image.Transform.EXTENT, (0, 0, *picture.size), Image.Resampling.BILINEAR
         )
@@ -68,12 +74,12 @@ class Detector:
 
 
 def main() -> None:
-    """Prints what is found on the pictures named."""
+    """Prints the detections on image files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("pictures", nargs="+", type=Path, help="image files")
     parser.add_argument("--model", required=True, type=Path, help="TFLite file, kind detections")
-    parser.add_argument("--score", default=0.5, type=float, help="least score printed")
-    parser.add_argument("--threads", default=2, type=int, help="cores to use")
+    parser.add_argument("--score", default=0.5, type=float, help="minimum score to print")
+    parser.add_argument("--threads", default=2, type=int, help="number of threads")
     args = parser.parse_args()
     try:
         detector = Detector(args.model, args.threads)
@@ -82,7 +88,7 @@ def main() -> None:
     for path in args.pictures:
         try:
             picture = Image.open(path)
-            picture.load()  # a file that is cut off fails only here
+            picture.load()  # a truncated file fails only here
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise SystemExit(f"{path}: {error}") from None
         try:

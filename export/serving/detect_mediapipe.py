@@ -1,9 +1,9 @@
-"""Detects with MediaPipe Tasks and a TFLite file of kind `mediapipe`. A file to copy.
+"""Detects with MediaPipe Tasks and a TFLite file of kind `mediapipe`.
 
-    python detect_mediapipe.py --model detector.tflite street.jpg
+    python detect_mediapipe.py --model for_mediapipe.tflite street.jpg
 
-Needs mediapipe only; labels and input range are in the file. The same few lines exist in its
-Kotlin, Swift and JavaScript.
+Requires mediapipe. Export the file with `ssd-keras export tflite --kind=mediapipe`; it contains
+the labels and the input range. MediaPipe has the same interface for Kotlin, Swift and JavaScript.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from mediapipe.tasks.python import vision
 
 
 def main() -> None:
-    """Prints what is found on the pictures named."""
+    """Prints the detections on image files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("pictures", nargs="+", type=Path, help="image files")
     parser.add_argument("--model", required=True, type=Path, help="TFLite file, kind mediapipe")
-    parser.add_argument("--score", default=0.5, type=float, help="least score printed")
+    parser.add_argument("--score", default=0.5, type=float, help="minimum score to print")
     args = parser.parse_args()
     options = vision.ObjectDetectorOptions(
         base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(args.model)),
@@ -27,7 +27,7 @@ def main() -> None:
     try:
         created = vision.ObjectDetector.create_from_options(options)
     except (OSError, RuntimeError, ValueError) as error:
-        raise SystemExit(f"{args.model} is no file of kind mediapipe: {error}") from None
+        raise SystemExit(f"{args.model} is not a file of kind mediapipe: {error}") from None
     with created as detector:
         for path in args.pictures:
             try:

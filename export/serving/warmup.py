@@ -1,10 +1,11 @@
-"""Command: puts requests into a SavedModel that TensorFlow Serving answers before its first client.
+"""Records warm-up requests in a SavedModel, which TensorFlow Serving runs after loading it.
 
-    python export/serving/warmup.py --model /models/ssd/1 street.jpg [MORE ...]
+    python warmup.py --model=/models/ssd/1 street.jpg [MORE ...]
 
-Without them the first requests pay for what TensorFlow does late. Asks signature `encoded` for
-batches of every size that batching.config allows, made of the pictures given; writes
-assets.extra/tf_serving_warmup_requests. Needs `pip install -e '.[serving]'`.
+TensorFlow initializes parts of a model when it runs for the first time. Without warm-up, the first
+clients wait for this. The requests call signature `encoded` with batches of the given images, one
+for each batch size in batching.config. They are written to
+assets.extra/tf_serving_warmup_requests. Requires tensorflow-serving-api.
 """
 
 import itertools
@@ -18,26 +19,30 @@ from ssd_keras.commands.common import run_script
 from ssd_keras.files import atomic
 from ssd_keras.images import decode_image
 
-WORDS = "pictures"
+WORDS = "IMAGES ..."
 
-_MODEL = flags.DEFINE_string("model", None, "A SavedModel of this package.", required=True)
-_NAME = flags.DEFINE_string("name", "ssd", "The model's name in models.config.")
-_SIZES = flags.DEFINE_list("batch_sizes", ["1", "2", "4", "8"], "As in batching.config.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "SavedModel folder of ssd-keras export saved_model.", required=True
+)
+_NAME = flags.DEFINE_string("name", "ssd", "Name of the model in models.config.")
+_SIZES = flags.DEFINE_list(
+    "batch_sizes", ["1", "2", "4", "8"], "Batch sizes; allowed_batch_sizes in batching.config."
+)
 _SIGNATURE = "encoded"
 
 
 def warmup_records(
     pictures: list[bytes], batch_sizes: list[int], name: str = "ssd"
 ) -> list[prediction_log_pb2.PredictionLog]:
-    """One recorded request a batch size.
+    """Creates one request for each batch size.
 
     Args:
-        pictures: Encoded images, repeated as often as a batch needs.
-        batch_sizes: Images a request.
-        name: The model's name on the server.
+        pictures: Encoded images, repeated in turn to fill a batch.
+        batch_sizes: Number of images in each request.
+        name: Name of the model in models.config.
 
     Returns:
-        As many logs as sizes, none with a response: the server does not look at it.
+        One log per batch size, without a response, which the server does not need.
     """
     logs = []
     for size in batch_sizes:
@@ -52,14 +57,16 @@ def warmup_records(
 
 
 def main(words: list[str]) -> None:
-    """Writes the records beside the model's other files."""
+    """Writes the requests into the folder of the SavedModel."""
     model = Path(_MODEL.value)
     if not (model / "saved_model.pb").is_file():
         raise FileNotFoundError(f"--model (={model}) must be a folder with a saved_model.pb")
     if not words:
-        raise ValueError("name at least one picture: the requests are made of them")
+        raise ValueError("give at least one image: the requests consist of them")
     if not all(size.isdigit() and int(size) for size in _SIZES.value):
-        raise ValueError(f"--batch_sizes (={_SIZES.value}) must be whole numbers from 1 on")
+        raise ValueError(
+            f"--batch_sizes (={','.join(_SIZES.value)}) must be integers of at least 1"
+        )
     pictures = [Path(name).read_bytes() for name in words]
     for name, picture in zip(words, pictures, strict=True):
         try:

@@ -1,1 +1,1 @@
-"""Augmentation: each operation decides from the boxes what is seen; pixels are made once."""
+"""Augmentation: the ops choose a view of the image from its boxes; pixels are computed once."""

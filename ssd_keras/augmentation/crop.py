@@ -1,10 +1,9 @@
-"""Which part of which canvas is seen: expansion and the seven samplers, decided from boxes alone.
+"""Random expansion and random crops (section 2.2, "Data augmentation"), computed from boxes alone.
 
-Caffe branch ssd: `src/caffe/util/sampler.cpp`, `src/caffe/data_transformer.cpp` (ExpandImage,
-CropImage, TransformAnnotation), with the parameters of `examples/ssd/ssd_pascal.py`.
+The parameters are those of the original code, which differ from the paper's. The sources are
+`src/caffe/util/sampler.cpp`, `src/caffe/data_transformer.cpp` (ExpandImage, CropImage,
+TransformAnnotation) and `examples/ssd/ssd_pascal.py`.
 """
-
-from typing import Any
 
 import tensorflow as tf
 
@@ -12,23 +11,27 @@ from ssd_keras.boxes import pairwise_iou
 
 EXPAND_PROBABILITY = 0.5
 MAX_EXPAND_RATIO = 4.0
-TRIALS = 50
-SCALE_RANGE = (0.3, 1.0)
-ASPECT_RANGE = (0.5, 2.0)
-# Samplers 2 to 7; sampler 1 is the whole image. The last one is the original's max_jaccard 1.0,
-# which any crop meets as soon as the image holds an object.
+TRIALS = 50  # of each sampler
+SCALE_RANGE = (0.3, 1.0)  # square root of the area of a crop
+ASPECT_RANGE = (0.5, 2.0)  # width / height
+# Minimum IoU of samplers 1 to 6; sampler 0 is the whole image. The last value stands for the
+# original's max_jaccard 1.0, which every crop of an image with an object meets.
 MIN_IOU = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 
 
-def draw_expansion(seed: Any, image_size: Any) -> tuple[Any, Any]:
-    """Draws a canvas around the image.
+def draw_expansion(seed: tf.Tensor, image_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws a canvas for the expansion of an image.
+
+    With probability 0.5 the canvas has 1 to 4 times the height and width of the image. Otherwise it
+    has the size of the image.
 
     Args:
         seed: int [2].
-        image_size: int32 [2], height and width, pixels.
+        image_size: int32 [2], (height, width) in pixels.
 
     Returns:
-        canvas int32 [2] (height, width) and offset int32 [2], the image's top left corner in it.
+        The canvas, int32 [2], (height, width) in pixels, and the offset, int32 [2], (y, x) of the
+        top left corner of the image in canvas pixels.
     """
     u = tf.random.stateless_uniform([4], seed)
     ratio = tf.where(u[0] <= EXPAND_PROBABILITY, 1.0 + (MAX_EXPAND_RATIO - 1.0) * u[1], 1.0)
@@ -37,29 +40,40 @@ def draw_expansion(seed: Any, image_size: Any) -> tuple[Any, Any]:
     return canvas, tf.cast(offset, tf.int32)
 
 
-def draw_candidates(seed: Any) -> Any:
-    """Draws the trials of samplers 2 to 7: float32 [6, 50, 4] yxyx inside the unit square."""
+def draw_candidates(seed: tf.Tensor) -> tf.Tensor:
+    """Draws the trials of samplers 1 to 6.
+
+    Args:
+        seed: int [2].
+
+    Returns:
+        float32 [6, 50, 4], normalized `yxyx`: 50 crops inside the image for each sampler.
+    """
     u = tf.random.stateless_uniform([4, len(MIN_IOU), TRIALS], seed)
     scale = SCALE_RANGE[0] + (SCALE_RANGE[1] - SCALE_RANGE[0]) * u[0]
     aspect = ASPECT_RANGE[0] + (ASPECT_RANGE[1] - ASPECT_RANGE[0]) * u[1]
-    aspect = tf.minimum(tf.maximum(aspect, scale**2), scale**-2)  # keeps both sides below 1
+    aspect = tf.minimum(tf.maximum(aspect, scale**2), scale**-2)  # no side is above 1
     width, height = scale * tf.sqrt(aspect), scale / tf.sqrt(aspect)
     ymin, xmin = u[2] * (1 - height), u[3] * (1 - width)
     return tf.stack([ymin, xmin, ymin + height, xmin + width], axis=-1)
 
 
-def choose_crop(candidates: Any, boxes: Any, u: Any) -> tuple[Any, Any]:
-    """Runs all samplers on drawn trials, then picks one of those that succeeded.
+def choose_crop(
+    candidates: tf.Tensor, boxes: tf.Tensor, u: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Runs all samplers on their trials, then picks one of the samplers that succeeded.
 
-    A sampler takes its first trial that has the wanted IoU with at least one object.
+    A sampler succeeds if one of its trials has at least the sampler's minimum IoU with at least one
+    object. It takes the first such trial.
 
     Args:
-        candidates: float32 [6, 50, 4] yxyx.
-        boxes: float32 [G, 4] yxyx, G may be 0.
-        u: float32 scalar in [0, 1), picks among the successes.
+        candidates: float32 [6, 50, 4], normalized `yxyx`, from `draw_candidates`.
+        boxes: float32 [G, 4], normalized `yxyx`. G may be 0.
+        u: float32 scalar in [0, 1), which picks the sampler.
 
     Returns:
-        crop float32 [4] yxyx, and the sampler's number, int32 0 (whole image) to 6.
+        The crop, float32 [4], normalized `yxyx`, and the number of its sampler, int32 scalar, from
+        0 (the whole image) to 6.
     """
     overlaps = pairwise_iou(candidates, boxes)
     best_iou = tf.reduce_max(overlaps, axis=-1)  # [6, 50]; -inf without objects
@@ -75,27 +89,36 @@ def choose_crop(candidates: Any, boxes: Any, u: Any) -> tuple[Any, Any]:
     return crops[sampler], sampler
 
 
-def crop_window(crop: Any, canvas: Any) -> Any:
-    """The pixels of a crop: int32 [4] (top, left, height, width), truncated as in the original."""
+def crop_window(crop: tf.Tensor, canvas: tf.Tensor) -> tf.Tensor:
+    """Converts a crop to whole pixels, truncated as in the original.
+
+    Args:
+        crop: float32 [4], normalized `yxyx`.
+        canvas: int32 [2], (height, width) in pixels.
+
+    Returns:
+        int32 [4], (top, left, height, width) in canvas pixels. Height and width are at least 1.
+    """
     size = tf.cast(canvas, tf.float32)
     start, end = crop[:2] * size, crop[2:] * size
-    # Never empty, which the original would be for an image of a few pixels.
+    # In the original the crop of an image of a few pixels can be empty.
     return tf.cast(tf.concat([start, tf.maximum(end - start, 1.0)], 0), tf.int32)
 
 
-def crop_boxes(boxes: Any, crop: Any) -> tuple[Any, Any]:
-    """Moves boxes into a crop's own coordinates.
+def crop_boxes(boxes: tf.Tensor, crop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Converts boxes to the coordinates of a crop.
 
     Args:
-        boxes: float32 [G, 4] yxyx.
-        crop: float32 [4] yxyx, in the same coordinates.
+        boxes: float32 [G, 4], normalized `yxyx`.
+        crop: float32 [4], normalized `yxyx` in the same coordinates.
 
     Returns:
-        boxes float32 [G, 4] clipped to the crop, and bool [G]: which ones stay, those whose centre
-        lies in the crop, edges included.
+        The boxes, float32 [G, 4], normalized `yxyx` relative to the crop and clipped to it. And
+        bool [G], whether the center of a box lies in the crop or on its edge; only these boxes stay
+        in the ground truth.
     """
     start, end = crop[:2], crop[2:]
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = tf.reduce_all((centre >= start) & (centre <= end), axis=-1)
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = tf.reduce_all((center >= start) & (center <= end), axis=-1)
     moved = (boxes - tf.tile(start, [2])) / tf.tile(end - start, [2])
     return tf.clip_by_value(moved, 0.0, 1.0), inside

@@ -1,46 +1,57 @@
-"""Photometric distortion, as the original does it: on 8-bit values, in OpenCV's 8-bit HSV.
+"""Photometric distortion on 8-bit levels and in OpenCV's 8-bit HSV, as in the original.
 
-Caffe branch ssd, `src/caffe/util/im_transforms.cpp` (ApplyDistort and what it calls). Pixels are
-held as three float32 planes of whole numbers 0..255; every op rounds and saturates as uint8 would.
+The source is `src/caffe/util/im_transforms.cpp` of the original code (`ApplyDistort`). An image is
+held as three planes, float32 [H, W] of whole numbers 0..255. Every op rounds and saturates its
+result as the conversion to uint8 does in OpenCV.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
-BRIGHTNESS_DELTA = 32.0
+BRIGHTNESS_DELTA = 32.0  # levels
 CONTRAST_RANGE = (0.5, 1.5)
 SATURATION_RANGE = (0.5, 1.5)
-HUE_DELTA = 18.0  # of 180, the full circle of OpenCV's 8-bit hue: 36 degrees
+HUE_DELTA = 18.0  # in units of 2 degrees, the unit of OpenCV's 8-bit hue
 
-Planes = tuple[Any, Any, Any]
+Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # R, G and B, or H, S and V
 
 
 class Distortion(NamedTuple):
-    """What `draw_distortion` drew: scalars; an op that is not applied keeps its amount.
+    """The parameters of one photometric distortion.
+
+    The amounts of ops that are not applied are drawn, too.
 
     Attributes:
-        contrast_first: Whether contrast comes right after brightness, or after everything else.
-        applied: bool [4]: brightness, contrast, saturation, hue.
-        brightness: Added to R, G and B, in levels.
-        contrast: Factor of R, G and B.
-        saturation: Factor of S.
-        hue: Added to H, in units of 2 degrees.
+        contrast_first: bool scalar. If true, contrast is changed directly after brightness,
+            otherwise after all other ops.
+        applied: bool [4], whether brightness, contrast, saturation and hue are changed.
+        brightness: float32 scalar, added to R, G and B, in levels.
+        contrast: float32 scalar, factor of R, G and B.
+        saturation: float32 scalar, factor of S.
+        hue: float32 scalar, added to H, in units of 2 degrees.
     """
 
-    contrast_first: Any
-    applied: Any
-    brightness: Any
-    contrast: Any
-    saturation: Any
-    hue: Any
+    contrast_first: tf.Tensor
+    applied: tf.Tensor
+    brightness: tf.Tensor
+    contrast: tf.Tensor
+    saturation: tf.Tensor
+    hue: tf.Tensor
 
 
-def draw_distortion(seed: Any) -> Distortion:
-    """Draws one distortion: each op with probability 0.5, both orders equally likely."""
+def draw_distortion(seed: tf.Tensor) -> Distortion:
+    """Draws the parameters of a distortion.
+
+    Each op is applied with probability 0.5. Both orders of the ops have probability 0.5.
+
+    Args:
+        seed: int [2].
+    """
     u = tf.random.stateless_uniform([9], seed)
 
-    def between(value: Any, low: float, high: float) -> Any:
+    def between(value: tf.Tensor, low: float, high: float) -> tf.Tensor:
         return low + (high - low) * value
 
     return Distortion(
@@ -54,7 +65,15 @@ def draw_distortion(seed: Any) -> Distortion:
 
 
 def distort(planes: Planes, d: Distortion) -> Planes:
-    """Applies a drawn distortion to R, G and B planes, float32 [H, W] of whole numbers 0..255."""
+    """Distorts an image.
+
+    Args:
+        planes: R, G and B, each float32 [H, W] of whole numbers 0..255.
+        d: The parameters.
+
+    Returns:
+        Planes of the same shapes, dtype and range.
+    """
     brightness, contrast, saturation, hue = tf.unstack(d.applied)
     planes = _maybe(brightness, lambda p: adjust_brightness(p, d.brightness), planes)
     planes = _maybe(contrast & d.contrast_first, lambda p: adjust_contrast(p, d.contrast), planes)
@@ -63,33 +82,41 @@ def distort(planes: Planes, d: Distortion) -> Planes:
     return _maybe(contrast & ~d.contrast_first, lambda p: adjust_contrast(p, d.contrast), planes)
 
 
-def adjust_brightness(planes: Planes, delta: Any) -> Planes:
-    """Adds `delta` levels to every plane."""
+def adjust_brightness(planes: Planes, delta: tf.Tensor) -> Planes:
+    """Adds `delta`, in levels, to the R, G and B planes."""
     return tuple(_saturate(p + delta) for p in planes)
 
 
-def adjust_contrast(planes: Planes, factor: Any) -> Planes:
-    """Multiplies every plane by `factor`."""
+def adjust_contrast(planes: Planes, factor: tf.Tensor) -> Planes:
+    """Multiplies the R, G and B planes by `factor`."""
     return tuple(_saturate(p * factor) for p in planes)
 
 
-def adjust_saturation(planes: Planes, factor: Any) -> Planes:
-    """Multiplies S by `factor` in 8-bit HSV."""
+def adjust_saturation(planes: Planes, factor: tf.Tensor) -> Planes:
+    """Multiplies the saturation of R, G and B planes by `factor`, in 8-bit HSV."""
     h, s, v = rgb_to_hsv8(planes)
     return hsv8_to_rgb((h, _saturate(s * factor), v))
 
 
-def adjust_hue(planes: Planes, delta: Any) -> Planes:
-    """Adds `delta` to H in 8-bit HSV.
+def adjust_hue(planes: Planes, delta: tf.Tensor) -> Planes:
+    """Adds `delta`, in units of 2 degrees, to the hue of R, G and B planes, in 8-bit HSV.
 
-    As uint8 it stops at 0, pure red; from 180 on it wraps, on the way back to RGB.
+    The sum is a uint8 in the original. A sum below 0 therefore becomes 0, which is red. A sum of
+    180 or more wraps around in the conversion to RGB.
     """
     h, s, v = rgb_to_hsv8(planes)
     return hsv8_to_rgb((_saturate(h + delta), s, v))
 
 
 def rgb_to_hsv8(planes: Planes) -> Planes:
-    """RGB 0..255 to OpenCV's 8-bit HSV: H 0..179 in steps of 2 degrees, S and V 0..255."""
+    """Converts R, G and B planes to OpenCV's 8-bit HSV.
+
+    Args:
+        planes: R, G and B, each float32 [H, W], 0..255.
+
+    Returns:
+        H, 0..179 in units of 2 degrees, and S and V, 0..255, each float32 [H, W] of whole numbers.
+    """
     r, g, b = planes
     v = tf.maximum(tf.maximum(r, g), b)
     chroma = v - tf.minimum(tf.minimum(r, g), b)
@@ -102,13 +129,21 @@ def rgb_to_hsv8(planes: Planes) -> Planes:
 
 
 def hsv8_to_rgb(hsv: Planes) -> Planes:
-    """Back to RGB, rounded. H may be 0..210; it wraps at 180."""
+    """Converts 8-bit HSV planes to R, G and B planes.
+
+    Args:
+        hsv: H, 0..210 in units of 2 degrees, which wraps around at 180, and S and V, 0..255, each
+            float32 [H, W].
+
+    Returns:
+        R, G and B, each float32 [H, W] of whole numbers 0..255.
+    """
     h, s, v = hsv
     chroma = v * s * (1.0 / 255.0)
     turn = h * (1.0 / 30.0)  # sixths of the circle
     turn = tf.where(turn >= 6.0, turn - 6.0, turn)
 
-    def without(share: Any) -> Any:
+    def without(share: tf.Tensor) -> tf.Tensor:
         return tf.round(v - chroma * tf.clip_by_value(share, 0.0, 1.0))
 
     red = without(2.0 - tf.abs(turn - 3.0))
@@ -117,10 +152,10 @@ def hsv8_to_rgb(hsv: Planes) -> Planes:
     return red, green, blue
 
 
-def _saturate(plane: Any) -> Any:
-    """Rounds half to even and clips, as OpenCV's saturate_cast<uchar> does."""
+def _saturate(plane: tf.Tensor) -> tf.Tensor:
+    """Rounds halves to even and clips to 0..255, as OpenCV's `saturate_cast<uchar>` does."""
     return tf.clip_by_value(tf.round(plane), 0.0, 255.0)
 
 
-def _maybe(condition: Any, op: Any, planes: Planes) -> Planes:
+def _maybe(condition: tf.Tensor, op: Callable[[Planes], Planes], planes: Planes) -> Planes:
     return tf.cond(condition, lambda: op(planes), lambda: planes)

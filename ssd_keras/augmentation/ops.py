@@ -1,8 +1,9 @@
-"""The augmentation: each op decides from the boxes what is seen, then the pixels are made once.
+"""The augmentation ops, and `augment`, which applies them to a sample.
 
-The original's order is distort, expand, crop, warp, mirror (Caffe branch ssd,
-`src/caffe/layers/annotated_data_layer.cpp`). Distortion works on single pixels, so it commutes with
-the crop: only the part of the image that stays is decoded and distorted. The result is the same.
+An op changes a `View`: the boxes and the parameters of the image. `render` then computes the pixels
+once. The order of the original is distort, expand, crop, resize, mirror
+(`src/caffe/layers/annotated_data_layer.cpp`). Distortion is pointwise, so it commutes with the
+crop. Therefore only the visible part of the image is decoded and distorted, with the same result.
 """
 
 import dataclasses
@@ -12,63 +13,71 @@ from typing import Any
 
 import tensorflow as tf
 
-from ssd_keras.augmentation import crop as samplers
+from ssd_keras.augmentation.crop import (
+    choose_crop,
+    crop_boxes,
+    crop_window,
+    draw_candidates,
+    draw_expansion,
+)
 from ssd_keras.augmentation.distortion import draw_distortion
 from ssd_keras.augmentation.resampling import INTERPOLATIONS
 from ssd_keras.augmentation.view import View, render, whole_image
 from ssd_keras.config import SSDConfig
 
-Op = Callable[[View, Any], View]
+# A function of a view and a seed, int [2].
+Op = Callable[[View, tf.Tensor], View]
 
 
-def random_distort(view: View, seed: Any) -> View:
-    """Photometric distortion of the image's pixels."""
+def random_distort(view: View, seed: tf.Tensor) -> View:
+    """Draws a photometric distortion of the pixels."""
     return dataclasses.replace(view, distortion=draw_distortion(seed))
 
 
-def random_expand(view: View, seed: Any) -> View:
-    """Puts the image on a canvas of up to 4 times its sides ("zoom out")."""
-    canvas, offset = samplers.draw_expansion(seed, view.image_size)
+def random_expand(view: View, seed: tf.Tensor) -> View:
+    """Places the image on a canvas of up to 4 times its height and width ("zoom out")."""
+    canvas, offset = draw_expansion(seed, view.image_size)
     size, corner = (tf.cast(tf.tile(x, [2]), tf.float32) for x in (view.image_size, offset))
     boxes = (view.boxes * size + corner) / tf.cast(tf.tile(canvas, [2]), tf.float32)
     window = tf.concat([[0, 0], canvas], 0)
     return dataclasses.replace(view, boxes=boxes, canvas=canvas, offset=offset, window=window)
 
 
-def random_crop(view: View, seed: Any) -> View:
-    """Crops by one of the seven samplers that succeeded; drops objects whose centre is outside."""
+def random_crop(view: View, seed: tf.Tensor) -> View:
+    """Crops the view with one of the seven samplers; drops objects whose center is outside."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    candidates = samplers.draw_candidates(seeds[0])
+    candidates = draw_candidates(seeds[0])
     u = tf.random.stateless_uniform([], seeds[1])
-    crop, sampler = samplers.choose_crop(candidates, view.boxes, u)
-    boxes, inside = samplers.crop_boxes(view.boxes, crop)
+    crop, sampler = choose_crop(candidates, view.boxes, u)
+    boxes, inside = crop_boxes(view.boxes, crop)
     return dataclasses.replace(
         view,
         boxes=boxes,
         keep=view.keep & inside,
         crop=crop,
-        window=samplers.crop_window(crop, view.canvas),
+        window=crop_window(crop, view.canvas),
         sampler=sampler,
     )
 
 
-def random_interpolation(view: View, seed: Any) -> View:
-    """Draws how the warp interpolates; without this op it is linear."""
+def random_interpolation(view: View, seed: tf.Tensor) -> View:
+    """Draws the interpolation of the resizing. Without this op it is linear."""
     index = tf.random.stateless_uniform([], seed, 0, len(INTERPOLATIONS), tf.int32)
     return dataclasses.replace(view, interpolation=index)
 
 
-def fast_warp(view: View, seed: Any) -> View:
-    """Instead of `random_interpolation`: a quick linear warp that comes before the distortion.
+def fast_warp(view: View, seed: tf.Tensor) -> View:
+    """Makes the resizing linear and faster; takes the place of `random_interpolation`.
 
-    The image's edges fall on whole pixels. BUILD_NOTES.md has the difference, measured.
+    The image is resized before the distortion, and its edges are moved to whole pixels.
+    BUILD_NOTES.md (decision 75) has the measured difference.
     """
     del seed
     return dataclasses.replace(view, fast=True)
 
 
-def random_mirror(view: View, seed: Any) -> View:
-    """Mirrors left and right with probability 0.5."""
+def random_mirror(view: View, seed: tf.Tensor) -> View:
+    """Mirrors the image horizontally with probability 0.5."""
     mirror = tf.random.stateless_uniform([], seed) < 0.5
     ymin, xmin, ymax, xmax = tf.unstack(view.boxes, axis=-1)
     mirrored = tf.stack([ymin, 1 - xmax, ymax, 1 - xmin], axis=-1)
@@ -98,10 +107,10 @@ SSD_FAST_OPS: tuple[Op, ...] = (
 FLIP_ONLY_OPS: tuple[Op, ...] = (random_mirror,)
 NO_OPS: tuple[Op, ...] = ()
 
-# What `augment` tells of its draws.
+# The attributes of `View` that `augment` returns as "params".
 DRAWN = ("canvas", "offset", "crop", "window", "sampler", "interpolation", "mirror", "distortion")
 
-# Pixels are made in this order, whatever the order of the ops.
+# `render` applies these ops in this order, whatever their order in `ops`.
 _GEOMETRY = (random_expand, random_crop, random_mirror)
 
 AUGMENTATIONS = {
@@ -114,25 +123,34 @@ AUGMENTATIONS = {
 
 
 def augment(
-    sample: dict[str, Any], config: SSDConfig, seed: Any, ops: tuple[Op, ...] = SSD_OPS
+    sample: dict[str, tf.Tensor],
+    config: SSDConfig,
+    seed: tf.Tensor,
+    ops: tuple[Op, ...] = SSD_OPS,
 ) -> dict[str, Any]:
-    """Makes one training sample; a pure function of its arguments, in a graph or eagerly.
+    """Augments one sample for training.
+
+    The result depends on the arguments alone, eagerly and in a graph.
 
     Args:
-        sample: What `records.parse_example` returns: "image" encoded JPEG or PNG, "height" and
-            "width" int32 pixels, "boxes" float32 [G, 4], "labels" int32 [G], "difficult" bool [G].
-        config: Gives S, the side of the picture, and the mean that fills an expansion.
+        sample: A dictionary as from `ssd_keras.data.records.parse_example`: `image`, string scalar
+            of JPEG or PNG bytes; `height` and `width`, int32 scalars in pixels; `boxes`, float32
+            [G, 4], normalized `yxyx`; `labels`, int32 [G]; `difficult`, bool [G].
+        config: Its `image_size` is S, and its `mean` is the color of an expanded canvas.
         seed: int [2].
-        ops: One of the tuples of this module, or your own, in which expansion, crop and mirror
-            must keep that order.
+        ops: A tuple of ops of this module or of custom ops. Expansion, crop and mirror must keep
+            this order.
 
     Returns:
-        "image" float32 [S, S, 3] RGB 0..255, "boxes" float32 [G', 4] yxyx with ymin < ymax and
-        xmin < xmax, "labels" int32 [G'], "difficult" bool [G'], and "params", a dict of what was
-        drawn: the attributes of `View` named in `DRAWN`.
+        A dictionary: `image`, float32 [S, S, 3], RGB 0..255; `boxes`, float32 [G', 4], normalized
+        `yxyx` with ymin < ymax and xmin < xmax; `labels`, int32 [G']; `difficult`, bool [G'];
+        `params`, a dictionary of the drawn parameters: the attributes of `View` in `DRAWN`.
 
     Raises:
-        ValueError: If expansion, crop and mirror repeat or stand in another order.
+        ValueError: If expansion, crop or mirror occurs twice, or they have another order.
+        tf.errors.InvalidArgumentError: If the image cannot be decoded.
+
+    Source: section 2.2, "Data augmentation"; `annotated_data_layer.cpp`.
     """
     view = decide(sample, seed, ops)
     with tf.name_scope("render"):
@@ -140,14 +158,26 @@ def augment(
     return {"image": image, **ground_truth(sample, view), "params": drawn(view)}
 
 
-def decide(sample: dict[str, Any], seed: Any, ops: tuple[Op, ...]) -> View:
-    """Draws what will be seen of a sample, without its pixels; arguments as of `augment`."""
+def decide(sample: dict[str, tf.Tensor], seed: tf.Tensor, ops: tuple[Op, ...]) -> View:
+    """Applies the ops to the boxes of a sample, without reading its pixels.
+
+    Args:
+        sample: As in `augment`; `image` may be missing.
+        seed: int [2].
+        ops: As in `augment`.
+
+    Returns:
+        The view of the sample.
+
+    Raises:
+        ValueError: If expansion, crop or mirror occurs twice, or they have another order.
+    """
     geometry = [op for op in ops if op in _GEOMETRY]
     for one, other in itertools.pairwise(geometry):
         if _GEOMETRY.index(one) >= _GEOMETRY.index(other):
             raise ValueError(
                 f"ops have {other.__name__} after {one.__name__}: each of "
-                f"{', '.join(op.__name__ for op in _GEOMETRY)} may stand once, in this order"
+                f"{', '.join(op.__name__ for op in _GEOMETRY)} may occur once, in this order"
             )
     view = whole_image(sample)
     seeds = tf.random.experimental.stateless_split(seed, max(len(ops), 1))
@@ -158,12 +188,21 @@ def decide(sample: dict[str, Any], seed: Any, ops: tuple[Op, ...]) -> View:
 
 
 def drawn(view: View) -> dict[str, Any]:
-    """What was drawn, by the name of the attribute; without a distortion if there was none."""
+    """Returns the drawn parameters of a view by name: those in `DRAWN` that are not None."""
     return {name: getattr(view, name) for name in DRAWN if getattr(view, name) is not None}
 
 
-def ground_truth(sample: dict[str, Any], view: View) -> dict[str, Any]:
-    """The ground truth that is left: boxes clipped to the view, with an area."""
+def ground_truth(sample: dict[str, tf.Tensor], view: View) -> dict[str, tf.Tensor]:
+    """Returns the ground truth that is visible in a view.
+
+    Args:
+        sample: As in `augment`; `image` may be missing.
+        view: A view of the sample.
+
+    Returns:
+        `boxes`, float32 [G', 4], normalized `yxyx`, clipped to the view and with an area above 0;
+        `labels`, int32 [G']; `difficult`, bool [G'].
+    """
     boxes = tf.clip_by_value(view.boxes, 0.0, 1.0)
     keep = view.keep & tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=-1)
     kept = tf.where(keep)[:, 0]

@@ -1,51 +1,60 @@
-"""Crop, canvas, mirror and warp as one banded matrix per axis.
+"""Crop, expansion, mirroring and resizing as one banded matrix for each axis.
 
-All of them are linear and separable, so the picture the network sees is `rows @ image @ columns^T`
-plus the fill colour where the image does not reach; a canvas is never built. The matrices are
-banded: a block of neighbouring output pixels reads a short run of input pixels, its band. The
-five interpolations are those of `cv::resize`, which the original calls (half-pixel centres, no
-antialiasing, edges replicated), except that OpenCV weighs with 11-bit integers.
+All four are linear and separable. The result is therefore `rows @ image @ columns^T`, plus the fill
+color outside the image, and a canvas is never built. The matrices are banded: a block of
+neighboring output pixels reads a short range of input pixels, its band.
+
+The five interpolations are those of `cv::resize`, which the original calls: half-pixel centers, no
+antialiasing, replicated edges. OpenCV has weights of 11-bit integers; the weights here are float32.
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 INTERPOLATIONS = ("linear", "area", "nearest", "cubic", "lanczos4")
 LINEAR = INTERPOLATIONS.index("linear")
 
-_REACH = 4  # pixels that the widest kernel, Lanczos, reads on either side
+_REACH = 4  # input pixels on either side that the widest kernel, Lanczos, reads
 _LARGEST_BLOCK = 32  # output pixels
 
 
 class AxisMap(NamedTuple):
-    """One axis of a resampling, for N blocks of R output pixels that read K input pixels each.
+    """The banded matrix of one axis: N blocks of R output pixels that read K input pixels each.
 
     Attributes:
-        pixels: int32 [N, K], which pixels of the decoded image.
-        weights: float32 [N, R, K]; 0 for pixels outside the image.
+        pixels: int32 [N, K], indices of pixels in the decoded part of the image.
+        weights: float32 [N, R, K], 0 for pixels outside the image.
     """
 
-    pixels: Any
-    weights: Any
+    pixels: tf.Tensor
+    weights: tf.Tensor
 
 
 def axis_maps(
-    window: Any, offset: Any, visible: Any, mirror: Any, interpolation: Any, size: int
+    window: tf.Tensor,
+    offset: tf.Tensor,
+    visible: tf.Tensor,
+    mirror: tf.Tensor,
+    interpolation: tf.Tensor,
+    size: int,
 ) -> tuple[AxisMap, AxisMap]:
-    """Maps of the vertical and the horizontal axis.
+    """Returns the maps of the vertical and the horizontal axis.
 
     Args:
-        window: int32 [4] (top, left, height, width), the crop, canvas pixels.
-        offset: int32 [2] (y, x), the image's top left corner, canvas pixels.
-        visible: int32 [4] (top, left, height, width), the decoded part, image pixels.
-        mirror: bool scalar, flips the horizontal axis.
+        window: int32 [4], (top, left, height, width) of the crop in canvas pixels.
+        offset: int32 [2], (y, x) of the image's top left corner in canvas pixels.
+        visible: int32 [4], (top, left, height, width) of the decoded part in image pixels.
+        mirror: bool scalar, whether the horizontal axis is mirrored.
         interpolation: int32 scalar, an index of `INTERPOLATIONS`.
-        size: S, pixels of the output's side.
+        size: S, the side of the result in pixels.
+
+    Source: `cv::resize` of OpenCV, which the original calls.
     """
     block = max(d for d in range(1, _LARGEST_BLOCK + 1) if size % d == 0)
-    # As OpenCV computes it: where cell * scale is a whole number, the rounding picks the pixel.
+    # The arithmetic is OpenCV's: if cell * scale is a whole number, its rounding picks the pixel.
     inverse = tf.reshape(size / tf.cast(window[2:], tf.float64), [2, 1, 1, 1])
     scale = 1 / inverse
     cell = tf.reshape(tf.range(size, dtype=tf.float64), [1, -1, block, 1])
@@ -66,11 +75,26 @@ def axis_maps(
     return AxisMap(pixels[0], weights[0]), AxisMap(pixels[1], weights[1])
 
 
-def resample(planes: Any, rows: AxisMap, columns: AxisMap, size: int, fill: Any) -> Any:
-    """Resamples R, G and B planes float32 [H, W] to an image uint8 [S, S, 3].
+def resample(
+    planes: Sequence[tf.Tensor],
+    rows: AxisMap,
+    columns: AxisMap,
+    size: int,
+    fill: tuple[float, ...],
+) -> tf.Tensor:
+    """Resamples the decoded part of an image to a square.
 
-    What lies outside the image is `fill`, a triple: it is made zero for the while.
+    Args:
+        planes: R, G and B, each float32 [H, W], 0..255.
+        rows: Map of the vertical axis.
+        columns: Map of the horizontal axis.
+        size: S, the side of the result in pixels.
+        fill: RGB levels, 0..255, of pixels outside the image.
+
+    Returns:
+        uint8 [S, S, 3], RGB.
     """
+    # Weights outside the image are 0, so `fill` is subtracted first and added at the end.
     image = tf.concat([plane - level for plane, level in zip(planes, fill, strict=True)], axis=1)
     image = tf.matmul(rows.weights, tf.gather(image, rows.pixels))
     image = tf.transpose(tf.reshape(image, [3 * size, -1]))  # [W, S * 3]
@@ -80,15 +104,27 @@ def resample(planes: Any, rows: AxisMap, columns: AxisMap, size: int, fill: Any)
     return tf.transpose(tf.reshape(image, [size, size, 3]), [1, 0, 2])
 
 
-def _per_axis(pair: Any) -> Any:
+def _per_axis(pair: tf.Tensor) -> tf.Tensor:
     return tf.reshape(pair, [2, 1, 1])
 
 
-def _weights(tap: Any, cell: Any, inverse: Any, interpolation: Any) -> Any:
-    """How much each tap gives to each cell, float32 [2, N, R, K]; not yet normalised."""
+def _weights(
+    tap: tf.Tensor, cell: tf.Tensor, inverse: tf.Tensor, interpolation: tf.Tensor
+) -> tf.Tensor:
+    """Returns the weight of each input pixel in each output pixel, before normalization.
+
+    Args:
+        tap: float64 [2, N, 1, K], input pixels.
+        cell: float64 [2, N, R, 1], output pixels.
+        inverse: float64 [2, 1, 1, 1], output pixels for each input pixel.
+        interpolation: int32 scalar, an index of `INTERPOLATIONS`.
+
+    Returns:
+        float32 [2, N, R, K].
+    """
     scale = 1 / inverse
-    centre = (cell + 0.5) * scale - 0.5
-    distance = tf.cast(tf.abs(tap - centre), tf.float32)
+    center = (cell + 0.5) * scale - 0.5
+    distance = tf.cast(tf.abs(tap - center), tf.float32)
     corner = tf.floor(cell * scale)
     return tf.switch_case(
         interpolation,
@@ -102,10 +138,10 @@ def _weights(tap: Any, cell: Any, inverse: Any, interpolation: Any) -> Any:
     )
 
 
-def _area(tap: Any, cell: Any, inverse: Any, corner: Any) -> Any:
-    """Overlap of taps with the cell, [2, N, R, K].
+def _area(tap: tf.Tensor, cell: tf.Tensor, inverse: tf.Tensor, corner: tf.Tensor) -> tf.Tensor:
+    """Returns the overlaps of input pixels with output pixels, float64 [2, N, R, K].
 
-    As in OpenCV, only of two taps unless both axes shrink.
+    As in OpenCV, only two input pixels have a weight unless both axes shrink.
     """
     scale = 1 / inverse
     overlap = tf.minimum(tap + 1, (cell + 1) * scale) - tf.maximum(tap, cell * scale)
@@ -117,14 +153,14 @@ def _area(tap: Any, cell: Any, inverse: Any, corner: Any) -> Any:
     return tf.where(tf.reduce_all(scale >= 1), tf.maximum(overlap, 0), two)
 
 
-def _cubic(x: Any, a: float = -0.75) -> Any:
-    """Keys' kernel at the distances `x` [2, N, R, K]."""
+def _cubic(x: tf.Tensor, a: float = -0.75) -> tf.Tensor:
+    """Computes Keys' cubic kernel at the distances `x`, float32 [2, N, R, K]."""
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return tf.where(x <= 1, near, tf.where(x < 2, far, 0.0))
 
 
-def _lanczos4(x: Any) -> Any:
-    """Lanczos' kernel of 4 lobes at the distances `x` [2, N, R, K], but for a factor."""
+def _lanczos4(x: tf.Tensor) -> tf.Tensor:
+    """Computes a multiple of the Lanczos kernel of 4 lobes at `x`, float32 [2, N, R, K]."""
     kernel = tf.sin(math.pi * x) * tf.sin(math.pi / 4 * x) / tf.maximum(x * x, 1e-12)
     return tf.where(x < 1e-6, math.pi**2 / 4, tf.where(x < 4, kernel, 0.0))

@@ -1,50 +1,55 @@
-"""A view: what will be seen of an image, decided before a pixel is decoded; and its pixels."""
+"""A view of an image, and the computation of its pixels."""
 
 import dataclasses
-from typing import Any
 
 import tensorflow as tf
 
-from ssd_keras import images
 from ssd_keras.augmentation.distortion import Distortion, distort
 from ssd_keras.augmentation.resampling import LINEAR, axis_maps, resample
+from ssd_keras.images import decode_image
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class View:
-    """What will be seen of an image: the ground truth so far, and every parameter drawn.
+    """The ground truth and the parameters of an image during its augmentation.
+
+    The ops create and change views before any pixel is decoded.
 
     Attributes:
-        boxes: float32 [G, 4] yxyx, relative to the view.
-        keep: bool [G], which of them stay.
-        image_size: int32 [2] (height, width), pixels.
-        canvas: int32 [2] (height, width), the image after expansion.
-        offset: int32 [2] (y, x), the image's corner on the canvas.
-        crop: float32 [4] yxyx, the crop as drawn, relative to the canvas.
-        window: int32 [4] (top, left, height, width), the crop in whole canvas pixels.
-        sampler: int32, which sampler made the crop, 0 (the whole canvas) to 6.
-        interpolation: int32, an index of `INTERPOLATIONS`.
-        mirror: bool.
-        distortion: The photometric parameters, or None.
-        fast: Warp first, linearly and to whole pixels; distort what comes out.
+        boxes: float32 [G, 4], normalized `yxyx` relative to the view.
+        keep: bool [G], whether a box stays in the ground truth.
+        image_size: int32 [2], (height, width) of the image in pixels.
+        canvas: int32 [2], (height, width) of the image after expansion, in pixels.
+        offset: int32 [2], (y, x) of the image's top left corner in canvas pixels.
+        crop: float32 [4], the drawn crop, normalized `yxyx` relative to the canvas.
+        window: int32 [4], (top, left, height, width) of the crop in whole canvas pixels.
+        sampler: int32 scalar, the number of the crop's sampler, from 0 (the whole canvas) to 6.
+        interpolation: int32 scalar, an index of `INTERPOLATIONS`.
+        mirror: bool scalar, whether the image is mirrored horizontally.
+        distortion: The parameters of the photometric distortion, or None.
+        fast: Whether the image is resized before the distortion, linearly and to whole pixels.
     """
 
-    boxes: Any
-    keep: Any
-    image_size: Any
-    canvas: Any
-    offset: Any
-    crop: Any
-    window: Any
-    sampler: Any
-    interpolation: Any
-    mirror: Any
+    boxes: tf.Tensor
+    keep: tf.Tensor
+    image_size: tf.Tensor
+    canvas: tf.Tensor
+    offset: tf.Tensor
+    crop: tf.Tensor
+    window: tf.Tensor
+    sampler: tf.Tensor
+    interpolation: tf.Tensor
+    mirror: tf.Tensor
     distortion: Distortion | None = None
     fast: bool = False
 
 
-def whole_image(sample: dict[str, Any]) -> View:
-    """The view of a parsed sample (`records.parse_example`) that is not augmented."""
+def whole_image(sample: dict[str, tf.Tensor]) -> View:
+    """Returns the view of a sample without augmentation.
+
+    Args:
+        sample: The sample, as in `augment`; `image` may be missing.
+    """
     size = tf.stack([sample["height"], sample["width"]])
     return View(
         boxes=sample["boxes"],
@@ -60,15 +65,28 @@ def whole_image(sample: dict[str, Any]) -> View:
     )
 
 
-def render(encoded: Any, view: View, size: int, mean: tuple[float, ...]) -> Any:
-    """Makes the pixels of a view: float32 [S, S, 3] RGB, whole numbers 0..255."""
+def render(encoded: tf.Tensor, view: View, size: int, mean: tuple[float, ...]) -> tf.Tensor:
+    """Computes the pixels of a view.
+
+    Args:
+        encoded: string scalar, the JPEG or PNG bytes of the image.
+        view: The view.
+        size: S, the side of the result in pixels.
+        mean: RGB levels, 0..255, of canvas pixels outside the image; they are rounded.
+
+    Returns:
+        float32 [S, S, 3], RGB, whole numbers 0..255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the image cannot be decoded.
+    """
     top_left = view.window[:2] - view.offset
-    # At least one pixel is decoded, even if only fill is seen.
+    # At least one pixel is decoded, even if the window does not touch the image.
     first = tf.clip_by_value(top_left, 0, view.image_size - 1)
     last = tf.clip_by_value(top_left + view.window[2:], first + 1, view.image_size)
     visible = tf.concat([first, last - first], 0)
     pixels = decode_window(encoded, visible)
-    mean = tuple(float(round(level)) for level in mean)  # as pixels are
+    mean = tuple(float(round(level)) for level in mean)  # pixels are whole numbers
     if view.fast:
         image = _render_fast(pixels, view, first - top_left, last - top_left, size, mean)
     else:
@@ -79,10 +97,27 @@ def render(encoded: Any, view: View, size: int, mean: tuple[float, ...]) -> Any:
 
 
 def _render_fast(
-    pixels: Any, view: View, first: Any, last: Any, size: int, mean: tuple[float, ...]
-) -> Any:
-    """Warps the visible pixels, which span `first` to `last` in the window; distorts; fills."""
-    seen = tf.reduce_all((first < view.window[2:]) & (last > 0))  # not only fill
+    pixels: tf.Tensor,
+    view: View,
+    first: tf.Tensor,
+    last: tf.Tensor,
+    size: int,
+    mean: tuple[float, ...],
+) -> tf.Tensor:
+    """Resizes the visible pixels, distorts them, and fills the rest of the result with `mean`.
+
+    Args:
+        pixels: uint8 [H, W, 3], the visible part of the image.
+        view: The view.
+        first: int32 [2], (y, x) of the first visible pixel in the window.
+        last: int32 [2], (y, x) after the last visible pixel in the window.
+        size: S, the side of the result in pixels.
+        mean: RGB levels, 0..255, of the rest of the result.
+
+    Returns:
+        uint8 [S, S, 3], RGB.
+    """
+    seen = tf.reduce_all((first < view.window[2:]) & (last > 0))  # the image is visible
     edges = tf.cast(tf.stack([first, last]), tf.float32)  # [2, 2]: first and last, y and x
     edges *= size / tf.cast(view.window[2:], tf.float32)
     first, last = tf.unstack(tf.cast(tf.round(edges), tf.int32))
@@ -94,26 +129,37 @@ def _render_fast(
         tf.pad(tf.where(seen, plane, level), margins, constant_values=level)
         for plane, level in zip(planes, mean, strict=True)
     )
-    # Three bytes of one integer: twice as fast as tf.stack(axis=-1).
+    # R, G and B as bytes of one integer: twice as fast as tf.stack(axis=-1).
     image = tf.cast(r + 256.0 * g + 65536.0 * b, tf.int32)
     image = tf.cond(view.mirror, lambda: image[:, ::-1], lambda: image)
     return tf.ensure_shape(tf.bitcast(image, tf.uint8)[..., :3], [size, size, 3])
 
 
-def _distort(pixels: Any, view: View) -> Any:
+def _distort(pixels: tf.Tensor, view: View) -> tf.Tensor:
     planes = tuple(tf.unstack(pixels, axis=-1))
     return planes if view.distortion is None else distort(planes, view.distortion)
 
 
-def decode_window(encoded: Any, window: Any) -> Any:
-    """Decodes the part `window` int32 [4] (top, left, height, width) of a JPEG or PNG to RGB.
+def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """Decodes a window of a JPEG or PNG image to RGB.
 
-    Bit for bit what decoding the whole image (with libjpeg's accurate DCT) and slicing gives.
+    The pixels are exactly those of `decode_image` for the whole image.
+
+    Args:
+        encoded: string scalar, the bytes of the image.
+        window: int32 [4], (top, left, height, width) in pixels, inside the image.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the image cannot be decoded.
     """
     top, left, height, width = tf.unstack(window)
 
-    def jpeg() -> Any:
-        # One more column on either side: the outermost ones lack the colour of their neighbours.
+    def jpeg() -> tf.Tensor:
+        # The decoder computes wrong colors in the first and last column of a window, because it
+        # does not read the pixels next to the window. One more column on either side avoids this.
         extra = tf.minimum(left, 1)
         right = tf.minimum(left + width + 1, tf.io.extract_jpeg_shape(encoded)[1])
         wider = tf.stack([top, left - extra, height, right - left + extra])
@@ -122,8 +168,8 @@ def decode_window(encoded: Any, window: Any) -> Any:
         )
         return image[:, extra : extra + width]
 
-    def other() -> Any:
-        return images.decode_image(encoded)[top : top + height, left : left + width]
+    def other() -> tf.Tensor:
+        return decode_image(encoded)[top : top + height, left : left + width]
 
     image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
     return tf.ensure_shape(image, [None, None, 3])

@@ -2,7 +2,8 @@
 
     ssd-keras benchmark --model=detector photos/
 
-Takes a .keras file, a SavedModel or a .tflite file. Without images it uses built-in ones.
+Give the images as files, folders or glob patterns; the first 64 are used. Without images the
+command draws synthetic ones.
 """
 
 from absl import flags
@@ -12,24 +13,24 @@ from ssd_keras.inference.benchmark import time_detector
 from ssd_keras.inference.detector import load_detector
 from ssd_keras.inference.files import find_images
 
-WORDS = "[images, folders or patterns]"
+WORDS = "[IMAGES ...]"
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "A .keras file, a SavedModel or a .tflite file.", required=True
+    "model", None, "A .keras file, a SavedModel folder or a .tflite file.", required=True
 )
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "8"], "Batch sizes to measure.")
-_REPEATS = flags.DEFINE_integer("repeats", 20, "Measured calls for each batch size.")
+_REPEATS = flags.DEFINE_integer("repeats", 20, "Timed calls for each batch size.")
 
-_MOST_IMAGES = 64
+_MAX_IMAGES = 64
 
 
 def main(words: list[str]) -> None:
-    """Measures and prints one line for each batch size."""
+    """Times the detector and prints one line for each batch size."""
     if not all(size.isdecimal() for size in _BATCH_SIZES.value):
-        raise ValueError(f"--batch_sizes (={','.join(_BATCH_SIZES.value)}) must be whole numbers")
+        raise ValueError(f"--batch_sizes (={','.join(_BATCH_SIZES.value)}) must be integers")
     detector = load_detector(_MODEL.value)
     if words:
-        images = [path.read_bytes() for path in find_images(words)[:_MOST_IMAGES]]
+        images = [path.read_bytes() for path in find_images(words)[:_MAX_IMAGES]]
     else:
         images = [sample.image for sample in draw_shapes(8, seed=0)]
     for size in map(int, _BATCH_SIZES.value):

@@ -1,4 +1,4 @@
-"""The frame of every command: flags, help, errors in one line, Ctrl-C."""
+"""Runs the commands: flag parsing, help texts, errors in one line and Ctrl-C."""
 
 import re
 import sys
@@ -9,9 +9,11 @@ from types import ModuleType
 import tensorflow as tf
 from absl import app, flags, logging
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_WIDTH = 92  # of the help text
 
-# Errors that the user can correct. All others are defects and show their traceback.
+INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
+
+# Errors that the user can correct are printed as one line. All others show their traceback.
 USER_ERRORS = (
     ValueError,
     OSError,
@@ -23,37 +25,57 @@ USER_ERRORS = (
 
 
 def run(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
-    """Parses the flags of a command, runs it and exits.
+    """Parses the flags of a command, runs the command and exits the process.
 
-    Exit codes: that of the command's `main` (None is 0), 1 for an error that the user can correct
-    (or the module's `ERROR_CODE`), 130 after Ctrl-C.
+    The exit code is the return value of the command's `main` (None counts as 0), 1 or the module's
+    `ERROR_CODE` after an error that the user can correct, and 130 after Ctrl-C.
 
     Args:
-        module: Defines the flags and `main(words)`. If `main` takes words behind the flags, the
-            module says in `WORDS` which. `interrupted()` may return what was kept at Ctrl-C.
-        name: What the user calls the command.
-        arguments: Flags and words.
+        module: The module of the command. It defines the flags and `main(words)`, where `words`
+            are the positional arguments. Optional attributes: `WORDS` names the positional
+            arguments in the help (without it they are an error), `ERROR_CODE` replaces exit code
+            1, and `interrupted()` returns a message for Ctrl-C.
+        name: Name of the command on the command line, such as "export tflite".
+        arguments: The command-line arguments after the name.
+
+    Raises:
+        SystemExit: Always, with the exit code.
     """
     if {"-h", "--help", "--helpshort"} & set(arguments):
         print(usage(module, name))
         sys.exit(0)
     if not any(a.lstrip("-").startswith(("v=", "verbosity")) or a == "-v" for a in arguments):
         logging.set_verbosity(logging.WARNING)
-    app.run(lambda argv: guarded(module, name, argv[1:]), argv=[f"ssd-keras {name}", *arguments])
+    app.run(
+        lambda argv: guarded(module, name, argv[1:]),
+        argv=[f"ssd-keras {name}", *arguments],
+        flags_parser=lambda argv: _parse(name, argv),
+    )
+
+
+def _parse(name: str, argv: list[str]) -> list[str]:
+    """Parses the flags; an unknown, missing or malformed one ends the process with one line."""
+    try:
+        words: list[str] = flags.FLAGS(argv)
+        return words
+    except flags.Error as error:
+        reason = " ".join(str(error).split()).removeprefix("flags ")
+        print(f"error: {reason} (ssd-keras {name} --help lists the flags)", file=sys.stderr)
+        sys.exit(1)
 
 
 def run_script() -> None:
-    """Runs the script that was started as a command, as `run` does."""
+    """Runs the script that was started (`__main__`) as a command; see `run`."""
     run(sys.modules["__main__"], sys.argv[0], sys.argv[1:])
 
 
 def guarded(module: ModuleType, name: str, words: list[str]) -> int:
-    """Runs a command whose flags are parsed; errors become one line on stderr.
+    """Runs a command after its flags were parsed, and prints errors as one line on stderr.
 
     Args:
-        module: See `run`.
-        name: See `run`.
-        words: The words behind the flags.
+        module: The module of the command; see `run`.
+        name: Name of the command on the command line.
+        words: The positional arguments.
 
     Returns:
         The exit code.
@@ -61,8 +83,8 @@ def guarded(module: ModuleType, name: str, words: list[str]) -> int:
     try:
         if words and not hasattr(module, "WORDS"):
             raise ValueError(
-                f"{' '.join(words)}: {name} takes flags only. Is this part of a flag's value? "
-                "Values are joined by commas, and quoted if they hold blanks"
+                f"{' '.join(words)}: {name} takes flags only. If this belongs to the value of a "
+                "flag, separate values by commas and quote values that contain spaces"
             )
         return module.main(words) or 0
     except KeyboardInterrupt:
@@ -75,7 +97,12 @@ def guarded(module: ModuleType, name: str, words: list[str]) -> int:
 
 
 def usage(module: ModuleType, name: str) -> str:
-    """The help of a command: its docstring and its flags."""
+    """Returns the help text of a command: the docstring of its module and its flags.
+
+    Args:
+        module: The module of the command; see `run`.
+        name: Name of the command on the command line.
+    """
     program = name if module.__name__ == "__main__" else f"ssd-keras {name}"
     words = f" {module.WORDS}" if hasattr(module, "WORDS") else ""
     lines = [(module.__doc__ or "").strip(), "", f"usage: {program} --flag=value ...{words}"]
@@ -83,26 +110,30 @@ def usage(module: ModuleType, name: str) -> str:
         if by_module.startswith("ssd_keras.") or by_module == sys.argv[0]:
             for flag in found:
                 lines += ["", *_flag_lines(flag)]
-    lines += ["", "  --verbosity=0 shows the log lines of TensorFlow; -1, warnings, is the default"]
+    lines += ["", "  --verbosity=INTEGER  (default -1)"]
+    lines += ["      0 shows the log of TensorFlow; -1 shows warnings and errors only."]
     return "\n".join(lines)
 
 
 def _flag_lines(flag: flags.Flag) -> list[str]:
-    """Name, values and default of a flag, then its help, wrapped."""
+    """Returns two parts of the help: name, values and default of a flag; its wrapped text."""
     required = any("must have a value other than None" in v.message for v in flag.validators)
     choices = getattr(flag, "enum_values", None) or getattr(flag.parser, "enum_values", None)
     if flag.boolean:
         head = f"  --[no]{flag.name}"
     else:
         kind = "LIST" if "list" in flag.flag_type() else flag.flag_type().upper()
-        head = f"  --{flag.name}={'|'.join(choices) if choices else kind}"
+        if choices:
+            kind = "|".join(choices) if len("|".join(choices)) < _WIDTH // 2 else "NAME"
+        head = f"  --{flag.name}={kind}"
     default = ""
     if required:
         default = "required"
     elif flag.default not in (None, [], ""):
         value = flag.default
         default = f"default {','.join(map(str, value)) if isinstance(value, list) else value}"
-    text = textwrap.wrap(
-        re.sub("^<.*?>: ", "", flag.help), 92, initial_indent="      ", subsequent_indent="      "
-    )
-    return [f"{head}  ({default})" if default else head, *text]
+    text = re.sub("^<.*?>: ", "", flag.help)
+    if head.endswith("=NAME"):
+        text += f" One of {', '.join(choices or ())}."
+    lines = textwrap.wrap(text, _WIDTH, initial_indent="      ", subsequent_indent="      ")
+    return [f"{head}  ({default})" if default else head, *lines]

@@ -1,9 +1,9 @@
-"""Runs all of it on built-in images, from nothing to a measured, exported, verified detector.
+"""Trains a small detector on synthetic images, and evaluates, exports and verifies it.
 
     ssd-keras demo --out=runs/demo
 
-Every step is a command that works on any other data set too; each is printed before it runs. An
-earlier demo in the folder is replaced.
+The demo runs one ssd-keras command per step and prints it first. The same commands work on any
+other data set. An earlier demo in the folder is replaced.
 """
 
 import itertools
@@ -22,10 +22,13 @@ from ssd_keras.data.records import read_samples
 from ssd_keras.drawing import contact_sheet
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Folder of the demo.")
-_SEED = flags.DEFINE_integer("seed", 0, "Another seed draws other images.", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the images, the initial weights and the training.", lower_bound=0
+)
 
-# From random weights, so Adam, whose steps do not depend on the scale of untrained features. Half
-# of a step's time would go into conv1_1 and conv1_2, on 300 x 300 cells: they stay as drawn.
+# Training starts from random weights. Adam is used because the size of its steps does not depend
+# on the scale of untrained features. conv1_1 and conv1_2 are frozen at their random weights: at
+# 300 x 300 pixels they would take half of the time of a step.
 RECIPE = (
     "--weights random --width 0.09 --freeze conv1_* --optimizer adam --learning_rate 2e-3 --cosine "
     "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only "
@@ -36,27 +39,50 @@ PRECISIONS = ("float32", "float16", "int8")
 
 
 def run(*command: str | Path) -> None:
-    """Prints a command and runs it; stops the demo if it fails."""
+    """Prints a command and runs it.
+
+    Args:
+        command: The words after `ssd-keras`.
+
+    Raises:
+        subprocess.CalledProcessError: If the command fails.
+    """
     words = [str(word) for word in command]
     print(f"\n$ ssd-keras {shlex.join(words)}", flush=True)
     subprocess.run([sys.executable, "-m", "ssd_keras", *words], check=True)
 
 
 def prepare(records: Path, images: int, seed: int) -> None:
-    """Writes a record set of shapes."""
+    """Writes a record set of synthetic shapes.
+
+    Args:
+        records: Folder of the record set.
+        images: Number of images.
+        seed: Seed of the images.
+    """
     options: list[str | Path] = ["--num_images", str(images), "--seed", str(seed), "--out", records]
     run("prepare", "--source", "shapes", *options)
 
 
 def write_pictures(records: Path, folder: Path) -> None:
-    """Some pictures of a record set as files, as a user has them."""
+    """Writes the first images of a record set as JPEG files.
+
+    Args:
+        records: Folder of the record set.
+        folder: Folder to create.
+    """
     folder.mkdir()
     for sample in itertools.islice(read_samples(records), PICTURES):
         (folder / f"{sample.image_id}.jpg").write_bytes(sample.image)
 
 
 def summarize(folder: Path, seconds: float) -> None:
-    """The contact sheet and the table."""
+    """Writes a contact sheet of the detections, and prints AP and the results of `verify`.
+
+    Args:
+        folder: Folder of the demo.
+        seconds: Duration of the demo so far.
+    """
     found = sorted((folder / "found").glob("*.jpg"))
     contact_sheet([Image.open(path) for path in found]).save(folder / "detections.png")
     shutil.copy(folder / "run" / "history.png", folder / "history.png")
@@ -68,29 +94,31 @@ def summarize(folder: Path, seconds: float) -> None:
     print(
         f"{'mean':16}{metrics['mean_ap_area']:8.3f}   {metrics['images_per_second']:.0f} images/s"
     )
-    print(f"\n{'file':24}{'MB':>8}{'AP':>8}{'boxes':>10}{'scores':>10}   largest differences")
+    print(f"\n{'file':24}{'MB':>8}{'AP':>8}{'boxes':>10}{'scores':>10}   (largest differences)")
     for file in files:
         line = f"{file['name']:24}{file['megabytes']:8.1f}{file['mean_ap']:8.3f}"
         if file["agreement"]:
             boxes, scores = (file["agreement"][f"{n}_difference"] for n in ("box", "score"))
             line += f"{boxes:10.1e}{scores:10.1e}   {'agrees' if file['agrees'] else 'DIFFERS'}"
         print(line)
-    print(f"\n{seconds:.0f} s in all. Look at {folder}/detections.png and {folder}/history.png")
+    print(f"\n{seconds:.0f} s in total. See {folder}/detections.png and {folder}/history.png")
 
 
 def interrupted() -> str:
-    """What is left after Ctrl-C."""
-    return f"{_OUT.value} holds what was finished; the demo starts from the beginning again"
+    """Returns the message for Ctrl-C."""
+    return f"{_OUT.value} holds the finished steps; the next demo starts from the beginning"
 
 
 def main(words: list[str]) -> None:
-    """Runs all steps."""
+    """Runs all steps of the demo."""
     del words
     start, folder, seed = time.monotonic(), Path(_OUT.value), _SEED.value
     if folder.exists() and any(folder.iterdir()) and not (folder / "train").is_dir():
-        raise ValueError(f"out (={folder}) holds something that is no demo: name another folder")
+        raise ValueError(
+            f"out (={folder}) must be an empty folder or an earlier demo: name another folder"
+        )
     if folder.exists():
-        print(f"removing the last demo, {folder}")
+        print(f"removing the earlier demo in {folder}")
         shutil.rmtree(folder)
     train, heldout = folder / "train", folder / "heldout"
     model, exported = folder / "run" / "best.keras", folder / "saved_model"

@@ -1,11 +1,11 @@
-"""Measures the average precision of a detector on a record set.
+"""Computes the average precision (AP) of a detector on a record set.
 
-    ssd-keras evaluate --model runs/voc/best.keras --records records/voc07test
+    ssd-keras evaluate --model=runs/voc/best.keras --records=records/voc07test
 
-Prints AP of each class and the mean, and images per second from encoded images to detections.
---out writes the same as JSON. With --metric coco the numbers are those of COCO's own code; give
---annotations to have crowd regions and mask areas honoured. --results writes the detections in
-the format of COCO's results files.
+Prints the AP of each class, the mean AP, and the speed in images per second from encoded images to
+detections. --out writes the same numbers as JSON. --metric=coco computes the twelve COCO metrics
+with pycocotools; --annotations makes them respect crowd regions and mask areas. --results writes
+the detections in the COCO results format.
 """
 
 import itertools
@@ -22,27 +22,31 @@ from ssd_keras.inference.detector import load_detector
 from ssd_keras.inference.record_sets import detect_records
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "A .keras file, a SavedModel or a .tflite file.", required=True
+    "model", None, "A .keras file, a SavedModel folder or a .tflite file.", required=True
 )
 _RECORDS = flags.DEFINE_string("records", None, "Folder of the record set.", required=True)
-_METRIC = flags.DEFINE_enum("metric", "voc", ["voc", "coco"], "Which average precision.")
-_IOU = flags.DEFINE_float("iou_threshold", 0.5, "Least IoU of a true positive (voc).")
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO instances_*.json (coco).")
-_OUT = flags.DEFINE_string("out", None, "JSON file to write the numbers to.")
-_RESULTS = flags.DEFINE_string("results", None, "JSON file to write the detections to, as COCO's.")
-_PLOT = flags.DEFINE_string("plot", None, "Picture to draw precision over recall in (voc).")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at once.")
+_METRIC = flags.DEFINE_enum("metric", "voc", ["voc", "coco"], "Definition of average precision.")
+_IOU = flags.DEFINE_float("iou_threshold", 0.5, "Minimum IoU of a true positive (voc only).")
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", None, "COCO's instances_*.json with the ground truth (coco only)."
+)
+_OUT = flags.DEFINE_string("out", None, "JSON file for the metrics.")
+_RESULTS = flags.DEFINE_string(
+    "results", None, "JSON file for the detections, in the COCO results format."
+)
+_PLOT = flags.DEFINE_string("plot", None, "Image file for the precision-recall curves (voc only).")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.")
 
 
 def main(words: list[str]) -> None:
-    """Detects, measures and reports."""
+    """Detects on all records, computes the metrics, and prints and writes them."""
     for flag, metric in ((_PLOT, "voc"), (_IOU, "voc"), (_ANNOTATIONS, "coco")):
         if flag.present and _METRIC.value != metric:
-            raise ValueError(f"--{flag.name} (={flag.value}) needs --metric {metric}")
+            raise ValueError(f"--{flag.name} (={flag.value}) needs --metric={metric}")
     card = read_card(_RECORDS.value)
     detector = load_detector(_MODEL.value)
     for sample in itertools.islice(read_samples(_RECORDS.value), 1):
-        detector.detect([sample.image])  # builds the graph, before the clock runs
+        detector.detect([sample.image])  # builds the graph before the time is measured
     detections, samples, seconds = detect_records(detector, _RECORDS.value, _BATCH_SIZE.value)
     result: VOCResult | COCOResult
     if _METRIC.value == "coco":

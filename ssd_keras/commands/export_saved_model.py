@@ -1,8 +1,11 @@
-"""Writes a SavedModel for servers from a Keras model file.
+"""Exports a .keras file as a SavedModel for servers.
 
     ssd-keras export saved_model --model=runs/voc/best.keras --out=detector
 
-export/README.md of the repository describes its signatures.
+The SavedModel has three signatures: `serving_default` takes uint8 images of the network's size,
+`any_size` uint8 images of any size, and `encoded` JPEG, PNG, BMP or GIF bytes. All return
+`detection_boxes`, `detection_scores`, `detection_classes` and `num_detections`. The command
+compares the SavedModel with the Keras model on three synthetic images before it keeps it.
 """
 
 from absl import flags
@@ -13,19 +16,29 @@ from ssd_keras.export.saved_model import export_saved_model
 from ssd_keras.model import load_model
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder to make.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder to create.", required=True)
 _LABELS = flags.DEFINE_string(
-    "labels", None, "File with one class name a line, if the model carries none."
+    "labels",
+    None,
+    "File with one class name per line, or voc, coco, ilsvrc_det. Default: the model's labels.",
 )
-_SCORE = flags.DEFINE_float("score_threshold", SCORE_THRESHOLD, "Scores must be above it.")
-_IOU = flags.DEFINE_float("iou_threshold", IOU_THRESHOLD, "Overlap above which the worse box goes.")
-_MAX = flags.DEFINE_integer("max_detections", MAX_DETECTIONS, "Detections kept of an image.")
+_SCORE = flags.DEFINE_float(
+    "score_threshold", SCORE_THRESHOLD, "Detections must have a score above this value."
+)
+_IOU = flags.DEFINE_float(
+    "iou_threshold",
+    IOU_THRESHOLD,
+    "A box is suppressed if its IoU with a better box of its class is above this value.",
+)
+_MAX = flags.DEFINE_integer(
+    "max_detections", MAX_DETECTIONS, "Maximum number of detections per image."
+)
 _FREEZE = flags.DEFINE_bool("freeze", False, "Store the weights as constants of the graph.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export in the folder.")
 
 
 def main(words: list[str]) -> None:
-    """Exports one model."""
+    """Exports the model and prints how well the export agrees with it."""
     model = load_model(_MODEL.value)
     agreement = export_saved_model(
         model,
@@ -37,4 +50,4 @@ def main(words: list[str]) -> None:
         freeze=_FREEZE.value,
         overwrite=_OVERWRITE.value,
     )
-    print(f"{_OUT.value} beside {_MODEL.value}: {agreement}")
+    print(f"{_OUT.value} compared with {_MODEL.value}: {agreement}")

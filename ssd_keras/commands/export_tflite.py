@@ -1,11 +1,11 @@
-r"""Writes TFLite files for phones, edge devices and browsers from a Keras model file.
+r"""Exports a .keras file as TFLite files for phones, edge devices and browsers.
 
     ssd-keras export tflite --model=runs/voc/best.keras --out=detector.tflite \
         --kind=detections --precision=int8 --calibration_records=records/voc0712
 
-export/README.md of the repository describes the kinds and precisions. With several precisions the
-name of each file ends with its precision: --precision=float32,int8 writes detector_float32.tflite
-and detector_int8.tflite.
+With several precisions, the precision is appended to each file name: --precision=float32,int8
+writes detector_float32.tflite and detector_int8.tflite. The command compares each file with the
+Keras model on three synthetic images before it keeps it.
 """
 
 from pathlib import Path
@@ -22,35 +22,53 @@ from ssd_keras.model import load_model
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The .tflite file to write.", required=True)
-_KIND = flags.DEFINE_enum("kind", "detections", KINDS, "What the file gives.")
+_KIND = flags.DEFINE_enum(
+    "kind",
+    "detections",
+    KINDS,
+    "Outputs of the file: all boxes and scores (raw), detections after suppression (detections), "
+    "or detections in the format of MediaPipe Tasks (mediapipe).",
+)
 _PRECISIONS = flags.DEFINE_list(
     "precision",
     ["float32"],
-    f"How numbers are stored: one or more of {', '.join(TFLITE_PRECISIONS)}.",
+    f"One or more of {', '.join(TFLITE_PRECISIONS)}: float32; float16 weights; 8-bit weights "
+    "(dynamic); 8-bit weights and activations (int8).",
 )
 _RECORDS = flags.DEFINE_list(
-    "calibration_records", None, "Record sets whose first 100 images int8 is calibrated with."
+    "calibration_records", None, "Record sets whose first 100 images calibrate int8."
 )
 _LABELS = flags.DEFINE_string(
-    "labels", None, "File with one class name a line, if the model carries none."
+    "labels",
+    None,
+    "File with one class name per line, or voc, coco, ilsvrc_det. Default: the model's labels.",
 )
-_SCORE = flags.DEFINE_float("score_threshold", SCORE_THRESHOLD, "Scores must be above it.")
-_IOU = flags.DEFINE_float("iou_threshold", IOU_THRESHOLD, "Overlap above which the worse box goes.")
-_MAX = flags.DEFINE_integer("max_detections", MAX_DETECTIONS, "Detections kept of an image.")
+_SCORE = flags.DEFINE_float(
+    "score_threshold", SCORE_THRESHOLD, "Detections must have a score above this value."
+)
+_IOU = flags.DEFINE_float(
+    "iou_threshold",
+    IOU_THRESHOLD,
+    "A box is suppressed if its IoU with a better box of its class is above this value.",
+)
+_MAX = flags.DEFINE_integer(
+    "max_detections", MAX_DETECTIONS, "Maximum number of detections per image."
+)
 
 
 def main(words: list[str]) -> None:
-    """Exports one model."""
+    """Exports the model in every precision and prints how well each file agrees with it."""
     out = Path(_OUT.value)
     several = len(_PRECISIONS.value) > 1
     paths = {p: out.with_stem(f"{out.stem}_{p}") if several else out for p in _PRECISIONS.value}
     if not paths:
         raise ValueError(
-            f"--precision is empty, but must name some of {', '.join(TFLITE_PRECISIONS)}"
+            f"--precision is empty: name one or more of {', '.join(TFLITE_PRECISIONS)}"
         )
     if _RECORDS.value and "int8" not in paths:
         raise ValueError(
-            f"--calibration_records is for --precision int8, not for {_PRECISIONS.value}"
+            f"--calibration_records needs --precision=int8, but the precision is "
+            f"{','.join(_PRECISIONS.value)}"
         )
     for precision, path in paths.items():
         check_options(path, _KIND.value, precision, precision == "int8" and bool(_RECORDS.value))
@@ -69,4 +87,4 @@ def main(words: list[str]) -> None:
             iou_threshold=_IOU.value,
             max_detections=_MAX.value,
         )
-        print(f"{path} beside {_MODEL.value}: {agreement}", flush=True)
+        print(f"{path} compared with {_MODEL.value}: {agreement}", flush=True)

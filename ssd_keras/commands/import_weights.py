@@ -1,10 +1,10 @@
-r"""Converts weights of another project to a model of this package.
+r"""Converts the weights of another project to a .keras file.
 
     ssd-keras import-weights --weights=ssd300_vgg16_coco-b556d3b4.pth --config=SSD300_COCO \
         --labels=coco --out=ssd300_coco.keras
 
-Prints a report: which tensors and layers were loaded, sliced by class, freshly initialized or not
-used.
+Prints a report. It lists the use of every tensor in the file, and for every layer of the model
+whether its weights were loaded, taken for some classes only, or freshly initialized.
 """
 
 import os
@@ -18,12 +18,17 @@ from ssd_keras.model import ssd_vgg16
 from ssd_keras.weights.load import load_weights
 from ssd_keras.weights.projects import PROJECTS
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "Weights file of the project.", required=True)
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "Weights file: .keras, .npz, .h5, .pth, .safetensors or .caffemodel.",
+    required=True,
+)
 _PROJECT = flags.DEFINE_enum(
     "weights_project",
     None,
     [project.name for project in PROJECTS],
-    "Project whose naming the weights file follows. Default: detected.",
+    "Project whose tensor names the weights file has. Default: detected from the names.",
 )
 _CONFIG = flags.DEFINE_enum(
     "config", None, list(CONFIGS), "Input size and tiling of the model.", required=True
@@ -31,28 +36,31 @@ _CONFIG = flags.DEFINE_enum(
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "File with the class names of the model, one a line; or voc, coco, ilsvrc_det.",
+    "File with the class names of the model, one per line, or voc, coco, ilsvrc_det.",
     required=True,
 )
 _WEIGHTS_LABELS = flags.DEFINE_string(
     "weights_labels",
     None,
-    "File with the class names of the weights file, one a line, if they are not VOC's or COCO's.",
+    "File with the class names of the weights, one per line, if they are not VOC's or COCO's.",
 )
 _WEIGHTS_CONFIG = flags.DEFINE_enum(
-    "weights_config", None, list(CONFIGS), "Tiling of the weights file, if it is not the usual one."
+    "weights_config",
+    None,
+    list(CONFIGS),
+    "Tiling of the weights file. Default: read from the file, or assumed from its outputs.",
 )
-_OUT = flags.DEFINE_string("out", None, "Model to write (.keras).", required=True)
+_OUT = flags.DEFINE_string("out", None, "The .keras file to write.", required=True)
 
 
 def main(words: list[str]) -> None:
-    """Builds the model, loads the weights and writes the model."""
+    """Builds the model, loads the weights, prints the report and saves the model."""
     del words
     out = _OUT.value
     if not out.endswith(".keras"):
         raise ValueError(f"out (={out}) must end in .keras")
     if os.path.exists(out):
-        raise ValueError(f"out (={out}) exists already: remove it or name another file")
+        raise ValueError(f"out (={out}) already exists: remove it or name another file")
     labels = _names(_LABELS.value)
     model = ssd_vgg16(CONFIGS[_CONFIG.value], len(labels), labels=labels)
     report = load_weights(

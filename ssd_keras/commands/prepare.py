@@ -1,9 +1,9 @@
-r"""Writes a data set as records: sharded tf.train.Examples and a data card.
+r"""Writes a dataset as a record set: shards of tf.train.Example and a data card.
 
     ssd-keras prepare --source=voc --path=VOCdevkit --splits=2007:trainval+2012:trainval \
         --labels=voc --out=records/voc0712
 
-data/README.md of the repository has the command for every source.
+The file data/README.md in the repository has the commands for every source.
 """
 
 import pathlib
@@ -12,11 +12,11 @@ from absl import flags
 
 from ssd_keras.data.prepare import OPTIONS, card_summary, open_source, prepare_records
 
-_SOURCE = flags.DEFINE_enum("source", None, list(OPTIONS), "Kind of data set.", required=True)
+_SOURCE = flags.DEFINE_enum("source", None, list(OPTIONS), "Format of the dataset.", required=True)
 _OUT = flags.DEFINE_string(
-    "out", None, "Folder for the records; it must not hold anything else.", required=True
+    "out", None, "Folder for the records; it must hold no other files.", required=True
 )
-flags.DEFINE_string("path", None, "Folder of the data set (tfds: the data_dir).")
+flags.DEFINE_string("path", None, "Folder of the dataset (tfds: the data_dir).")
 flags.DEFINE_string(
     "splits",
     "",
@@ -25,26 +25,29 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "labels",
     None,
-    "File with one class name a line, in order of the label ids; or voc, coco, ilsvrc_det.",
+    "Class names: voc, coco, ilsvrc_det, or a file with one name per line in order of label ids. "
+    "By default the class names in the dataset (ilsvrc_det: those in this package).",
 )
-flags.DEFINE_string("name", None, "tfds: name of the data set, such as voc/2007.")
+flags.DEFINE_string("name", None, "tfds: name of the dataset, such as voc/2007.")
 flags.DEFINE_integer("num_images", 1500, "shapes: number of images to draw.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "shapes: another seed gives another split.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", 0, "shapes: seed; training and test sets need different seeds.", lower_bound=0
+)
 _SHARDS = flags.DEFINE_integer("shards", 8, "Number of record files.", lower_bound=1)
 
 
 def interrupted() -> str:
-    """What is left after Ctrl-C."""
-    return f"the records in {_OUT.value} are incomplete; the same command replaces them"
+    """Returns the message after Ctrl-C."""
+    return f"the records in {_OUT.value} are incomplete; run the command again to replace them"
 
 
 def main(words: list[str]) -> None:
-    """Reads the data set, writes the records and prints what they hold."""
+    """Reads the dataset, writes the records and prints a summary."""
     del words
     options = {name for names in OPTIONS.values() for name in names}
     for name in sorted(options - OPTIONS[_SOURCE.value].keys()):
         if not flags.FLAGS[name].using_default_value:
-            raise ValueError(f"--{name} is not used by --source={_SOURCE.value}")
+            raise ValueError(f"--{name} is not used by --source={_SOURCE.value}: remove it")
     source = open_source(_SOURCE.value, **{name: flags.FLAGS[name].value for name in options})
     out = pathlib.Path(_OUT.value).expanduser()
     card = prepare_records(source, out, _SHARDS.value)

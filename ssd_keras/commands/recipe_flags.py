@@ -1,4 +1,4 @@
-"""One flag for every field of a recipe, with the help of its docstring."""
+"""Defines one flag for every field of a recipe; the help texts come from its docstring."""
 
 import dataclasses
 import re
@@ -9,11 +9,11 @@ from absl import flags
 
 
 def define_flags(recipe: type, names: dict[str, tuple[str, ...]]) -> None:
-    """Defines a flag for each field of a dataclass; without it the named recipe's value counts.
+    """Defines a flag for each field of a dataclass. Without it, the value of the recipe is used.
 
     Args:
-        recipe: The dataclass; its docstring describes each field under "Attributes:".
-        names: The names that a field may have, for fields with a fixed set of them.
+        recipe: The dataclass. Its docstring must describe each field under "Attributes:".
+        names: Field name -> allowed values, for the fields that accept a fixed set of values.
     """
     helps = field_help(recipe)
     for field in dataclasses.fields(recipe):
@@ -33,14 +33,16 @@ def define_flags(recipe: type, names: dict[str, tuple[str, ...]]) -> None:
 
 
 def from_flags(recipe: Any) -> Any:
-    """The recipe with the values of the flags that are given.
+    """Replaces the fields of a recipe whose flags are given.
 
     Args:
-        recipe: The dataclass's instance.
+        recipe: An instance of the dataclass that was given to `define_flags`.
+
+    Returns:
+        The recipe with the values of the flags.
 
     Raises:
-        ValueError: If a list of numbers holds another word, or a value breaks a rule of the
-            dataclass.
+        ValueError: If a list of integers holds anything else, or the dataclass rejects a value.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(recipe):
@@ -52,7 +54,7 @@ def from_flags(recipe: Any) -> Any:
             value = tuple(value)
             if "int" in str(field.type):
                 if not all(word.isdecimal() for word in value):
-                    raise ValueError(f"--{field.name} (={','.join(value)}) must be whole numbers")
+                    raise ValueError(f"--{field.name} (={','.join(value)}) must be integers")
                 value = tuple(map(int, value))
         values[field.name] = value
     if "iterations" in values and "epochs" in values:
@@ -66,7 +68,14 @@ def from_flags(recipe: Any) -> Any:
 
 
 def field_help(recipe: type) -> dict[str, str]:
-    """Field -> its description in the docstring's "Attributes:"."""
+    """Reads the field descriptions from the docstring of a dataclass.
+
+    Args:
+        recipe: The dataclass. Its docstring must describe each field under "Attributes:".
+
+    Returns:
+        Field name -> description, on one line.
+    """
     attributes = textwrap.dedent((recipe.__doc__ or "").partition("Attributes:\n")[2])
     entries = re.split(r"^(\w+): ", attributes, flags=re.MULTILINE)[1:]
     pairs = zip(entries[::2], entries[1::2], strict=True)

@@ -1,12 +1,13 @@
-r"""Compares exported files with the Keras model on the same pictures.
+r"""Compares exported files with the Keras model on the same images.
 
-    ssd-keras verify --model runs/voc/best.keras --records records/voc07test \
-        --out runs/voc detector detector.tflite detector_int8.tflite
+    ssd-keras verify --model=runs/voc/best.keras --records=records/voc07test \
+        --out=report detector detector.tflite detector_int8.tflite
 
-Runs the model, SavedModel folders and TFLite files on the pictures of a record set (then AP is
-measured too) or of --images. Prints a table and writes verification.json and verification.png.
-Exit code 1 if a file differs by more than is stated in export/README.md, 2 if that could not be
-found out.
+Give SavedModel folders and TFLite files. The command runs them and the Keras model on the images of
+--images, or on those of --records, where it also computes AP. It prints a table and writes
+verification.json, which includes the tolerance of each file, and verification.png. The exit code is
+0 if every file agrees with the model, 1 if a file does not, and 2 if an error prevented the
+comparison.
 """
 
 import itertools
@@ -21,38 +22,42 @@ from ssd_keras.data.records import Sample, read_samples
 from ssd_keras.evaluation.verification import table, verify, write_report
 from ssd_keras.inference.files import find_images
 
-WORDS = "SavedModel folders or .tflite files"
-ERROR_CODE = 2  # 1 says that a file differs
+WORDS = "EXPORTED_FILES ..."
+ERROR_CODE = 2  # exit code 1 means that a file differs
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for the report.", required=True)
-_RECORDS = flags.DEFINE_string("records", None, "Record set, for pictures and AP.")
-_IMAGES = flags.DEFINE_list("images", None, "Files, folders or patterns, instead of records.")
-_LIMIT = flags.DEFINE_integer("limit", 200, "Most pictures that are run.", lower_bound=1)
+_RECORDS = flags.DEFINE_string("records", None, "Record set with images and ground truth.")
+_IMAGES = flags.DEFINE_list(
+    "images", None, "Image files, folders or glob patterns, instead of --records."
+)
+_LIMIT = flags.DEFINE_integer("limit", 200, "Maximum number of images.", lower_bound=1)
 
 
-def _pictures() -> list[Sample]:
-    """The files of --images as samples without ground truth."""
+def _image_samples() -> list[Sample]:
+    """Reads the files of --images as samples without ground truth."""
     samples = []
     for path in find_images(_IMAGES.value):
         image = load_image(path.read_bytes(), str(path), Notes())
         if image is None:
-            print(f"warning: {path} left out: does not decode", file=sys.stderr)
+            print(f"warning: {path} skipped: cannot be decoded", file=sys.stderr)
             continue
         nothing = np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool)
         samples.append(Sample(image.data, str(path), image.height, image.width, *nothing))
     if not samples:
-        raise ValueError(f"none of the images of --images (={_IMAGES.value}) decodes")
+        raise ValueError(
+            f"--images (={','.join(_IMAGES.value)}) holds no image that can be decoded"
+        )
     return samples
 
 
 def main(words: list[str]) -> int:
-    """Verifies and reports."""
+    """Compares the files with the model, writes the report and prints a table."""
     if (_RECORDS.value is None) == (_IMAGES.value is None):
-        raise ValueError("give either --records or --images")
+        raise ValueError("give either --records or --images, and not both")
     if not words:
         raise ValueError("name at least one SavedModel folder or .tflite file")
-    samples = _pictures() if _IMAGES.value else read_samples(_RECORDS.value)
+    samples = _image_samples() if _IMAGES.value else read_samples(_RECORDS.value)
     samples = list(itertools.islice(samples, _LIMIT.value))
     labels = read_card(_RECORDS.value).labels if _RECORDS.value else None
     report = verify(_MODEL.value, words, samples, record_labels=labels)

@@ -1,1 +1,1 @@
-"""From data sets to records, and from records to batches."""
+"""Datasets to record sets, and record sets to batches."""

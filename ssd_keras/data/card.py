@@ -1,4 +1,4 @@
-"""The data card: what a record set holds, and what was left out of it."""
+"""The data card: the counts and files of a record set, and the items that were left out."""
 
 import collections
 import dataclasses
@@ -16,7 +16,12 @@ _NUM_SIZE_BINS = 10
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Notes:
-    """What a source left out or changed: lists of names, by reason. Filled while it is read."""
+    """Names of skipped and changed items, by reason. They are added while a source is read.
+
+    Attributes:
+        skipped: Reason -> names of the images and objects that were left out.
+        adjusted: Reason -> names of the images and objects that were changed.
+    """
 
     skipped: dict[str, list[str]] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(list)
@@ -28,24 +33,25 @@ class Notes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DataCard:
-    """What a record set holds.
+    """The contents of a record set.
 
     Attributes:
-        source: Where the samples came from, in words.
-        labels: Class names; `labels[0]` is label id 1.
-        category_ids: The source's own id of every label (COCO's have gaps), or None.
-        num_images: Number of samples.
-        num_objects: Number of boxes in all images.
-        num_difficult: How many of them are flagged difficult.
-        max_objects: The largest number of boxes in one image.
-        objects_per_class: Class name -> number of boxes.
-        objects_per_image: `objects_per_image[k]` images have k boxes.
-        box_sizes: `box_sizes[k]` boxes have a size (square root of the normalised area)
-            from k / 10 to (k + 1) / 10.
-        skipped: Reason -> names of the images and boxes that were left out.
-        adjusted: Reason -> names of the images and boxes that were stored changed.
-        shards: File name -> number of samples, in stored order.
-        shard_bytes: File name -> size of the file; empty in cards of old.
+        source: Description of the dataset that the samples come from.
+        labels: Class names; `labels[0]` has label id 1.
+        category_ids: The id of each class in the source (COCO's ids have gaps), or None.
+        num_images: Number of images.
+        num_objects: Number of objects in all images.
+        num_difficult: Number of objects that are flagged as difficult.
+        max_objects: Largest number of objects in one image.
+        objects_per_class: Class name -> number of objects.
+        objects_per_image: `objects_per_image[k]` is the number of images with k objects.
+        box_sizes: `box_sizes[k]` is the number of boxes whose size is from k / 10 to (k + 1) / 10.
+            The size of a box is the square root of its normalized area.
+        skipped: Reason -> names of the images and objects that were left out.
+        adjusted: Reason -> names of the images and objects that were changed.
+        shards: File name -> number of images, in stored order.
+        shard_bytes: File name -> file size in bytes. Empty if the card was written before this
+            field existed.
     """
 
     source: str
@@ -76,18 +82,21 @@ def make_card(
     shards: dict[str, int],
     shard_bytes: dict[str, int],
 ) -> DataCard:
-    """Counts the ground truth of at least one image.
+    """Computes the counts of a data card.
 
     Args:
-        boxes: One float32 `[G, 4]` an image, normalised yxyx.
-        label_ids: One int64 `[G]` an image.
-        difficult: One bool `[G]` an image.
-        labels: See `DataCard`, like all that follow.
+        boxes: For each image (at least one) a float32 array `[G, 4]`, normalized yxyx.
+        label_ids: For each image an int64 array `[G]`, from 1.
+        difficult: For each image a bool array `[G]`.
+        labels: See `DataCard`.
         category_ids: See `DataCard`.
         source: See `DataCard`.
-        notes: What was skipped and adjusted.
+        notes: The skipped and adjusted items.
         shards: See `DataCard`.
         shard_bytes: See `DataCard`.
+
+    Returns:
+        The card.
     """
     objects_per_image = np.bincount([len(ids) for ids in label_ids])
     objects_per_class = np.bincount(np.concatenate(label_ids), minlength=len(labels) + 1)[1:]
@@ -113,24 +122,35 @@ def make_card(
 
 
 def write_card(card: DataCard, directory: str | os.PathLike[str]) -> None:
-    """Writes the card, which declares the record set complete."""
+    """Writes a card as `card.json`. A record set counts as complete once it has a card.
+
+    Args:
+        card: The card.
+        directory: Directory of the record set.
+    """
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False)
     with files.atomic(pathlib.Path(directory, CARD_NAME)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_card(directory: str | os.PathLike[str]) -> DataCard:
-    """Reads the card of a record set.
+    """Reads the card of a record set, and checks that all its shards are there.
+
+    Args:
+        directory: Directory of the record set.
+
+    Returns:
+        The card.
 
     Raises:
-        FileNotFoundError: If there is no card (the set is incomplete) or a shard is missing.
-        ValueError: If the card is not one, or a shard has another size than when it was written.
+        FileNotFoundError: If the card is missing (the set is incomplete) or a shard is missing.
+        ValueError: If the file is not a data card, or the size of a shard differs from the card.
     """
     path = pathlib.Path(directory, CARD_NAME)
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory} holds no complete record set ({CARD_NAME} is missing): "
-            "write it with data/prepare.py, or run that again if it was interrupted"
+            "write one with `ssd-keras prepare`; if that was interrupted, run it again"
         )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -138,13 +158,13 @@ def read_card(directory: str | os.PathLike[str]) -> DataCard:
         card = DataCard(**fields)
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{path} is not a data card ({error}): write the set again with data/prepare.py"
+            f"{path} is not a data card ({error}): write the set again with `ssd-keras prepare`"
         ) from error
-    remedy = "copy the whole directory again, or write it again with data/prepare.py"
+    remedy = "copy the whole directory again, or write it again with `ssd-keras prepare`"
     for name in card.shards:
         shard = path.with_name(name)
         if not shard.is_file():
-            raise FileNotFoundError(f"{shard} is missing, though {path} lists it: {remedy}")
+            raise FileNotFoundError(f"{shard} is missing, but {path} lists it: {remedy}")
         size = shard.stat().st_size
         if size != card.shard_bytes.get(name, size):
             raise ValueError(

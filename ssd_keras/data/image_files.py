@@ -1,6 +1,6 @@
-"""Image files as data sets hold them -> JPEG or PNG bytes that TensorFlow decodes.
+"""Converts the image files of datasets to JPEG or PNG files that TensorFlow decodes.
 
-Every image is decoded once here, so that a file that cannot be read is found before training.
+Every image is decoded once here, so damaged files are found before training.
 """
 
 import dataclasses
@@ -20,7 +20,13 @@ _MAX_ASPECT_DIFFERENCE = 0.02
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
-    """A JPEG or PNG file in memory; height and width in pixels."""
+    """A JPEG or PNG file in memory.
+
+    Attributes:
+        data: Content of the file.
+        height: Height in pixels.
+        width: Width in pixels.
+    """
 
     data: bytes
     height: int
@@ -35,42 +41,48 @@ def load_image(
     annotated_size: tuple[int, int] | None = None,
     upright: bool = False,
 ) -> EncodedImage | None:
-    """Checks an image file and makes it fit for storing.
+    """Decodes an image file once, and converts it where TensorFlow could not read it.
 
-    JPEG and PNG files are told by their content, not their name, and kept as found, whatever
-    their colours (grey, RGBA, CMYK, 16 bits: `tf.io.decode_image` makes RGB of them). Of other
-    formats the first frame is stored as PNG. TensorFlow ignores the EXIF orientation, so an image
-    is turned if its annotation tells that it is seen turned; a TIFF always, as Pillow does.
+    JPEG and PNG files are recognized by their content, not by their name, and are stored unchanged.
+    Gray, RGBA, CMYK and 16-bit images stay as they are, since `tf.io.decode_image` converts them to
+    RGB. The first frame of any other format is stored as PNG.
+
+    TensorFlow ignores the EXIF orientation. An image is therefore rotated before it is stored if
+    only its rotated size equals the annotated size. A TIFF is always rotated, since Pillow does so
+    when it loads the file.
 
     Args:
-        data: The file's content.
-        name: Of the image, for the notes.
-        notes: Takes what is skipped or changed.
-        annotated_size: (height, width) that the annotation gives, if it does. The same shape in
-            another scale is accepted: like the original (io.cpp, ReadXMLToAnnotatedDatum) our
-            sources divide boxes by the annotated size.
-        upright: Turn the image by its EXIF orientation in any case.
+        data: Content of the file.
+        name: Name of the image, for the notes.
+        notes: Receives the name if the image is skipped or changed.
+        annotated_size: (height, width) in pixels from the annotation, or None. An image of another
+            size is accepted if its aspect ratio agrees within 2 %, because boxes are divided by the
+            annotated size.
+        upright: Whether to rotate the image by its EXIF orientation in all cases.
 
     Returns:
-        The image, or None (and a note) if it does not decode or has another shape than annotated.
+        The image, or None if it does not decode or if its aspect ratio differs from the annotation.
+
+    Source:
+        io.cpp (ReadXMLToAnnotatedDatum), which divides boxes by the annotated size.
     """
-    found, orientation = data, _orientation(data)
+    original, orientation = data, _orientation(data)
     try:
         if not data.startswith((_JPEG, _PNG)):
             picture = Image.open(io.BytesIO(data))
             data = _encode(picture, "PNG")
             notes.adjusted["image stored as PNG"].append(name)
-            if picture.format == "TIFF" and orientation > 1:  # Pillow turns those as it loads them
+            if picture.format == "TIFF" and orientation > 1:  # Pillow has rotated it already
                 orientation = 1
-                notes.adjusted["image turned by its EXIF orientation"].append(name)
+                notes.adjusted["image rotated by its EXIF orientation"].append(name)
         size = _decoded_size(data)
         if orientation > 1:
-            seen_size = size[::-1] if orientation >= 5 else size
-            if upright or (annotated_size == seen_size and size != seen_size):
-                turned = ImageOps.exif_transpose(Image.open(io.BytesIO(found)))
-                data = _encode(turned, "JPEG" if found.startswith(_JPEG) else "PNG")
-                size = seen_size
-                notes.adjusted["image turned by its EXIF orientation"].append(name)
+            rotated_size = size[::-1] if orientation >= 5 else size  # 5 to 8 swap the sides
+            if upright or (annotated_size == rotated_size and size != rotated_size):
+                rotated = ImageOps.exif_transpose(Image.open(io.BytesIO(original)))
+                data = _encode(rotated, "JPEG" if original.startswith(_JPEG) else "PNG")
+                size = rotated_size
+                notes.adjusted["image rotated by its EXIF orientation"].append(name)
             else:
                 notes.adjusted["EXIF orientation ignored"].append(name)
     except (tf.errors.InvalidArgumentError, Image.DecompressionBombError, OSError, SyntaxError):
@@ -79,20 +91,20 @@ def load_image(
     if annotated_size is not None and annotated_size != size:
         ratio = (annotated_size[0] * size[1]) / (annotated_size[1] * size[0])
         if abs(ratio - 1) > _MAX_ASPECT_DIFFERENCE:
-            notes.skipped["image of another shape than annotated"].append(name)
+            notes.skipped["image shape differs from annotation"].append(name)
             return None
-        notes.adjusted["image of another size than annotated"].append(name)
+        notes.adjusted["image size differs from annotation"].append(name)
     return EncodedImage(data, *size)
 
 
 def _decoded_size(data: bytes) -> tuple[int, int]:
-    """Decodes as the training graph does: (height, width)."""
+    """Decodes an image as the training graph does, and returns (height, width)."""
     pixels = decode_image(data)
     return int(pixels.shape[0]), int(pixels.shape[1])
 
 
 def _orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 (as stored) to 8; 1 if there is none that can be read."""
+    """Returns the EXIF orientation, 1 (upright) to 8. It is 1 if the tag is missing or invalid."""
     try:
         orientation = Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION_TAG, 1)
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
@@ -101,6 +113,7 @@ def _orientation(data: bytes) -> int:
 
 
 def _encode(image: Image.Image, image_format: str) -> bytes:
+    """Encodes an image in RGB. A JPEG has quality 95 and no chroma subsampling."""
     buffer = io.BytesIO()
     to_rgb(image).save(buffer, image_format, quality=95, subsampling=0)
     return buffer.getvalue()

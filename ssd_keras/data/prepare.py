@@ -1,4 +1,4 @@
-"""From a data set to records: which source reads it, and which options the source needs."""
+"""Writes datasets as record sets: selects the source by name and checks its options."""
 
 import pathlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from ssd_keras.data.sources.voc import open_ilsvrc_det, open_voc
 from ssd_keras.data.sources.yolo import open_yolo
 from ssd_keras.progress import progress_bar
 
-# The options of each source, with an example for those that must be given.
+# Source -> its options. Required options have an example, for the error message.
 OPTIONS: dict[str, dict[str, str | None]] = {
     "voc": {"path": "VOCdevkit", "splits": None, "labels": None},
     "coco": {"path": "coco", "splits": "train2017 or my.json:images", "labels": None},
@@ -34,26 +34,32 @@ def open_source(
     num_images: int = 1500,
     seed: int = 0,
 ) -> Source:
-    """Opens a data set.
+    """Opens a dataset. Nothing is downloaded.
 
     Args:
-        source: A key of `OPTIONS`.
-        path: Folder of the data set; for "tfds" the `data_dir`.
-        splits: The splits to read, such as "2007:trainval+2012:trainval".
-        labels: File with one class name a line, or "voc", "coco" or "ilsvrc_det".
-        name: Name of the data set in TFDS.
-        num_images: Number of images of "shapes".
-        seed: Seed of "shapes".
+        source: A key of `OPTIONS`: "voc", "coco", "ilsvrc_det", "yolo", "tfds" or "shapes".
+        path: Folder of the dataset. For "tfds", the `data_dir` of TensorFlow Datasets.
+        splits: Splits to read, such as "2007:trainval+2012:trainval".
+        labels: "voc", "coco" or "ilsvrc_det" for the class names in this package, or a file of
+            class names; see `read_labels`. None uses the class names in the dataset, and for
+            "ilsvrc_det" the names in this package. Not for "tfds" and "shapes".
+        name: Name of the dataset in TensorFlow Datasets. Only for "tfds".
+        num_images: Number of images to draw. Only for "shapes".
+        seed: Seed of the images to draw. Only for "shapes".
+
+    Returns:
+        The dataset, ready to be read.
 
     Raises:
-        FileNotFoundError: If a file of the data set is missing.
-        ValueError: If an option is missing or the data set is malformed.
+        FileNotFoundError: If a file of the dataset is missing.
+        ValueError: If a required option is missing, or the dataset is malformed.
     """
     given = {"path": path, "splits": splits, "name": name}
     for option, example in OPTIONS[source].items():
         if example and not given[option]:
             raise ValueError(
-                f"--{option} is missing: --source={source} needs it, such as {example}"
+                f"--{option} is missing: --source={source} needs it, for example "
+                f"--{option}={example}"
             )
     if source == "shapes":
         samples = draw_shapes(num_images, seed)
@@ -75,18 +81,18 @@ def open_source(
 
 
 def prepare_records(source: Source, out: pathlib.Path, shards: int = 8) -> DataCard:
-    """Writes a data set as records, with a progress bar.
+    """Writes a dataset as a record set, with a progress bar.
 
     Args:
-        source: From `open_source`.
-        out: Folder to write to; see `write_records`.
+        source: The dataset, from `open_source`.
+        out: Directory to write to; see `write_records`.
         shards: Number of record files.
 
     Returns:
         The data card.
 
     Raises:
-        ValueError: As `write_records`.
+        ValueError: If the dataset cannot be written; see `write_records`.
     """
     bar = progress_bar(source.num_images)
 
@@ -106,11 +112,19 @@ def prepare_records(source: Source, out: pathlib.Path, shards: int = 8) -> DataC
             notes=source.notes,
         )
     finally:
-        print(flush=True)  # ends the line of the progress bar, also before an error
+        print(flush=True)  # ends the line of the progress bar, so that an error starts a new one
 
 
 def card_summary(card: DataCard) -> str:
-    """Objects per class, and what was skipped and adjusted, in a few lines."""
+    """Summarizes a data card.
+
+    Args:
+        card: The card.
+
+    Returns:
+        One line for each class, with its number of objects, and one line for each reason why
+        items were skipped or adjusted.
+    """
     lines = [f"{name:>24} {count}" for name, count in card.objects_per_class.items()]
     for title, log in (("skipped", card.skipped), ("adjusted", card.adjusted)):
         for reason, names in log.items():

@@ -1,4 +1,4 @@
-"""Pictures of what the network is fed: augmented samples, ground truth, matched default boxes."""
+"""A preview of a training run: augmented images, ground truth and matched default boxes."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from PIL import Image, ImageDraw
 from ssd_keras.augmentation.crop import MIN_IOU
 from ssd_keras.augmentation.ops import Op
 from ssd_keras.augmentation.resampling import INTERPOLATIONS
-from ssd_keras.boxes import cyxhw_to_yxyx
 from ssd_keras.config import SSDConfig
 from ssd_keras.data.card import read_card
-from ssd_keras.data.pipeline import endless_records, training_sample
+from ssd_keras.data.epochs import endless_records
+from ssd_keras.data.pipeline import training_sample
 from ssd_keras.data.records import parse_example
-from ssd_keras.drawing import class_colour, contact_sheet, draw_detections
+from ssd_keras.drawing import class_color, contact_sheet, draw_detections
 from ssd_keras.matching import match
 from ssd_keras.tiling import default_boxes
 
 
-def fed_samples(
+def augmented_samples(
     records: list[str],
     config: SSDConfig,
     ops: tuple[Op, ...],
@@ -30,7 +30,24 @@ def fed_samples(
     first: int = 0,
     use_difficult: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """The samples of a run from its image `first` on: as of `augment`, in NumPy, with "height"."""
+    """Yields the augmented samples of a training run.
+
+    Args:
+        records: Directories of the record sets of the run.
+        config: Configuration of the model.
+        ops: Augmentation ops of the run.
+        seed: Seed of the run.
+        first: Index of the first sample in the run.
+        use_difficult: Whether difficult objects are ground truth.
+
+    Yields:
+        The dictionaries of `augment` as NumPy arrays, with one more key: "height", the height of
+        the original image in pixels.
+
+    Raises:
+        FileNotFoundError: If a record set is incomplete.
+        ValueError: If a record set is damaged.
+    """
     cards = [read_card(directory) for directory in records]
     positions = endless_records(records, cards, seed, skipped=first)
 
@@ -44,7 +61,15 @@ def fed_samples(
 
 
 def describe(params: dict[str, Any], height: int) -> str:
-    """The drawn parameters in a few lines; `height` is the image's own, pixels."""
+    """Describes the random parameters of a sample.
+
+    Args:
+        params: The "params" of a sample from `augment`, as NumPy arrays.
+        height: Height of the original image in pixels.
+
+    Returns:
+        A few lines of text.
+    """
     lines = [f"expand {params['canvas'][0] / height:.2f}"]
     names = ("whole image", *(f"IoU {least} or more" for least in MIN_IOU[:-1]), "anywhere")
     lines.append(f"crop {names[params['sampler']]}")
@@ -64,20 +89,29 @@ def describe(params: dict[str, Any], height: int) -> str:
 
 
 def draw_sample(sample: dict[str, Any], config: SSDConfig, labels: tuple[str, ...]) -> Image.Image:
-    """One cell of the sheet, from one of `fed_samples`."""
+    """Draws a sample with its ground truth, matched default boxes and random parameters.
+
+    Args:
+        sample: A sample from `augmented_samples`.
+        config: Configuration of the model.
+        labels: Class names.
+
+    Returns:
+        An RGB image with sides of `config.image_size` pixels.
+    """
     boxes, classes = sample["boxes"], sample["labels"]
     truth = np.concatenate([boxes, classes[:, None]], axis=1, dtype=np.float32)
     defaults = default_boxes(config)
     matched = match(truth[None], defaults)[0].numpy()
     picture = Image.fromarray(sample["image"].astype(np.uint8))
     draw = ImageDraw.Draw(picture)
-    corners = cyxhw_to_yxyx(tf.constant(defaults)).numpy() * config.image_size
+    corners = defaults * config.image_size
     for k in np.flatnonzero(matched >= 0):
         ymin, xmin, ymax, xmax = corners[k].tolist()
-        draw.rectangle((xmin, ymin, xmax, ymax), outline=class_colour(int(classes[matched[k]])))
+        draw.rectangle((xmin, ymin, xmax, ymax), outline=class_color(int(classes[matched[k]])))
     picture = draw_detections(picture, boxes, classes, labels)
     text = f"{describe(sample['params'], sample['height'])}\n{np.sum(matched >= 0)} matched"
-    ImageDraw.Draw(picture).multiline_text(  # below, as tags of classes are above
+    ImageDraw.Draw(picture).multiline_text(  # at the bottom, since class names are at the top
         (4, picture.height - 4),
         text,
         fill="white",
@@ -99,19 +133,28 @@ def preview_sheet(
     first: int = 0,
     use_difficult: bool = True,
 ) -> Image.Image:
-    """A contact sheet of the samples of a training run.
+    """Draws samples of a training run on a contact sheet.
 
     Args:
-        records: Record sets of the run.
-        config: The config of the run.
-        ops: The augmentation of the run.
-        images: Number of samples.
-        columns: Samples in a row.
-        seed: The seed of the run.
+        records: Directories of the record sets of the run.
+        config: Configuration of the model.
+        ops: Augmentation ops of the run.
+        images: Number of samples, at least 1.
+        columns: Number of samples in a row, at least 1.
+        seed: Seed of the run.
         first: Index of the first sample in the run.
         use_difficult: Whether difficult objects are ground truth.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        FileNotFoundError: If a record set is incomplete.
+        ValueError: If a record set is damaged, or `images` or `columns` is below 1.
     """
     labels = read_card(records[0]).labels
-    fed = fed_samples(records, config, ops, seed=seed, first=first, use_difficult=use_difficult)
-    cells = [draw_sample(sample, config, labels) for sample in itertools.islice(fed, images)]
+    samples = augmented_samples(
+        records, config, ops, seed=seed, first=first, use_difficult=use_difficult
+    )
+    cells = [draw_sample(sample, config, labels) for sample in itertools.islice(samples, images)]
     return contact_sheet(cells, columns=columns, cell=config.image_size)

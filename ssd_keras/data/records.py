@@ -1,7 +1,7 @@
-"""The one on-disk schema of a sample, and sets of samples.
+"""Record sets: directories of `tf.train.Example` shards and one data card.
 
-A record set is one directory: shards of `tf.train.Example` (the keys of the TensorFlow Object
-Detection API) and a data card. The card is written last, so a directory without it is incomplete.
+An example is one image with its ground truth. Its keys are those of the TensorFlow Object Detection
+API. The card is written last, so a directory without a card is incomplete.
 """
 
 import contextlib
@@ -16,18 +16,6 @@ import tensorflow as tf
 
 from ssd_keras.data.card import CARD_NAME, DataCard, Notes, make_card, read_card, write_card
 
-__all__ = [
-    "DataCard",
-    "Notes",
-    "Sample",
-    "parse_example",
-    "read_card",
-    "read_samples",
-    "serialize",
-    "shard_paths",
-    "write_records",
-]
-
 _SHARD_PATTERN = re.compile(r"records-\d{5}-of-\d{5}\.tfrecord")
 
 
@@ -36,13 +24,13 @@ class Sample:
     """One image and its ground truth.
 
     Attributes:
-        image: The encoded file (JPEG or PNG), as found.
-        image_id: Unique in its record set.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        boxes: float32 `[G, 4]`, yxyx in [0, 1].
-        labels: int64 `[G]`, from 1.
-        difficult: bool `[G]`, objects that VOC's evaluation ignores.
+        image: Content of the image file, JPEG or PNG.
+        image_id: Name of the image, unique in its record set.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        boxes: float32 `[G, 4]`, normalized yxyx.
+        labels: int64 `[G]`, label ids from 1.
+        difficult: bool `[G]`. VOC's evaluation ignores difficult objects.
     """
 
     image: bytes
@@ -54,40 +42,50 @@ class Sample:
     difficult: np.ndarray
 
 
-# --- one sample ---
+# --- records ---
 
 
 def serialize(sample: Sample) -> bytes:
-    """Returns the `tf.train.Example` of a sample as a string."""
+    """Serializes a sample.
+
+    Args:
+        sample: The sample.
+
+    Returns:
+        A serialized `tf.train.Example`.
+    """
     is_png = sample.image.startswith(b"\x89PNG")
     ymin, xmin, ymax, xmax = np.asarray(sample.boxes, np.float32).reshape(-1, 4).T
     features = {
-        "image/encoded": _bytes(sample.image),
-        "image/format": _bytes(b"png" if is_png else b"jpeg"),
-        "image/height": _ints([sample.height]),
-        "image/width": _ints([sample.width]),
-        "image/source_id": _bytes(sample.image_id.encode()),
-        "image/object/bbox/ymin": _floats(ymin),
-        "image/object/bbox/xmin": _floats(xmin),
-        "image/object/bbox/ymax": _floats(ymax),
-        "image/object/bbox/xmax": _floats(xmax),
-        "image/object/class/label": _ints(sample.labels),
-        "image/object/difficult": _ints(sample.difficult),
+        "image/encoded": _bytes_feature(sample.image),
+        "image/format": _bytes_feature(b"png" if is_png else b"jpeg"),
+        "image/height": _int_feature([sample.height]),
+        "image/width": _int_feature([sample.width]),
+        "image/source_id": _bytes_feature(sample.image_id.encode()),
+        "image/object/bbox/ymin": _float_feature(ymin),
+        "image/object/bbox/xmin": _float_feature(xmin),
+        "image/object/bbox/ymax": _float_feature(ymax),
+        "image/object/bbox/xmax": _float_feature(xmax),
+        "image/object/class/label": _int_feature(sample.labels),
+        "image/object/difficult": _int_feature(sample.difficult),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return bytes(example.SerializeToString())
 
 
 def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Reads one record, as a graph op.
+    """Parses one record, eagerly or in a graph.
 
     Args:
         serialized: string scalar, a `tf.train.Example` written by `write_records`.
 
     Returns:
-        `image` (string scalar, still encoded), `boxes` (float32 `[G, 4]`, normalised yxyx),
-        `labels` (int32 `[G]`, from 1), `difficult` (bool `[G]`), `image_id` (string scalar),
-        `height` and `width` (int32 scalars, pixels).
+        A dictionary with "image" (string scalar, still encoded), "boxes" (float32 `[G, 4]`,
+        normalized yxyx), "labels" (int32 `[G]`, from 1), "difficult" (bool `[G]`), "image_id"
+        (string scalar), "height" and "width" (int32 scalars, pixels).
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the string is not an example with these keys.
     """
 
     def scalar(dtype: tf.DType) -> tf.io.FixedLenFeature:
@@ -120,7 +118,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-# --- a set of samples ---
+# --- record sets ---
 
 
 def write_records(
@@ -133,26 +131,28 @@ def write_records(
     category_ids: Iterable[int] | None = None,
     notes: Notes | None = None,
 ) -> DataCard:
-    """Writes samples as a record set, the card last.
+    """Writes samples as a record set.
 
-    Samples are dealt to the shards in turn. What an interrupted run left in `directory` is
-    replaced.
+    Sample k goes to shard k modulo `shards`. The card is written last. Files that an interrupted
+    run left in `directory` are replaced.
 
     Args:
-        samples: The samples, read once.
-        directory: Made if it is missing; must hold nothing but leftovers of an interrupted run.
-        labels: Class names; the first is label id 1.
+        samples: The samples. They are read once.
+        directory: The directory to write to. It is created if it is missing. It must be empty,
+            except for files of an interrupted run.
+        labels: Class names; the first has label id 1.
         shards: Number of files, at least 1.
-        source: Where the samples come from, in words, for the card.
-        category_ids: The source's own id of every label, for the card.
-        notes: What the source left out; read after the last sample.
+        source: Description of the source, for the card.
+        category_ids: The id of each class in the source, for the card.
+        notes: The items that the source skipped or changed, for the card. They are read after the
+            last sample.
 
     Returns:
-        The card, as written.
+        The card.
 
     Raises:
-        ValueError: If `directory` holds something else, an image id occurs twice, a label id is
-            not in 1..len(labels), or there are no labels or no samples.
+        ValueError: If `directory` holds other files, an image id occurs twice, a label id is not
+            in 1..len(labels), `shards` is below 1, or there are no class names or no samples.
     """
     directory = pathlib.Path(directory)
     labels = tuple(labels)
@@ -160,7 +160,9 @@ def write_records(
     if shards < 1:
         raise ValueError(f"`shards` (={shards}) must be at least 1")
     if not labels:
-        raise ValueError(f"there are no classes to write to {directory}: give their names")
+        raise ValueError(
+            f"there are no classes to write to {directory}: `labels` must hold at least one name"
+        )
     _clear_leftovers(directory)
 
     names = [f"records-{k:05d}-of-{shards:05d}.tfrecord" for k in range(shards)]
@@ -170,16 +172,16 @@ def write_records(
             stack.enter_context(tf.io.TFRecordWriter(str(directory / name))) for name in names
         ]
         for index, sample in enumerate(samples):
-            _check(sample, len(labels))
+            _check_labels(sample, len(labels))
             if sample.image_id in truths:
                 raise ValueError(
                     f"image id {sample.image_id!r} occurs twice; ids must be unique: "
-                    "name every split and every image once"
+                    "list every split and every image only once"
                 )
             writers[index % shards].write(serialize(sample))
             truths[sample.image_id] = dataclasses.replace(sample, image=b"")
     if not truths:
-        reasons = ", ".join(f"{len(v)} x {reason}" for reason, v in notes.skipped.items())
+        reasons = ", ".join(f"{len(items)} x {reason}" for reason, items in notes.skipped.items())
         raise ValueError(f"there are no images to write to {directory}: {reasons or 'none found'}")
 
     card = make_card(
@@ -198,12 +200,34 @@ def write_records(
 
 
 def shard_paths(directory: str | os.PathLike[str]) -> list[str]:
-    """Returns the paths of a complete record set's shards, in stored order."""
+    """Returns the paths of the shards of a record set, in stored order.
+
+    Args:
+        directory: Directory of the record set.
+
+    Returns:
+        One path for each shard.
+
+    Raises:
+        FileNotFoundError: If the record set is incomplete.
+        ValueError: If its card or a shard is damaged; see `read_card`.
+    """
     return [os.path.join(directory, name) for name in read_card(directory).shards]
 
 
 def read_samples(directory: str | os.PathLike[str]) -> Iterator[Sample]:
-    """Reads a record set: shard after shard, each in its order."""
+    """Reads the samples of a record set, one shard after another.
+
+    Args:
+        directory: Directory of the record set.
+
+    Yields:
+        The samples in stored order.
+
+    Raises:
+        FileNotFoundError: If the record set is incomplete.
+        ValueError: If its card or a shard is damaged; see `read_card`.
+    """
     dataset = tf.data.TFRecordDataset(shard_paths(directory)).map(parse_example)
     for record in dataset.as_numpy_iterator():
         yield Sample(
@@ -220,29 +244,33 @@ def read_samples(directory: str | os.PathLike[str]) -> Iterator[Sample]:
 # --- helpers ---
 
 
-def _bytes(value: bytes) -> tf.train.Feature:
+def _bytes_feature(value: bytes) -> tf.train.Feature:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
-def _ints(values: Iterable[int]) -> tf.train.Feature:
+def _int_feature(values: Iterable[int]) -> tf.train.Feature:
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(v) for v in values]))
 
 
-def _floats(values: Iterable[float]) -> tf.train.Feature:
+def _float_feature(values: Iterable[float]) -> tf.train.Feature:
     return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
-def _check(sample: Sample, num_classes: int) -> None:
+def _check_labels(sample: Sample, num_classes: int) -> None:
     for label in sample.labels:
         if not 1 <= label <= num_classes:
             raise ValueError(
-                f"image {sample.image_id!r} has label id {label}, but ids must be "
+                f"image {sample.image_id!r} has label id {label}, but label ids must be "
                 f"from 1 to {num_classes}, the number of class names"
             )
 
 
 def _clear_leftovers(directory: pathlib.Path) -> None:
-    """Makes the directory, and empties it of an interrupted run's files; nothing else goes."""
+    """Creates the directory, or deletes the files of an interrupted run in it.
+
+    Raises:
+        ValueError: If the directory holds a record set or any other file.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     present = sorted(path.name for path in directory.iterdir())
     foreign = [
@@ -257,7 +285,7 @@ def _clear_leftovers(directory: pathlib.Path) -> None:
     if foreign:
         raise ValueError(
             f"{directory} already holds {foreign[0]!r}, which is not part of a record set: "
-            "write to a directory of its own"
+            "write to an empty directory"
         )
     for name in present:
         (directory / name).unlink()

@@ -1,1 +1,1 @@
-"""Average precision of VOC and COCO, and verification of exported files."""
+"""Computes VOC and COCO average precision, and verifies exported files."""

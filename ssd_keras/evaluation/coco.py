@@ -1,4 +1,4 @@
-"""COCO average precision, by COCO's own code (pycocotools)."""
+"""COCO average precision, computed by COCO's own code (pycocotools)."""
 
 import contextlib
 import dataclasses
@@ -23,12 +23,15 @@ COCO_STATISTICS = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class COCOResult:
-    """COCO's twelve numbers, and AP of each class.
+    """The twelve COCO metrics, and the AP of each class.
 
     Attributes:
-        statistics: By the names in `COCO_STATISTICS`; NaN where no object counts.
-        classes: Label -> AP over IoU 0.50:0.95; NaN if there are no objects.
-        num_images: Images evaluated.
+        statistics: The metrics by the names in `COCO_STATISTICS`: AP over IoU 0.50:0.95, AP at IoU
+            0.50 and 0.75, AP of small, medium and large objects, average recall (AR) at 1, 10 and
+            100 detections per image, and AR of small, medium and large objects. NaN if no object
+            counts for a metric.
+        classes: Class name -> AP over IoU 0.50:0.95; NaN for a class without objects.
+        num_images: Number of evaluated images.
     """
 
     statistics: dict[str, float]
@@ -41,7 +44,7 @@ class COCOResult:
         return "\n".join(f"{name:{width}}  {value:7.4f}" for name, value in rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; an undefined number is None."""
+        """Returns the result as JSON values, with None for NaN."""
         return {
             "metric": "coco",
             "num_images": self.num_images,
@@ -58,25 +61,29 @@ def coco_average_precision(
     annotations: str | os.PathLike[str] | None = None,
     category_ids: Sequence[int] | None = None,
 ) -> COCOResult:
-    """COCO's twelve numbers, computed by pycocotools.
+    """Computes the twelve COCO metrics with pycocotools.
 
-    The ground truth is that of the samples; a difficult object then counts as a crowd region and an
-    object's area is its box's. With `annotations` it is read from that file, and crowds and
-    mask areas are honoured; the samples only give the images' ids and sizes.
+    By default the ground truth comes from the samples: a difficult object counts as a crowd region,
+    and the area of an object is that of its box. With `annotations` the ground truth comes from
+    that file, with its crowd regions and mask areas, and the samples provide only the ids and sizes
+    of the images.
 
     Args:
-        detections: One dict an image, see `metrics`.
-        ground_truth: One sample an image, in the same order.
+        detections: One dictionary per image: `boxes` [N, 4], normalized `yxyx`, `scores` [N], and
+            `classes` [N], starting at 1. Rows of class 0 are padding.
+        ground_truth: One sample per image, in the same order. The encoded image is not used.
         labels: Class names; `labels[0]` is label id 1.
-        annotations: A COCO `instances_*.json`.
-        category_ids: The file's category id of each label; needed with `annotations`.
+        annotations: A COCO `instances_*.json` file.
+        category_ids: The category id of each label in that file. Required with `annotations`.
 
     Returns:
-        The numbers, with AP of each class.
+        The metrics and the AP of each class.
 
     Raises:
         ValueError: If the lists differ in length, a label id is out of range, a score is NaN,
-            `category_ids` is missing or too short, or an image is not in the file.
+            `category_ids` does not match `labels`, or an image is not in the file.
+
+    Source: `cocoeval.py` of github.com/cocodataset/cocoapi.
     """
     detections = checked(detections, ground_truth, len(labels))
     if annotations is None:
@@ -85,8 +92,8 @@ def coco_average_precision(
         dataset = _coco_dataset(ground_truth, category_ids)
     elif category_ids is None or len(category_ids) != len(labels):
         raise ValueError(
-            f"`category_ids` (={category_ids}) must give the id in {annotations} of each of the "
-            f"{len(labels)} labels."
+            f"category_ids (={category_ids}) must give the category id in {annotations} of each of "
+            f"the {len(labels)} labels"
         )
     else:
         dataset = _read_annotations(annotations)
@@ -106,34 +113,38 @@ def coco_results(
     category_ids: Sequence[int],
     annotations: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detections in the format of COCO's results files.
+    """Converts detections to the COCO results format.
 
     Args:
-        detections: One dict an image, see `metrics`.
-        ground_truth: One sample an image, in the same order; only ids and sizes matter.
-        category_ids: COCO's id of each label.
-        annotations: The file to take image ids from; by default they are the samples' own, as
-            numbers where they are such.
+        detections: One dictionary per image; see `coco_average_precision`. Without padding.
+        ground_truth: One sample per image, in the same order. Only ids and sizes are used.
+        category_ids: The COCO category id of each label.
+        annotations: A COCO `instances_*.json` file that provides the image ids. By default they are
+            the ids of the samples, converted to int if they consist of digits.
 
     Returns:
-        `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) and `score` of each.
+        One dictionary per detection: `image_id`, `category_id`, `bbox` (x, y, width, height, in
+        pixels) and `score`.
 
     Raises:
         ValueError: If an image is not in the file.
     """
-    ids: list[Any] = [int(t.image_id) if t.image_id.isdigit() else t.image_id for t in ground_truth]
+    ids: Sequence[int | str] = [
+        int(truth.image_id) if truth.image_id.isdigit() else truth.image_id
+        for truth in ground_truth
+    ]
     if annotations is not None:
         ids = _ids_in_file(ground_truth, _read_annotations(annotations), annotations)
     return _results(detections, ground_truth, category_ids, ids)
 
 
 def _read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A COCO file with what pycocotools needs of each annotation and not every tool writes."""
+    """Reads a COCO file and adds fields that pycocotools needs and some tools do not write."""
     with open(path, encoding="utf-8") as file:
         dataset: dict[str, Any] = json.load(file)
     boxed = [a for a in dataset.get("annotations", []) if len(a.get("bbox") or ()) == 4]
     for number, annotation in enumerate(boxed, start=1):
-        annotation["id"] = number  # to pycocotools an object of id 0 is not there
+        annotation["id"] = number  # pycocotools treats id 0 as "no object"
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
     return {**dataset, "annotations": boxed}
@@ -143,7 +154,7 @@ def _results(
     detections: Sequence[Detections],
     ground_truth: Sequence[Sample],
     category_ids: Sequence[int],
-    image_ids: Sequence[Any],
+    image_ids: Sequence[int | str],
 ) -> list[dict[str, Any]]:
     return [
         {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
@@ -163,11 +174,11 @@ def _run_coco(
     image_ids: Sequence[int],
     category_ids: Sequence[int],
 ) -> tuple[dict[str, float], dict[int, float]]:
-    """The twelve numbers, and AP by category id."""
+    """Returns the twelve metrics, and the AP by category id."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # What `COCO.loadRes` adds to each detection; that method fails when there are none.
+    # `COCO.loadRes` would add these fields, but it fails for an empty list.
     for number, item in enumerate(found, start=1):
         item.update(id=number, area=item["bbox"][2] * item["bbox"][3], iscrowd=0)
     truth, results = COCO(), COCO()
@@ -182,19 +193,19 @@ def _run_coco(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # [10 IoUs, 101 recalls, C, sizes, detections]: all sizes, 100 detections; -1 is undefined.
+    # From [10 IoUs, 101 recalls, C, 4 sizes, 3 limits]: all sizes, limit of 100 detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    precision = np.where(precision < 0, math.nan, precision)
+    precision = np.where(precision < 0, math.nan, precision)  # -1 means undefined
     statistics = [math.nan if value < 0 else float(value) for value in evaluation.stats]
     return (
         dict(zip(COCO_STATISTICS, statistics, strict=True)),
-        # `evaluate` has put the categories in rising order.
+        # `evaluate` has sorted the category ids.
         {k: mean_of_defined(precision[..., n]) for n, k in enumerate(sorted(category_ids))},
     )
 
 
 def _coco_dataset(ground_truth: Sequence[Sample], category_ids: Sequence[int]) -> dict[str, Any]:
-    """The samples in COCO's form; images are numbered from 1."""
+    """Converts the samples to a COCO dataset whose image ids start at 1."""
     annotations = [
         {
             "image_id": image_id,
@@ -223,10 +234,11 @@ def _pixel_xywh(boxes: np.ndarray, image: Sample) -> list[list[float]]:
 def _ids_in_file(
     ground_truth: Sequence[Sample], dataset: dict[str, Any], path: str | os.PathLike[str]
 ) -> list[int]:
-    """The file's image id of each sample, by that number if all can, else by the picture's name."""
+    """Finds the image id of each sample in a COCO file, by id or by file name."""
     by_id = {str(image["id"]): image["id"] for image in dataset["images"]}
     by_name = {os.path.splitext(i["file_name"])[0]: i["id"] for i in dataset["images"]}
-    # A picture may be named by another's id ("2.jpg" of id 1): one rule for all samples if one can.
+    # A file name may equal the id of another image ("2.jpg" with id 1). If all samples are found by
+    # id, only ids are used; else if all are found by name, only names.
     known = by_id | by_name
     for rule in (by_name, by_id):
         if all(truth.image_id in rule for truth in ground_truth):
@@ -234,7 +246,7 @@ def _ids_in_file(
     for truth in ground_truth:
         if truth.image_id not in known:
             raise ValueError(
-                f"Image {truth.image_id!r} is not in {path}: evaluate the records that were made "
-                "from that file."
+                f"image {truth.image_id!r} is not in {path}: evaluate records that were prepared "
+                "from that file"
             )
     return [known[truth.image_id] for truth in ground_truth]

@@ -1,4 +1,4 @@
-"""What the VOC and COCO evaluators share: checked detections, boxes in pixels, means."""
+"""Shared code of the VOC and COCO evaluators: input checks, boxes in pixels, and means."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,20 @@ from ssd_keras.detections import Detections
 def checked(
     detections: Sequence[Detections], ground_truth: Sequence[Sample], num_classes: int
 ) -> list[Detections]:
-    """The detections of each image without padding, rows of class 0.
+    """Checks the inputs of an evaluator and removes the padding from the detections.
+
+    Args:
+        detections: One dictionary per image: `boxes` [N, 4], `scores` [N] and `classes` [N]. Rows
+            of class 0 are padding.
+        ground_truth: One sample per image, in the same order.
+        num_classes: C, the largest valid class id.
+
+    Returns:
+        The detections of each image without padding.
 
     Raises:
-        ValueError: If the lists do not fit together, or a value is out of range.
+        ValueError: If the lists or the arrays of an image differ in length, a score is NaN, or a
+            class id is not in 1..C.
     """
     if len(detections) != len(ground_truth):
         raise ValueError(
@@ -28,15 +38,16 @@ def checked(
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(
-                f"image {truth.image_id!r} has {lengths}: every detection must have all three"
+                f"image {truth.image_id!r} has detections of lengths {lengths}: boxes, scores and "
+                "classes must have the same length"
             )
         columns = {name: values[columns["classes"] != 0] for name, values in columns.items()}
         if np.isnan(columns["scores"]).any():
             raise ValueError(f"image {truth.image_id!r} has a detection whose score is NaN")
-        for what, ids in (("a detection", columns["classes"]), ("an object", truth.labels)):
+        for item, ids in (("a detection", columns["classes"]), ("an object", truth.labels)):
             if len(ids) and not 1 <= np.min(ids) <= np.max(ids) <= num_classes:
                 raise ValueError(
-                    f"image {truth.image_id!r} has {what} of class {np.min(ids)} or "
+                    f"image {truth.image_id!r} has {item} of class {np.min(ids)} or "
                     f"{np.max(ids)}, but class ids must be from 1 to {num_classes}"
                 )
         real.append(columns)
@@ -44,21 +55,28 @@ def checked(
 
 
 def pixel_boxes(boxes: np.ndarray, image: Sample) -> np.ndarray:
-    """Normalised boxes in pixels, yxyx `[N, 4]`.
+    """Converts normalized boxes to pixels.
 
-    Rounding to a thousandth undoes that of the division by the image's size, which decides IoUs
-    that lie on a threshold.
+    The result is rounded to a thousandth of a pixel. This removes the rounding error of the earlier
+    division by the image size, which would decide whether an IoU reaches a threshold.
+
+    Args:
+        boxes: Normalized `yxyx` boxes [N, 4].
+        image: The sample, for its height and width.
+
+    Returns:
+        float64 [N, 4], `yxyx` in pixels.
     """
     size = np.array([image.height, image.width] * 2, np.float64)
     return np.round(np.asarray(boxes, np.float64).reshape(-1, 4) * size, 3)
 
 
 def mean_of_defined(values: Sequence[float] | np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN if there are none."""
+    """Returns the mean of the values that are not NaN, or NaN if all are."""
     known = [v for v in np.ravel(values) if not math.isnan(v)]
     return float(np.mean(known)) if known else math.nan
 
 
 def none_if_nan(value: float) -> float | None:
-    """A number as JSON has it: undefined is None."""
+    """Returns None for NaN, which JSON does not have, and any other value unchanged."""
     return None if math.isnan(value) else value

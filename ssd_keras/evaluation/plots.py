@@ -1,22 +1,32 @@
-"""Precision over recall as a picture."""
+"""Plots precision-recall curves."""
 
 import os
 
-from matplotlib.figure import Figure
-
-from ssd_keras.drawing import class_colour
+from ssd_keras.drawing import class_color
 from ssd_keras.evaluation.voc import VOCResult
+from ssd_keras.extras import require
 from ssd_keras.files import atomic
+
+require("matplotlib", "plots", "a plot")
+from matplotlib.figure import Figure  # noqa: E402
 
 
 def plot_precision_recall(result: VOCResult, path: str | os.PathLike[str]) -> None:
-    """Plots the precision-recall curve of each class that has objects."""
+    """Plots the precision-recall curve of each class that has objects.
+
+    Args:
+        result: From `voc_average_precision`.
+        path: Image file to write; its suffix selects the format.
+
+    Raises:
+        ValueError: If the suffix is not an image format of matplotlib.
+    """
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     for class_id, c in enumerate(result.classes, start=1):
         if c.num_objects:
-            colour = [channel / 255 for channel in class_colour(class_id)]
-            axes.plot(c.recall, c.precision, color=colour, label=f"{c.label} {c.ap_area:.3f}")
+            color = [channel / 255 for channel in class_color(class_id)]
+            axes.plot(c.recall, c.precision, color=color, label=f"{c.label} {c.ap_area:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title(f"area AP at IoU {result.iou_threshold:g}, mean {result.mean_ap_area:.3f}")
     axes.grid(alpha=0.3)

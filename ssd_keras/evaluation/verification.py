@@ -1,7 +1,6 @@
-"""Runs a Keras model and what was exported from it on the same pictures, and reports agreement.
+"""Runs a Keras model and its exported files on the same images, and reports their agreement.
 
-Each file is fed through its own input path: encoded pictures for the SavedModel, pixels at the
-network's size for TFLite.
+Each file is tested from encoded images to detections, with its own preprocessing.
 """
 
 import dataclasses
@@ -30,23 +29,23 @@ from ssd_keras.export.tolerances import SAVED_MODEL, TFLITE
 from ssd_keras.files import atomic
 from ssd_keras.images import to_rgb, warp
 from ssd_keras.inference.detector import Detector, keras_detector, load_detector
-from ssd_keras.inference.record_sets import record_label_ids, relabelled
+from ssd_keras.inference.record_sets import record_label_ids, relabeled
 from ssd_keras.model import load_model
 
-MAX_AP_LOSS = 0.01
-_SHEET_PICTURES, _SHEET_SCORE = 6, 0.3
+MAX_AP_LOSS = 0.01  # an exported file may have a mean AP that is lower by this much
+_SHEET_IMAGES, _SHEET_SCORE = 6, 0.3  # rows of the PNG, and minimum score of its boxes
 _BYTES_PER_WEIGHT = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported file that can be run.
+    """A loaded exported file.
 
     Attributes:
-        name: For the report.
-        description: Labels, thresholds and config that it carries.
-        tolerance: How far it may be from the Keras model.
-        detector: What runs it.
+        name: File name, for the report.
+        description: Labels, thresholds and config stored in the file.
+        tolerance: The tolerance within which the file must agree with the Keras model.
+        detector: Runs the file.
     """
 
     name: str
@@ -56,25 +55,26 @@ class Exported:
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """Score threshold, IoU threshold and most detections, as in `THRESHOLDS`."""
+        """Score threshold, IoU threshold and maximum number of detections of the file."""
         return tuple(self.description[name] for name in THRESHOLDS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """What is found out about one file; the Keras model itself is the first.
+    """The measurements of one file, or of the Keras model.
 
     Attributes:
-        name: Of the file.
-        thresholds: As in `THRESHOLDS`.
-        megabytes: Its size; of a Keras model that of the weights, since its file may hold the state
-            of an optimizer.
-        milliseconds: Median from one encoded picture to its detections.
-        mean_ap: Area VOC AP on the labelled pictures; NaN if there are no labels.
-        tolerance: The largest differences that count as agreement; None for the Keras model.
-        agreement: With the Keras model at the same thresholds; None for that itself.
-        agrees: Whether within the tolerance, and AP at most `MAX_AP_LOSS` lower.
-        detections: Of each picture.
+        name: File name.
+        thresholds: Score threshold, IoU threshold and maximum number of detections.
+        megabytes: Size of the file in 10^6 bytes. For the Keras model it is the size of the
+            weights, because a .keras file may also contain the state of an optimizer.
+        milliseconds: Median time from one encoded image to its detections.
+        mean_ap: Mean area AP (VOC); NaN without ground truth.
+        tolerance: The tolerance of the file; None for the Keras model.
+        agreement: Agreement with the Keras model at the same thresholds; None for the model itself.
+        agrees: Whether the agreement is within the tolerance and the mean AP is lower by at most
+            `MAX_AP_LOSS`.
+        detections: The detections of each image.
     """
 
     name: str
@@ -90,12 +90,12 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Report:
-    """The verdicts on the Keras model and the files made from it.
+    """The measurements of the Keras model and of its exported files.
 
     Attributes:
-        labels: Class names.
-        samples: The pictures.
-        verdicts: On the Keras model (AP, size and speed), then on each exported file.
+        labels: Class names; `labels[0]` is class 1.
+        samples: The images.
+        verdicts: One for the Keras model, then one for each exported file.
     """
 
     labels: tuple[str, ...]
@@ -104,16 +104,19 @@ class Report:
 
     @property
     def agrees(self) -> bool:
-        """Whether every file is within its tolerance."""
+        """Whether every file agrees with the Keras model."""
         return all(verdict.agrees for verdict in self.verdicts)
 
 
 def load_exported(path: str | os.PathLike[str]) -> Exported:
-    """Loads the folder of a SavedModel or a `.tflite` file.
+    """Loads an exported file with its description and its tolerance.
+
+    Args:
+        path: The folder of a SavedModel, or a `.tflite` file.
 
     Raises:
-        FileNotFoundError: If there is nothing.
-        ValueError: If it is not of this package's making.
+        FileNotFoundError: If `path` or the description in it does not exist.
+        ValueError: If the file was not exported by this package.
     """
     path = Path(path)
     detector = load_detector(path)
@@ -133,46 +136,48 @@ def verify(
     record_labels: Sequence[str] | None = None,
     compared: int = 16,
 ) -> Report:
-    """Runs everything on the same pictures.
+    """Runs a Keras model and its exported files on the same images, and compares them.
 
-    The Keras model is measured with the thresholds of the first file, and each file is compared
-    with what the model finds at the thresholds of that file.
+    Each file is compared with the Keras model at the thresholds of the file. The reported AP, size
+    and speed of the Keras model are those at the thresholds of the first file.
 
     Args:
         model_path: The `.keras` file.
-        exported_paths: SavedModel folders and `.tflite` files made from it, at least one.
-        samples: The pictures.
-        record_labels: Class names of the samples' ground truth, to measure AP; None if they have
-            none.
-        compared: Number of pictures, the first ones, on which boxes and scores are compared.
+        exported_paths: SavedModel folders and `.tflite` files exported from it, at least one.
+        samples: The images.
+        record_labels: Class names of the ground truth of the samples, in the order of its label
+            ids, to compute AP. None if the samples have no ground truth.
+        compared: Number of images, from the first, on which boxes and scores are compared. AP and
+            speed are measured on all.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is not of this package's making, or of a model with other labels, or
-            the ground truth has others.
+        ValueError: If a file was not exported by this package, or the labels of model, files and
+            ground truth differ.
     """
-    model = in_float32(load_model(model_path))  # what the exporters export
+    model = in_float32(load_model(model_path))  # the exporters export in float32, too
     exports = [load_exported(path) for path in exported_paths]
     labels = _common_labels(model, exports)
     size = model.ssd_config.image_size
     images = np.stack([warp(sample.image, size) for sample in samples[:compared]])
     label_ids = record_label_ids(labels, record_labels or labels)
 
-    def measured(detector: Detector) -> tuple[list[Detections], float, float]:
+    def measure(detector: Detector) -> tuple[list[Detections], float, float]:
+        """Returns detections, milliseconds and AP of a detector."""
         found, milliseconds = _run(lambda picture: detector.detect([picture])[0], samples)
         if record_labels is None:
             return found, milliseconds, float("nan")
-        named = [relabelled(image, label_ids) for image in found]
-        ap = voc_average_precision(named, samples, record_labels).mean_ap_area
+        renumbered = [relabeled(image, label_ids) for image in found]
+        ap = voc_average_precision(renumbered, samples, record_labels).mean_ap_area
         return found, milliseconds, ap
 
     @functools.cache
-    def ours(*thresholds: float) -> tuple[list[Detections], float, float, list[Reference]]:
+    def measure_model(*thresholds: float) -> tuple[list[Detections], float, float, list[Reference]]:
         decoder = _decoder(model, thresholds)
         references = reference(model, decoder, images)
-        return *measured(keras_detector(model, decoder)), references
+        return *measure(keras_detector(model, decoder)), references
 
-    found, milliseconds, ap, _ = ours(*exports[0].thresholds)
+    found, milliseconds, ap, _ = measure_model(*exports[0].thresholds)
     megabytes = model.count_params() * _BYTES_PER_WEIGHT / 1e6
     name = Path(model_path).name
     verdicts = [
@@ -180,10 +185,11 @@ def verify(
     ]
     for exported, path in zip(exports, exported_paths, strict=True):
         thresholds, tolerance = exported.thresholds, exported.tolerance
-        _, _, keras_ap, references = ours(*thresholds)
-        found, milliseconds, ap = measured(exported.detector)
+        _, _, keras_ap, references = measure_model(*thresholds)
+        found, milliseconds, ap = measure(exported.detector)
         decoder = _decoder(model, thresholds)
         agreement = compare(references, found[:compared], decoder, tolerance)
+        # `not >` instead of `<=`: without ground truth, or with difficult objects only, AP is NaN.
         agrees = tolerance.covers(agreement) and not keras_ap - ap > MAX_AP_LOSS
         measures = (_megabytes(path), milliseconds, ap)
         verdicts.append(
@@ -193,21 +199,37 @@ def verify(
 
 
 def _common_labels(model: keras.Model, exports: Sequence[Exported]) -> tuple[str, ...]:
-    """The class names of model and files, which must be the same; a model need not carry any."""
+    """Returns the labels of the model, or of the first file if the model has none.
+
+    Raises:
+        ValueError: If a file has other labels, or not as many as the model has classes.
+    """
     predictions = model.get_layer("predictions")
     labels = predictions.labels or tuple(exports[0].description["labels"])
     for exported in exports:
-        theirs = tuple(exported.description["labels"])
-        if theirs != labels or len(theirs) != predictions.num_classes:
+        file_labels = tuple(exported.description["labels"])
+        if len(file_labels) != predictions.num_classes:
             raise ValueError(
-                f"{exported.name} has the labels {theirs}, but must have {labels}, "
-                f"{predictions.num_classes} in all: it is exported from another model"
+                f"{exported.name} has {len(file_labels)} labels, but the model has "
+                f"{predictions.num_classes} classes: it was exported from another model"
+            )
+        if file_labels != labels:
+            raise ValueError(
+                f"{exported.name} has the labels {file_labels}, but must have {labels}: it was "
+                "exported from another model"
             )
     return labels
 
 
 def table(report: Report) -> str:
-    """The report as text."""
+    """Formats a report as a text table.
+
+    The columns are size, milliseconds per image, mean AP, largest difference of boxes and scores,
+    unmatched and clear detections, far detections, and the verdict.
+
+    Args:
+        report: From `verify`.
+    """
     rows = [("", "MB", "ms", "AP", "boxes", "scores", "unmatched", "far", "")]
     for v in report.verdicts:
         a = v.agreement
@@ -235,7 +257,14 @@ def table(report: Report) -> str:
 
 
 def write_report(report: Report, directory: str | os.PathLike[str]) -> None:
-    """Writes `verification.json`, and `verification.png`: a row a picture, a column a file."""
+    """Writes a report as `verification.json` and `verification.png`.
+
+    The PNG shows the detections on the first images: one row per image, one column per file.
+
+    Args:
+        report: From `verify`.
+        directory: Folder to write to; it is created if it is missing.
+    """
     values = [
         {
             "name": v.name,
@@ -257,7 +286,7 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> None:
     with atomic(Path(directory, "verification.json")) as path:
         path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     cells = []
-    for number, sample in enumerate(report.samples[:_SHEET_PICTURES]):
+    for number, sample in enumerate(report.samples[:_SHEET_IMAGES]):
         picture = to_rgb(Image.open(io.BytesIO(sample.image)))
         for v in report.verdicts:
             cells.append(_cell(picture, v.detections[number], v.name, report.labels))
@@ -266,7 +295,7 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> None:
 
 
 def _cell(picture: Image.Image, found: Detections, name: str, labels: Sequence[str]) -> Image.Image:
-    """The picture with its best detections, under the name of the file they are from."""
+    """Draws detections on an image, and the name of their file above it."""
     best = found["scores"] >= _SHEET_SCORE
     boxes, classes, scores = (found[k][best] for k in ("boxes", "classes", "scores"))
     drawn = draw_detections(picture, boxes, classes.astype(int), labels, scores)
@@ -285,8 +314,8 @@ def _decoder(model: keras.Model, thresholds: Sequence[float]) -> DetectionDecode
 def _run(
     detect: Callable[[bytes], Detections], samples: Sequence[Sample]
 ) -> tuple[list[Detections], float]:
-    """Detections on all pictures, and the median milliseconds."""
-    detect(samples[0].image)  # builds and warms up
+    """Detects on all images; returns the detections and the median milliseconds per image."""
+    detect(samples[0].image)  # builds the graph, outside of the measurement
     found, seconds = [], []
     for sample in samples:
         start = time.perf_counter()

@@ -1,10 +1,4 @@
-"""Average precision as PASCAL VOC's devkit computes it; COCO's is in `coco_metrics`.
-
-Both evaluators read the same two lists, one entry an image and in the same order:
-
-- detections: dicts of `boxes` `[N, 4]` (normalised yxyx), `scores` `[N]`, `classes` `[N]` (from 1);
-- ground truth: `records.Sample`; the encoded image itself is not read and may be empty.
-"""
+"""Average precision as defined by the PASCAL VOC devkit."""
 
 import dataclasses
 import math
@@ -17,24 +11,25 @@ from ssd_keras.data.records import Sample
 from ssd_keras.detections import Detections
 from ssd_keras.evaluation.inputs import checked, mean_of_defined, none_if_nan, pixel_boxes
 
-# As floats, like the Python evaluators of VOC2007: 9 of 15 objects do not reach 6 * 0.1.
+# Floats, as in the Python evaluators of VOC2007. A recall of 9/15 is therefore below level 6: in
+# floating point, 6 * 0.1 > 0.6.
 _RECALL_LEVELS = np.linspace(0, 1, 11)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class ClassPrecision:
-    """What `voc_average_precision` says of one class.
+    """Average precision and precision-recall curve of one class.
 
     Attributes:
-        label: The name of the class.
-        num_objects: Ground truth objects, without the difficult ones.
-        num_detections: Detections, of any score.
-        ap_11_point: Mean of the best precision at recall >= 0, 0.1 ... 1 (VOC2007); NaN if
-            there are no objects.
-        ap_area: Area under the precision envelope (VOC2010 and later); NaN if there are no objects.
-        recall: float64 `[D]`, after each detection in order of falling score; the detections that
-            fell on a difficult object are left out.
-        precision: float64 `[D]`, likewise.
+        label: Name of the class.
+        num_objects: Number of ground truth objects, without the difficult ones.
+        num_detections: Number of detections, of any score.
+        ap_11_point: Mean of the best precision at recall >= 0, 0.1, ..., 1 (VOC2007). NaN if there
+            are no objects.
+        ap_area: Area under the precision envelope (VOC2010 and later). NaN if there are no objects.
+        recall: float64 [D], the recall after each detection in descending order of score.
+            Detections of difficult objects are excluded.
+        precision: float64 [D], the precision after the same detections.
     """
 
     label: str
@@ -48,12 +43,12 @@ class ClassPrecision:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class VOCResult:
-    """VOC average precision of each class, and their means.
+    """VOC average precision of each class, and the means.
 
     Attributes:
-        classes: One entry a class, in the order of the labels.
-        iou_threshold: The least IoU of a true positive.
-        num_images: Images evaluated.
+        classes: One entry per class, in the order of the labels.
+        iou_threshold: Minimum IoU of a true positive.
+        num_images: Number of evaluated images.
     """
 
     classes: tuple[ClassPrecision, ...]
@@ -62,17 +57,17 @@ class VOCResult:
 
     @property
     def mean_ap_11_point(self) -> float:
-        """Mean over the classes that have objects; NaN if none has."""
+        """Mean 11-point AP of the classes that have objects; NaN if no class has."""
         return mean_of_defined([c.ap_11_point for c in self.classes])
 
     @property
     def mean_ap_area(self) -> float:
-        """Mean over the classes that have objects; NaN if none has."""
+        """Mean area AP of the classes that have objects; NaN if no class has."""
         return mean_of_defined([c.ap_area for c in self.classes])
 
     @property
     def without_objects(self) -> tuple[str, ...]:
-        """Classes without ground truth: their AP is undefined, and the means leave them out."""
+        """Names of the classes without objects. Their AP is NaN and not part of the means."""
         return tuple(c.label for c in self.classes if c.num_objects == 0)
 
     def __str__(self) -> str:
@@ -88,7 +83,7 @@ class VOCResult:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without the curves; an undefined AP is None."""
+        """Returns the result as JSON values, without the curves and with None for NaN."""
         return {
             "metric": "voc",
             "iou_threshold": self.iou_threshold,
@@ -115,25 +110,29 @@ def voc_average_precision(
     *,
     iou_threshold: float = 0.5,
 ) -> VOCResult:
-    """Average precision as the PASCAL VOC devkit computes it (`VOCevaldet.m`).
+    """Computes average precision as the PASCAL VOC devkit does.
 
-    Each detection goes to the object of its class that it overlaps most. It is a true positive if
-    their IoU reaches `iou_threshold` and no detection of higher score took the object before, is
-    left out if that object is difficult, and is a false positive otherwise. IoU is that of pixel
-    boxes whose far edges are inside: each side is max - min + 1. Equal scores keep their order.
+    Each detection is assigned to the object of its class with the largest IoU. If the IoU is below
+    `iou_threshold`, the detection is a false positive. Otherwise it is ignored if the object is
+    difficult, a true positive if it is the best-scored detection assigned to the object, and a
+    false positive if it is not. Detections with equal scores keep their order. The IoU is computed
+    on pixel boxes that include their far edges: each side is max - min + 1.
 
     Args:
-        detections: One dict an image, see the module; rows of class 0 are padding.
-        ground_truth: One sample an image, in the same order.
+        detections: One dictionary per image: `boxes` [N, 4], normalized `yxyx`, `scores` [N], and
+            `classes` [N], starting at 1. Rows of class 0 are padding.
+        ground_truth: One sample per image, in the same order. The encoded image is not used.
         labels: Class names; `labels[0]` is label id 1.
-        iou_threshold: The least IoU of a true positive, above 0.
+        iou_threshold: Minimum IoU of a true positive, in (0, 1].
 
     Returns:
-        11-point and area AP of each class, with the curves.
+        11-point and area AP of each class, and the precision-recall curves.
 
     Raises:
         ValueError: If the lists differ in length, a label id is out of range, a score is NaN, or
             the threshold is not in (0, 1].
+
+    Source: `VOCevaldet.m` of the PASCAL VOC devkit.
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold (={iou_threshold}) must be above 0 and at most 1")
@@ -143,7 +142,7 @@ def voc_average_precision(
     classes = _join([found["classes"] for found in detections], int)
     object_labels = _join([truth.labels for truth in ground_truth], int)
     difficult = _join([truth.difficult for truth in ground_truth], bool)
-    # Objects are numbered over all images.
+    # `target` numbers the objects of all images in one sequence.
     first_object = np.cumsum([0, *(len(truth.labels) for truth in ground_truth)])[:-1]
     pairs = [_best_objects(f, t) for f, t in zip(detections, ground_truth, strict=True)]
     hit = _join([iou for iou, _ in pairs], float) >= iou_threshold
@@ -170,7 +169,7 @@ def _join(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
 
 
 def _best_objects(found: Detections, truth: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """The IoU `[N]` of each detection with its best object of the same class, and which `[N]`."""
+    """Finds the best object of its class for each detection: the IoU [N] and the index [N]."""
     if len(truth.labels) == 0:
         return np.zeros(len(found["scores"])), np.zeros(len(found["scores"]), int)
     boxes = pixel_boxes(found["boxes"], truth)[:, None]  # [N, 1, 4]
@@ -198,9 +197,6 @@ def _class_precision(
     recall = found / num_objects
     eleven = [precision[recall >= level].max(initial=0.0) for level in _RECALL_LEVELS]
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    area = float(np.sum(envelope[true_positive]) / num_objects)  # each one adds 1 / num_objects
+    area = float(np.sum(envelope[true_positive]) / num_objects)  # each adds 1/num_objects recall
     eleven_point = float(np.mean(eleven))
     return ClassPrecision(label, num_objects, num_detections, eleven_point, area, recall, precision)
-
-
-# --- also for coco_metrics ---

@@ -1,1 +1,1 @@
-"""SavedModel and TFLite files, and their agreement with the Keras model."""
+"""Exports SavedModel and TFLite files, and checks that they agree with the Keras model."""

@@ -1,9 +1,14 @@
-"""Does an exported detector find what the Keras model finds?
+"""Measures how well the detections of an exported file agree with those of the Keras model.
 
-Two boxes of nearly equal score may suppress each other either way, so that detectors which differ
-in the last bit only can keep different boxes. Detections are therefore paired with what the
-reference had to choose from, and held to the rules of suppression itself: of what one side keeps
-the other keeps the same or what suppresses it, and what is kept suppresses nothing else kept.
+Detections cannot be compared one by one. Of two overlapping boxes with nearly equal scores either
+may suppress the other, so two detectors that differ in the last bit may keep different boxes.
+`compare` therefore checks three things:
+
+- Every detection of the export is close to a candidate of the Keras model. The candidates are the
+  boxes and scores of the model before suppression.
+- Every clear detection of one side has a counterpart on the other side: the same detection, or a
+  better one that overlaps it and has suppressed it.
+- No detection of the export overlaps a better one of the export that should have suppressed it.
 """
 
 import dataclasses
@@ -16,19 +21,21 @@ import numpy as np
 from ssd_keras.boxes import pairwise_iou
 from ssd_keras.detections import DetectionDecoder, Detections, unpad
 
-# What suppresses a box on one side overlaps it by a little less than the IoU threshold on the
-# other. Detections of one side overlap by no more than the threshold, but for rounding.
-_SAME_PLACE, _IOU_ROUNDING = 0.9, 1e-3
+# The box that suppressed a detection may differ a little between the two sides. An overlap of this
+# share of the IoU threshold therefore counts as suppression.
+_SAME_PLACE = 0.9
+# Rounding may raise the IoU of two kept detections above the threshold by this much.
+_IOU_ROUNDING = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """What the Keras model makes of one image.
+    """The outputs of the Keras model for one image.
 
     Attributes:
-        boxes: float32 [P, 4], `yxyx` not clipped to the image, before suppression.
-        scores: float32 [P, C], before suppression.
-        detections: The detections.
+        boxes: The boxes before suppression, float32 [P, 4], `yxyx`, not clipped to the image.
+        scores: The scores before suppression, float32 [P, C].
+        detections: The detections after suppression.
     """
 
     boxes: np.ndarray
@@ -38,19 +45,21 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far an exported detector is from the Keras model on some images.
+    """Differences between an exported detector and the Keras model on a set of images.
+
+    A detection is clear if its score is above the cut-off of the other side by more than the
+    tolerance, so that the other side cannot have dropped it for its score; see `compare`.
 
     Attributes:
         images: Number of images.
-        detections: Detections of the Keras model, in all images, that are so clear of what is
-            left out that the other must have them.
-        unmatched: Clear detections of either where the other has none of that class and score,
-            and detections that another one of the export should have suppressed.
-        far: Detections of the export that differ by more than the tolerance, in box or score, from
-            all that the Keras model had to choose from.
-        box_difference: Largest difference of a coordinate from the Keras model's box, as a
-            fraction of the image.
-        score_difference: Largest difference of a score.
+        detections: Number of clear detections of the Keras model.
+        unmatched: Number of clear detections of either side that the other side lacks, plus clear
+            detections of the export that it should have suppressed.
+        far: Number of detections of the export, clear or not, whose box or score differs from
+            every candidate of the Keras model by more than the tolerance.
+        box_difference: Largest difference between a coordinate of a detection and of its nearest
+            candidate, as a fraction of the image.
+        score_difference: Largest difference between the scores of the same pairs.
     """
 
     images: int
@@ -62,17 +71,17 @@ class Agreement:
 
     @property
     def unmatched_share(self) -> float:
-        """Unmatched detections for each clear detection of the Keras model."""
+        """Number of unmatched detections divided by the clear detections of the Keras model."""
         return self.unmatched / max(self.detections, 1)
 
     @property
     def far_share(self) -> float:
-        """Far detections for each clear detection of the Keras model."""
+        """Number of far detections divided by the clear detections of the Keras model."""
         return self.far / max(self.detections, 1)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there was nothing to compare, so that nothing is proven."""
+        """Whether no clear detection was compared, so that the comparison proves nothing."""
         return self.detections == self.unmatched == 0
 
     def __str__(self) -> str:
@@ -87,15 +96,14 @@ class Agreement:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What still counts as agreement.
+    """The largest differences that count as agreement.
 
     Attributes:
-        box_difference: How far a coordinate may be from the Keras model's, as a fraction of the
-            image.
-        score_difference: How far a score may be.
-        unmatched_share: Largest `Agreement.unmatched_share`.
-        far_share: Largest `Agreement.far_share`. Above 0 for 8 bits: now and then a weak detection
-            is elsewhere, so that the largest difference of many says nothing about the others.
+        box_difference: Allowed difference of a coordinate, as a fraction of the image.
+        score_difference: Allowed difference of a score.
+        unmatched_share: Largest allowed `Agreement.unmatched_share`.
+        far_share: Largest allowed `Agreement.far_share`. It is above 0 for 8-bit files, in which
+            single weak detections move far from every candidate.
     """
 
     box_difference: float
@@ -104,7 +112,15 @@ class Tolerance:
     far_share: float = 0.0
 
     def covers(self, agreement: Agreement) -> bool:
-        """Whether something was compared, all of it numbers, and neither share is larger."""
+        """Checks whether an agreement is within the tolerance.
+
+        Args:
+            agreement: From `compare` with this tolerance.
+
+        Returns:
+            False if nothing was compared, if a difference is NaN or infinite, or if a share
+            exceeds its limit; True otherwise.
+        """
         return (
             not agreement.is_empty
             and math.isfinite(agreement.box_difference + agreement.score_difference)
@@ -114,7 +130,16 @@ class Tolerance:
 
 
 def reference(model: keras.Model, decoder: DetectionDecoder, images: np.ndarray) -> list[Reference]:
-    """What the Keras model makes of images, float32 [B, S, S, 3], one at a time."""
+    """Runs the Keras model on images, one at a time.
+
+    Args:
+        model: A model of `ssd_vgg16`.
+        decoder: The decoder of its predictions.
+        images: float32 [B, S, S, 3], RGB 0..255.
+
+    Returns:
+        The outputs for each image.
+    """
     results = []
     for image in images:
         predictions = model(image[None], training=False)
@@ -130,21 +155,24 @@ def compare(
     decoder: DetectionDecoder,
     tolerance: Tolerance,
 ) -> Agreement:
-    """Compares an exported detector's detections with the Keras model's.
+    """Compares the detections of an exported file with the outputs of the Keras model.
 
-    A detection is paired with the candidate of the reference, of its class, that is nearest in box
-    and score. One that the other side lacks is excused unless it is clear: its score above the
-    least that could have been kept there (the score threshold, or a full image's worst score) by
-    more than the tolerance.
+    Each detection of the export is paired with the nearest candidate of its class, in box and
+    score. A detection that the other side lacks counts only if it is clear: its score must be above
+    the cut-off of the other side by more than the tolerance. The cut-off is the score threshold, or
+    the lowest kept score if the image has the maximum number of detections.
 
     Args:
-        references: Of each image.
-        found: The exported detector's, of the same images.
-        decoder: The reference's, for its thresholds.
-        tolerance: The differences of boxes and scores to be expected.
+        references: The outputs of the Keras model, one per image.
+        found: The detections of the exported file on the same images, in the same order.
+        decoder: The decoder of the Keras model; its thresholds must be those of the file.
+        tolerance: The allowed differences.
 
     Returns:
-        The agreement; NaN in a detection shows as a difference of infinity.
+        The agreement. A NaN in a detection counts as an infinite difference.
+
+    Raises:
+        ValueError: If `references` and `found` differ in length.
     """
     detections = unmatched = far = 0
     box_difference = score_difference = 0.0
@@ -154,10 +182,10 @@ def compare(
         score_difference = max(score_difference, score_off.max(initial=0.0))
         beyond = (box_off > tolerance.box_difference) | (score_off > tolerance.score_difference)
         far += int(np.sum(beyond))
-        clear = _clear(expected.detections, actual, decoder, tolerance)
-        clear_found = _clear(actual, expected.detections, decoder, tolerance)
-        missing = ~_there(expected.detections, actual, decoder, tolerance)
-        surplus = ~_there(actual, expected.detections, decoder, tolerance)
+        clear = _is_clear(expected.detections, actual, decoder, tolerance)
+        clear_found = _is_clear(actual, expected.detections, decoder, tolerance)
+        missing = ~_is_matched(expected.detections, actual, decoder, tolerance)
+        surplus = ~_is_matched(actual, expected.detections, decoder, tolerance)
         surplus |= _should_be_suppressed(actual, nearest, decoder, tolerance)
         detections += int(np.sum(clear))
         unmatched += int(np.sum(clear & missing) + np.sum(clear_found & surplus))
@@ -168,7 +196,7 @@ def compare(
 def _nearest_candidates(
     expected: Reference, actual: Detections
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The candidate nearest to each detection, [N, 4], how far its box is, [N], and its score."""
+    """Finds the nearest candidate of each detection: its box [N, 4], and both differences [N]."""
     count = len(actual["scores"])
     nearest, clipped = np.zeros((count, 4), np.float32), np.clip(expected.boxes, 0, 1)
     boxes, scores = np.zeros(count), np.zeros(count)
@@ -181,42 +209,43 @@ def _nearest_candidates(
     return nearest, np.nan_to_num(boxes, nan=np.inf), np.nan_to_num(scores, nan=np.inf)
 
 
-def _clear(
+def _is_clear(
     a: Detections, b: Detections, decoder: DetectionDecoder, tolerance: Tolerance
 ) -> np.ndarray:
-    """Which detections of `a` are so good that `b` cannot have left them out for their score."""
+    """Marks the detections of `a` that `b` cannot have dropped for their score, bool [N]."""
     full = len(b["scores"]) >= decoder.max_detections
-    least = float(b["scores"].min()) if full else decoder.score_threshold
-    clear: np.ndarray = a["scores"] > least + tolerance.score_difference
+    cutoff = float(b["scores"].min()) if full else decoder.score_threshold
+    clear: np.ndarray = a["scores"] > cutoff + tolerance.score_difference
     return clear
 
 
-def _there(
+def _is_matched(
     a: Detections, b: Detections, decoder: DetectionDecoder, tolerance: Tolerance
 ) -> np.ndarray:
-    """Which detections of `a` have in `b` the same, or a better one that suppressed them there."""
+    """Marks the detections of `a` for which `b` has the same one, or a better one in its place."""
     overlap = pairwise_iou(np.float32(a["boxes"]), np.float32(b["boxes"])).numpy()
-    # A box outside the image is clipped to nothing, which overlaps nothing.
+    # A box outside the image is clipped to zero area and has no overlap: compare its coordinates.
     distance = np.abs(a["boxes"][:, None] - b["boxes"]).max(axis=-1, initial=0)
     same_place = overlap > _SAME_PLACE * decoder.iou_threshold
     same_place |= distance <= tolerance.box_difference
     as_good = a["scores"][:, None] <= b["scores"] + tolerance.score_difference
     pairs = same_place & as_good & np.equal.outer(a["classes"], b["classes"])
-    there: np.ndarray = pairs.any(axis=1)
-    return there
+    matched: np.ndarray = pairs.any(axis=1)
+    return matched
 
 
 def _should_be_suppressed(
     found: Detections, nearest: np.ndarray, decoder: DetectionDecoder, tolerance: Tolerance
 ) -> np.ndarray:
-    """Which detections overlap a better one of their class by more than the IoU threshold.
+    """Marks the detections that overlap a better one of their class by more than the IoU threshold.
 
-    Suppression comes before clipping: an edge at the border is taken from the nearest candidate.
+    The decoder suppresses boxes before it clips them. The unclipped position of an edge at the
+    image border is therefore taken from the nearest candidate.
     """
     at_border = (found["boxes"] <= 0) | (found["boxes"] >= 1)
     boxes = np.float32(np.where(at_border, nearest, found["boxes"]))
-    most = decoder.iou_threshold + _IOU_ROUNDING + 2 * tolerance.box_difference
-    pairs = pairwise_iou(boxes, boxes).numpy() > most
+    limit = decoder.iou_threshold + _IOU_ROUNDING + 2 * tolerance.box_difference
+    pairs = pairwise_iou(boxes, boxes).numpy() > limit
     pairs &= np.equal.outer(found["classes"], found["classes"])
     suppressed: np.ndarray = np.tril(pairs, k=-1).any(axis=1)
     return suppressed

@@ -1,4 +1,4 @@
-"""What the exporters share: checks before anything is written, and the sample they verify on."""
+"""Shared code of the exporters: checks of their arguments, and images to verify the result on."""
 
 import os
 from collections.abc import Sequence
@@ -19,34 +19,45 @@ _SAMPLE_SEED = 4
 
 
 def class_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Checks that a model can be exported under these labels; returns the labels.
+    """Checks that a model can be exported, and returns its class names.
 
     Args:
         model: A model of `ssd_vgg16`.
-        labels: Class names, or None for those that the model carries.
+        labels: Names of the C classes; None for the labels stored in the model.
+
+    Returns:
+        The class names.
 
     Raises:
-        ValueError: If they do not fit, a weight is NaN or infinite, or neither the model nor the
-            caller names the classes.
+        ValueError: If `model` is not an SSD, a weight is NaN or infinite, the labels are not C
+            valid names, or `labels` is None and the model has no labels.
     """
     if not isinstance(model, SSD):
         raise ValueError(f"model {model.name!r} is not an SSD: it must be made by ssd_vgg16")
     for layer in model.layers:
         if not all(np.isfinite(values).all() for values in layer.get_weights()):
             raise ValueError(
-                f"weights of layer {layer.name!r} are not all finite, so that the model finds "
-                "nothing: export a checkpoint from before that"
+                f"weights of layer {layer.name!r} are not all finite, probably because the "
+                "training diverged: export an earlier checkpoint"
             )
     labels = model.labels if labels is None else labels
     if labels is None:
         raise ValueError(
-            f"labels is None and the model carries no class names: pass {model.num_classes} labels"
+            f"labels is None and the model has no class names: pass {model.num_classes} labels"
         )
     return checked_labels(labels, model.num_classes)
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The model itself, or a copy that computes in float32 if it was made for mixed precision."""
+    """Returns a model that computes in float32.
+
+    Args:
+        model: A model of `ssd_vgg16` with any dtype policy.
+
+    Returns:
+        `model` itself if all its layers compute in float32, otherwise a copy with dtype policy
+        "float32" and the same weights.
+    """
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
 
@@ -59,26 +70,37 @@ def in_float32(model: keras.Model) -> keras.Model:
 
 
 def versions() -> dict[str, str]:
-    """Of what made a file, for its description."""
+    """Returns the versions of this package and of TensorFlow, to record in an exported file."""
     return {"ssd_keras": __version__, "tensorflow": tf.__version__}
 
 
 def sample_pictures() -> list[bytes]:
-    """Three pictures of the built-in shapes data set, JPEG; the same ones every time."""
+    """Draws three images of the synthetic shapes data set.
+
+    Returns:
+        Encoded JPEG files; the same ones in every call.
+    """
     return [sample.image for sample in draw_shapes(3, seed=_SAMPLE_SEED)]
 
 
 def check_agreement(
     path: str | os.PathLike[str], agreement: Agreement, tolerance: Tolerance
 ) -> None:
-    """Refuses what does not detect as the Keras model does; warns if that cannot be told.
+    """Raises an error if an exported file differs from the Keras model by more than its tolerance.
+
+    Logs a warning if there was nothing to compare, and the agreement otherwise.
+
+    Args:
+        path: The exported file, for the messages.
+        agreement: From `compare` with `tolerance`.
+        tolerance: The tolerance of the file.
 
     Raises:
-        RuntimeError: If a difference is beyond `tolerance`.
+        RuntimeError: If something was compared and `tolerance` does not cover `agreement`.
     """
     if agreement.is_empty:
         logging.warning(
-            "%s is not verified, %s: run export/verify.py on pictures of your own", path, agreement
+            "%s is not verified, %s: run ssd-keras verify on your own images", path, agreement
         )
     elif tolerance.covers(agreement):
         logging.info("%s agrees with the Keras model: %s", path, agreement)
@@ -87,22 +109,25 @@ def check_agreement(
 
 
 def check_free(path: str | os.PathLike[str], overwrite: bool, marker: str) -> Path:
-    """Checks that a folder may be written.
+    """Checks that an export may be written to a folder.
 
     Args:
-        path: The folder.
-        overwrite: Whether an earlier export there may go.
-        marker: A file by which an earlier export is known.
+        path: The folder. It may be missing or empty.
+        overwrite: Whether an earlier export in the folder may be replaced.
+        marker: Name of a file that every earlier export contains.
+
+    Returns:
+        `path` as a `Path`.
 
     Raises:
-        ValueError: If `path` is a file or holds something else than an earlier export, or an
-            earlier export is not to be overwritten.
+        ValueError: If `path` is a file, if it holds files but no earlier export, or if it holds
+            an earlier export and `overwrite` is False.
     """
     path = Path(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return path
     if not (path / marker).is_file():
-        raise ValueError(f"{path} holds something that is no export: give another folder")
+        raise ValueError(f"{path} holds files that are not an export: give another folder")
     if not overwrite:
-        raise ValueError(f"{path} holds an export already: give another folder, or overwrite it")
+        raise ValueError(f"{path} already holds an export: give another folder, or overwrite it")
     return path

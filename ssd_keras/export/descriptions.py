@@ -1,6 +1,6 @@
-"""What an exported file says about itself: labels, thresholds and config.
+"""Reads the description stored in an exported file: labels, thresholds and config.
 
-Reading them needs neither LiteRT nor the converter.
+This module needs neither LiteRT nor TensorFlow's converter.
 """
 
 import json
@@ -17,19 +17,32 @@ THRESHOLDS = ("score_threshold", "iou_threshold", "max_detections")
 
 
 def saved_model_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The class names of a SavedModel: line k of `assets/labels.txt` names class id k, from 1.
+    """Reads the class names of a SavedModel.
+
+    Args:
+        path: Folder of the SavedModel.
+
+    Returns:
+        The lines of `assets/labels.txt`. The first line names class 1.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the folder has no `assets/labels.txt`.
     """
     return tuple(_asset(path, LABELS).read_text("utf-8").splitlines())
 
 
 def saved_model_description(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Labels, thresholds and config with which a SavedModel was made.
+    """Reads the description that `export_saved_model` stored in a SavedModel.
+
+    Args:
+        path: Folder of the SavedModel.
+
+    Returns:
+        The content of `assets/detector.json`: `labels`, the thresholds in `THRESHOLDS`, `frozen`,
+        `config` (see `SSDConfig.from_dict`) and `versions`.
 
     Raises:
-        FileNotFoundError: If it was not made by `export_saved_model`.
+        FileNotFoundError: If the folder has no `assets/detector.json`.
     """
     description: dict[str, Any] = json.loads(_asset(path, DESCRIPTION).read_text("utf-8"))
     return description
@@ -43,23 +56,34 @@ def _asset(path: str | os.PathLike[str], name: str) -> Path:
 
 
 def tflite_description(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Kind, precision, labels, thresholds and config with which a TFLite file was made.
+    """Reads the description that `export_tflite` stored in a TFLite file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `kind`, `precision`, `labels`, the thresholds in `THRESHOLDS`, `config` (see
+        `SSDConfig.from_dict`) and `versions`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it was not made by `export_tflite`.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file was not made by `export_tflite`.
     """
     try:
         with zipfile.ZipFile(path) as files:
             description: dict[str, Any] = json.loads(files.read(DESCRIPTION))
     except (zipfile.BadZipFile, KeyError):
         raise ValueError(
-            f"{path} carries no {DESCRIPTION}: it must be made by export_tflite"
+            f"{path} contains no {DESCRIPTION}: it must be made by export_tflite"
         ) from None
     return description
 
 
 def described_decoder(description: dict[str, Any]) -> DetectionDecoder:
-    """The decoder with the config and thresholds of an exported file's description."""
+    """Creates the decoder with the config and the thresholds of an exported file.
+
+    Args:
+        description: From `saved_model_description` or `tflite_description`.
+    """
     thresholds = (description[name] for name in THRESHOLDS)
     return DetectionDecoder(SSDConfig.from_dict(description["config"]), *thresholds)

@@ -1,6 +1,7 @@
-"""The SavedModel: uint8 images or encoded files in, detections out; needs nothing but TensorFlow.
+"""Exports a model as a SavedModel that takes images or encoded files and returns detections.
 
-The contract of the signatures is in export/README.md.
+TensorFlow alone runs the SavedModel; it needs neither Keras nor this package. `export_saved_model`
+documents the signatures.
 """
 
 import json
@@ -8,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -31,13 +31,12 @@ from ssd_keras.export.checks import (
     sample_pictures,
     versions,
 )
+from ssd_keras.export.descriptions import DESCRIPTION, LABELS
 from ssd_keras.export.tolerances import SAVED_MODEL
 from ssd_keras.files import atomic
 from ssd_keras.images import warp
 
 OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
-_LABELS = "labels.txt"
-_DESCRIPTION = "detector.json"
 
 
 def export_saved_model(
@@ -51,38 +50,48 @@ def export_saved_model(
     freeze: bool = False,
     overwrite: bool = False,
 ) -> Agreement:
-    """Writes a detector as a SavedModel, once it has been seen to detect as the Keras model does.
+    """Exports a detector as a SavedModel, and checks that it agrees with the Keras model.
 
-    Signatures, each with the outputs `detection_boxes` float32 [B, K, 4] (`yxyx` in [0, 1]),
-    `detection_scores` float32 [B, K], `detection_classes` int32 [B, K] (from 1) and
-    `num_detections` int32 [B]; rows from `num_detections` on are zero:
+    The SavedModel has three signatures:
 
-    - `serving_default`: `images` uint8 [B, S, S, 3], RGB.
-    - `any_size`: `images` uint8 [B, H, W, 3], resized as in evaluation.
-    - `encoded`: `image_bytes` string [B], each a JPEG, PNG, BMP (24 or 32 bits) or GIF (its first
-      frame) of any size. One more output, `image_decoded` bool [B]: false for bytes that are no
-      picture, which has no detections and leaves the rest of the batch alone. EXIF orientation is
-      ignored, as in training: boxes refer to the pixels as stored.
+    - `serving_default` takes `images` uint8 [B, S, S, 3], RGB.
+    - `any_size` takes `images` uint8 [B, H, W, 3], RGB, and resizes them as evaluation does.
+    - `encoded` takes `image_bytes` string [B]. Each element is a JPEG, PNG, BMP (24 or 32 bits) or
+      GIF file (the first frame is used) of any size. The EXIF orientation is ignored, as in
+      training, so boxes refer to the image as stored.
+
+    All signatures return these outputs; rows from `num_detections` on are zero:
+
+    - `detection_boxes` float32 [B, K, 4], `yxyx`, normalized and clipped to [0, 1].
+    - `detection_scores` float32 [B, K], in descending order.
+    - `detection_classes` int32 [B, K], starting at 1.
+    - `num_detections` int32 [B].
+
+    `encoded` also returns `image_decoded` bool [B]. It is False for bytes that are not a valid
+    image. Such an element has no detections, and the other elements of the batch are not affected.
+
+    Labels, thresholds and config are stored as the assets `labels.txt` and `detector.json`.
 
     Args:
-        model: A model of `ssd_vgg16`; one of mixed precision is exported in float32.
-        path: Folder to make.
-        labels: Names of the C classes, which travel along as an asset; by default the model's own.
-        score_threshold: See `DetectionDecoder`, as the next two.
-        iou_threshold: In (0, 1].
-        max_detections: K.
-        freeze: Store the weights as constants of the graph instead of variables.
-        overwrite: Replace an earlier export in `path`.
+        model: A model of `ssd_vgg16`. A model in mixed precision is exported in float32.
+        path: Folder to create.
+        labels: Names of the C classes. Default: the labels stored in the model.
+        score_threshold: Minimum score of a detection, exclusive, in [0, 1).
+        iou_threshold: A box is suppressed if its IoU with a better box of its class is above this
+            value, in (0, 1].
+        max_detections: K, the maximum number of detections per image.
+        freeze: Whether to store the weights as constants of the graph instead of variables.
+        overwrite: Whether to replace an earlier export in `path`.
 
     Returns:
-        How the file's detections on three built-in pictures agree with the Keras model's; if the
-        model finds nothing on them, its `is_empty` is true and a warning is logged.
+        The agreement between the SavedModel and the Keras model on three synthetic images. If the
+        model detects nothing on them, `is_empty` is True and a warning is logged.
 
     Raises:
-        ValueError: If model and labels do not fit, a weight is not finite, or `path` is in
-            use.
-        RuntimeError: If the written detector differs from the model by more than 1e-4; nothing
-            is left in `path`.
+        ValueError: If `model` is not an SSD, a weight is not finite, the labels do not match the
+            model, a threshold is out of range, or `path` is in use.
+        RuntimeError: If the SavedModel differs from the model by more than the tolerance of 1e-4.
+            Nothing is written to `path` then.
     """
     labels = class_labels(model, labels)
     config = model.ssd_config
@@ -100,8 +109,8 @@ def export_saved_model(
     }
     with atomic(path) as folder, tempfile.TemporaryDirectory() as temporary:
         assets = Path(temporary)
-        (assets / _LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
-        (assets / _DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
+        (assets / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
+        (assets / DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
         detector = _Detector(model, decoder, freeze, assets)
         tf.saved_model.save(detector, str(folder), signatures=detector.signatures())
         agreement = verify_saved_model(folder, model, decoder)
@@ -112,7 +121,13 @@ def export_saved_model(
 def verify_saved_model(
     folder: str | os.PathLike[str], model: keras.Model, decoder: DetectionDecoder
 ) -> Agreement:
-    """Compares a SavedModel's detections on the sample pictures with the Keras model's."""
+    """Compares a SavedModel with the Keras model on the images of `sample_pictures`.
+
+    Args:
+        folder: Folder of the SavedModel.
+        model: The Keras model, in float32.
+        decoder: The decoder that was exported with the model.
+    """
     pictures = sample_pictures()
     images = np.stack([warp(picture, decoder.config.image_size) for picture in pictures])
     outputs = tf.saved_model.load(str(folder)).signatures["encoded"](
@@ -122,10 +137,11 @@ def verify_saved_model(
 
 
 class _Detector(tf.Module):
-    """The graph functions around one shared core, and the variables and files they need.
+    """The functions of the signatures, and the variables and assets that they need.
 
-    The Keras model itself is not an attribute: tracked, it would store the weights twice and ask
-    for Keras when loaded.
+    All functions call one core (network and decoder), so that the graph holds the network once.
+    The Keras model must not be an attribute: TensorFlow would track it, store the weights twice and
+    require Keras for loading.
     """
 
     def __init__(
@@ -134,8 +150,8 @@ class _Detector(tf.Module):
         super().__init__(name="detector")
         size = decoder.config.image_size
         self._size = size
-        self.labels = tf.saved_model.Asset(str(assets / _LABELS))
-        self.description = tf.saved_model.Asset(str(assets / _DESCRIPTION))
+        self.labels = tf.saved_model.Asset(str(assets / LABELS))
+        self.description = tf.saved_model.Asset(str(assets / DESCRIPTION))
 
         @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, "images")])
         def core(images: tf.Tensor) -> list[tf.Tensor]:
@@ -148,8 +164,8 @@ class _Detector(tf.Module):
             self._core = core
             self._weights = [variable.value for variable in model.variables]
 
-    def signatures(self) -> dict[str, Any]:
-        """The three endpoints by name."""
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Returns the functions of the three signatures by name."""
         size = self._size
         specs = {
             "serving_default": (self.detect, tf.TensorSpec([None, size, size, 3], tf.uint8)),
@@ -174,14 +190,15 @@ class _Detector(tf.Module):
     @tf.function
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         size = self._size
-        given = _of_any_shape(image_bytes)
-        # Not by its rank, which is taken for known: that check would be optimised away.
+        given = _hide_static_shape(image_bytes)
+        # The shape is [B, -1] for a vector only. An assertion on tf.rank would be removed from the
+        # graph, because the signature makes the rank known.
         shape = tf.concat([tf.shape(given), [-1, -1]], axis=0)[:2]
         check = tf.debugging.assert_equal(
             shape, [tf.size(given), -1], message="image_bytes must be [B]"
         )
         with tf.control_dependencies([check]):
-            image_bytes = tf.reshape(given, [-1])  # so that the check is the first to fail
+            image_bytes = tf.reshape(given, [-1])  # runs after the check, for any rank
         spec = (tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.bool))
         images, decoded = tf.map_fn(self._read, image_bytes, fn_output_signature=spec)
         outputs = self._detect(images)
@@ -191,14 +208,17 @@ class _Detector(tf.Module):
         return {**outputs, "image_decoded": decoded}
 
     def _read(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The picture and True; or black and False, since a data set can drop what fails."""
+        """Decodes one image: (pixels, True), or (zeros, False) if the bytes are not an image.
+
+        `tf.map_fn` alone would fail for the whole batch; a tf.data pipeline can ignore errors.
+        """
         read = tf.data.Dataset.from_tensors(image_bytes).map(lambda b: (warp(b, self._size), True))
         black = tf.data.Dataset.from_tensors((tf.zeros([self._size, self._size, 3]), False))
         return read.ignore_errors().concatenate(black).take(1).get_single_element()
 
     def _detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # TensorFlow's oneDNN convolutions cannot take an empty batch on every CPU: one black
-        # image stands in for none.
+        # On some CPUs, TensorFlow's oneDNN convolutions fail for an empty batch: a black image is
+        # appended to it, and its outputs are removed.
         count = tf.shape(images)[0]
         images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         outputs = [output[:count] for output in self._core(images)]
@@ -206,11 +226,16 @@ class _Detector(tf.Module):
 
 
 def _checked(images: tf.Tensor, size: int | None) -> tf.Tensor:
-    """The images, if at run time they are [B, size, size, 3]; else the server's client is told.
+    """Returns the images after an assertion that their shape is [B, size, size, 3].
 
-    TensorFlow itself does not hold the caller of a signature to its shape.
+    TensorFlow does not check the shape of the arguments of a signature.
+
+    Args:
+        images: uint8, of any shape at run time.
+        size: S, or None if any height and width above 0 are allowed.
     """
-    shape = tf.concat([tf.shape(_of_any_shape(images)), [0, 0, 0]], axis=0)[1:5]  # of any rank
+    # The padding makes the slice valid for any rank; it is [H, W, 3, 0] for a batch of images.
+    shape = tf.concat([tf.shape(_hide_static_shape(images)), [0, 0, 0]], axis=0)[1:5]
     height, width = (size, size) if size else tf.unstack(tf.maximum(shape[:2], 1), 2)
     message = f"images must be [B, {size or 'H'}, {size or 'W'}, 3]"
     message += "; signature any_size takes other sizes" if size else ", H and W above 0"
@@ -219,6 +244,6 @@ def _checked(images: tf.Tensor, size: int | None) -> tf.Tensor:
         return tf.identity(images)
 
 
-def _of_any_shape(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor; checks on one of known shape would be optimised away."""
+def _hide_static_shape(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the tensor with unknown static shape; checks of a known shape would be removed."""
     return tf.compat.v1.placeholder_with_default(tensor, shape=None)

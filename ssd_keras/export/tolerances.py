@@ -1,9 +1,9 @@
-"""How far an exported detector may be from the Keras model: one tolerance for each kind of file."""
+"""The tolerances within which exported files must agree with the Keras model."""
 
 from ssd_keras.export.agreement import Tolerance
 
 SAVED_MODEL = Tolerance(box_difference=1e-4, score_difference=1e-4, unmatched_share=0.01)
-# How far a file may be from the Keras model; what 8 bits cost in AP is for export/verify.py to say.
+# This checks that an 8-bit file works. `ssd-keras verify` measures its loss of AP.
 _8_BITS = Tolerance(box_difference=0.05, score_difference=0.15, unmatched_share=0.1, far_share=0.1)
 TFLITE = {
     "float32": Tolerance(box_difference=1e-4, score_difference=1e-4, unmatched_share=0.01),

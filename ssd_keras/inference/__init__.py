@@ -1,1 +1,1 @@
-"""Detection with a Keras model, a SavedModel or a TFLite file."""
+"""Runs detectors: Keras models, SavedModels and TFLite files, on image files and records."""

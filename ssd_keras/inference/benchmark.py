@@ -1,4 +1,4 @@
-"""How fast a detector is, from encoded images to detections."""
+"""Measures the speed of a detector, from encoded images to detections."""
 
 import dataclasses
 import time
@@ -11,12 +11,12 @@ from ssd_keras.inference.detector import Detector
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timing:
-    """The time of one call with a batch of images.
+    """The measured time per image for one batch size.
 
     Attributes:
-        batch_size: Images in the batch.
-        median: Median milliseconds for one image.
-        p90: 90th percentile of the milliseconds for one image.
+        batch_size: Images in a batch.
+        median: Median time per image, in milliseconds.
+        p90: 90th percentile of the time per image, in milliseconds.
     """
 
     batch_size: int
@@ -26,23 +26,24 @@ class Timing:
     def __str__(self) -> str:
         return (
             f"batch {self.batch_size:3d}  median {self.median:8.1f} ms/image  "
-            f"90 % below {self.p90:8.1f} ms/image  {1e3 / self.median:8.1f} images/s"
+            f"p90 {self.p90:8.1f} ms/image  {1e3 / self.median:8.1f} images/s"
         )
 
 
 def time_detector(
     detector: Detector, images: Sequence[bytes], batch_size: int, repeats: int = 20
 ) -> Timing:
-    """Measures a detector after one call that builds and warms up the graph.
+    """Times a detector. A first call, which is not timed, builds the graph.
 
     Args:
         detector: From `load_detector`.
-        images: Encoded images; they are repeated to fill the batch.
+        images: Encoded images, repeated in turn to fill the batch.
         batch_size: Images in a batch.
-        repeats: Number of measured calls.
+        repeats: Number of timed calls.
 
     Raises:
-        ValueError: If there are no images, or `batch_size` or `repeats` is below 1.
+        ValueError: If `images` is empty, `batch_size` or `repeats` is below 1, or an image cannot
+            be decoded.
     """
     if not images or batch_size < 1 or repeats < 1:
         raise ValueError(

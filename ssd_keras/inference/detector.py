@@ -1,16 +1,15 @@
-"""One face for all kinds of trained detector: a `.keras` file, a SavedModel and a TFLite file."""
+"""A common interface for Keras, SavedModel and TFLite detectors."""
 
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ssd_keras.detections import DetectionDecoder, unpad
+from ssd_keras.detections import DetectionDecoder, Detections, unpad
 from ssd_keras.export.descriptions import saved_model_labels
 from ssd_keras.images import warp
 from ssd_keras.model import SSD, load_model
@@ -18,50 +17,53 @@ from ssd_keras.model import SSD, load_model
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Detector:
-    """A trained detector of any kind.
+    """A trained detector of any format.
 
     Attributes:
         labels: Class names; `labels[0]` is class 1.
-        run: From encoded images, string `[B]`, to padded detections: `boxes` `[B, K, 4]`, `scores`
-            and `classes` `[B, K]`, `num_detections` `[B]`; names may begin with `detection_`.
+        run: Function from encoded images, string [B], to padded detections as tensors or arrays:
+            `boxes` [B, K, 4], `scores` [B, K], `classes` [B, K] and `num_detections` [B]. The names
+            may begin with `detection_`.
     """
 
     labels: tuple[str, ...]
-    run: Callable[[tf.Tensor], dict[str, Any]]
+    run: Callable[[tf.Tensor], dict[str, tf.Tensor | np.ndarray]]
 
-    def detect(self, images: Sequence[bytes]) -> list[dict[str, np.ndarray]]:
+    def detect(self, images: Sequence[bytes]) -> list[Detections]:
         """Detects on a batch of images.
 
         Args:
-            images: Encoded (JPEG, PNG, BMP or GIF), of any size.
+            images: Encoded images (JPEG, PNG, BMP or GIF) of any size.
 
         Returns:
-            For each image `boxes` float32 `[N, 4]` (normalised yxyx), `scores` float32 `[N]`,
-            falling, and `classes` int32 `[N]`, from 1.
+            For each image: `boxes` float32 [N, 4], normalized `yxyx`; `scores` float32 [N], in
+            descending order; and `classes` int32 [N], starting at 1.
 
         Raises:
-            ValueError: If an image does not decode.
+            ValueError: If an image cannot be decoded.
         """
         if not images:
             return []
         try:
             outputs = self.run(tf.constant(images, tf.string))
         except tf.errors.InvalidArgumentError as error:
-            raise ValueError(f"one of {len(images)} images does not decode") from error
+            raise ValueError(f"one of {len(images)} images cannot be decoded") from error
         if not np.all(outputs.get("image_decoded", True)):
-            raise ValueError(f"one of {len(images)} images does not decode")
+            raise ValueError(f"one of {len(images)} images cannot be decoded")
         return unpad(outputs)
 
 
 def load_detector(path: str | os.PathLike[str]) -> Detector:
-    """Loads a `.keras` file of `ssd_vgg16`, or what the exporters made of one.
+    """Loads a detector from a `.keras` file, a SavedModel or a TFLite file.
 
     Args:
-        path: The `.keras` file, the folder of a SavedModel or the `.tflite` file.
+        path: A `.keras` file of an `ssd_vgg16` model, the folder of `export_saved_model`, or a
+            `.tflite` file of `export_tflite`.
 
     Raises:
-        FileNotFoundError: If there is nothing at `path`.
-        ValueError: If it is none of these.
+        FileNotFoundError: If `path` does not exist, or a SavedModel lacks its labels.
+        ImportError: If `path` is a TFLite file and ai_edge_litert is not installed.
+        ValueError: If `path` is another kind of file or folder.
     """
     path = Path(path)
     if not path.exists():
@@ -72,23 +74,24 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
         return _tflite_detector(path)
     if path.suffix != ".keras":
         raise ValueError(
-            f"model {path} must be a .keras file, a .tflite file or the folder of a SavedModel"
+            f"model {path} must be a .keras file, a .tflite file or a SavedModel folder"
         )
     return keras_detector(load_model(path))
 
 
 def keras_detector(model: keras.Model, decoder: DetectionDecoder | None = None) -> Detector:
-    """Makes a detector of a model of `ssd_vgg16`.
+    """Creates a detector from a Keras model.
 
     Args:
-        model: The model.
-        decoder: Its decoder; by default one with the default thresholds.
+        model: A model of `ssd_vgg16`. If it has no labels, its classes are named "class 1",
+            "class 2" and so on.
+        decoder: The decoder of its predictions. Default: a decoder with the default thresholds.
 
     Raises:
-        ValueError: If `model` is another kind of model.
+        ValueError: If `model` was not made by `ssd_vgg16`.
     """
     if not isinstance(model, SSD):
-        raise ValueError(f"model {model.name!r} is no SSD: it must be made by ssd_vgg16")
+        raise ValueError(f"model {model.name!r} is not an SSD: it must be made by ssd_vgg16")
     predictions = model.get_layer("predictions")
     numbered = tuple(f"class {k}" for k in range(1, predictions.num_classes + 1))
     size = predictions.ssd_config.image_size
@@ -115,20 +118,20 @@ def _saved_model_detector(path: Path) -> Detector:
         )
 
     def run(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        # `loaded` must stay alive as long as its signature: it owns the variables.
+        # `loaded` owns the variables: this reference to it keeps them alive.
         return loaded.signatures["encoded"](image_bytes=encoded)
 
     return Detector(labels, run)
 
 
 def _tflite_detector(path: Path) -> Detector:
-    # Loading LiteRT takes a second, and no other kind of file needs it.
+    # Imported here because it takes a second, and other formats do not need LiteRT.
     from ssd_keras.export.tflite.interpreter import TFLiteDetector
 
     detector = TFLiteDetector(path)
 
     def run(encoded: tf.Tensor) -> dict[str, np.ndarray]:
-        """Image by image, since the file takes one."""
+        """Runs the images one by one, since the batch size of the file is 1."""
         images = [warp(image, detector.image_size).numpy() for image in encoded]
         outputs = [detector.padded(image) for image in images]
         return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}

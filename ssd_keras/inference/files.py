@@ -1,4 +1,4 @@
-"""Detection on image files: which files are meant, and the pictures and JSON that come out."""
+"""Detects on image files, and writes annotated images and JSON lines."""
 
 import dataclasses
 import glob
@@ -13,6 +13,7 @@ import numpy as np
 
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import EncodedImage, load_image
+from ssd_keras.detections import Detections
 from ssd_keras.drawing import draw_detections
 from ssd_keras.files import atomic
 from ssd_keras.images import SUFFIXES, decode_image
@@ -24,7 +25,13 @@ JSON_NAME = "detections.jsonl"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Summary:
-    """What `detect_files` did: images and detections written, and the files it could not read."""
+    """Result of `detect_files`.
+
+    Attributes:
+        num_images: Number of images that were processed.
+        num_detections: Number of detections in the JSON.
+        unreadable: Files that could not be read or decoded.
+    """
 
     num_images: int
     num_detections: int
@@ -32,25 +39,28 @@ class Summary:
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """The image files that are meant, each once.
+    """Finds image files by names, folders and glob patterns.
 
     Args:
-        inputs: Files, whatever their names end in; folders, searched with all below them for
-            `images.SUFFIXES`; glob patterns, in which `**` stands for any folders.
+        inputs: File names with any suffix; folders, which are searched recursively for files with
+            a suffix in `images.SUFFIXES`; or glob patterns, in which `**` matches any folders.
+
+    Returns:
+        The files in the order of the inputs, each file once.
 
     Raises:
-        ValueError: If an input gives no image, or there are no inputs.
+        ValueError: If `inputs` is empty, or an input matches no file.
     """
     if not inputs:
-        raise ValueError("inputs is empty: name image files, folders or glob patterns")
+        raise ValueError("inputs is empty: give image files, folders or glob patterns")
     found: dict[Path, Path] = {}  # by resolved path, in order
     for name in inputs:
         matches = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
         paths = [path for match in matches for path in _files(Path(match))]
         if not paths:
             raise ValueError(
-                f"input {name!r} gives no image: it must be a file, a folder that holds one "
-                f"({', '.join(SUFFIXES)}) or a pattern that matches one"
+                f"input {name!r} matches no image: it must be a file, a folder with images "
+                f"({', '.join(SUFFIXES)}) or a glob pattern that matches files"
             )
         for path in paths:
             found.setdefault(path.resolve(), path)
@@ -67,27 +77,36 @@ def detect_files(
     batch_size: int = 8,
     overwrite: bool = False,
 ) -> Summary:
-    """Detects on image files; writes a picture with boxes for each, and `detections.jsonl`.
+    """Detects on image files, and writes an annotated copy of each and `detections.jsonl`.
 
-    Pixels count as stored: the EXIF orientation is ignored, as in training. A file that does not
-    decode is named on stderr and left out. If two files have the same name, the picture of the
-    second is called `<name>-2`, and so on.
+    Boxes refer to the image as stored: its EXIF orientation is ignored, as in training. A file that
+    cannot be decoded is reported on stderr and skipped. If two files have the same name, the
+    annotated copy of the second is named `<name>-2`, and so on.
 
-    A line of the JSON is `{"file", "picture", "width", "height", "detections"}`, and a detection
-    `{"label", "class_id", "score", "box", "box_pixels"}`, the boxes (ymin, xmin, ymax, xmax).
+    `detections.jsonl` has one JSON object per image, with these keys:
+
+    - `file`: path of the image file.
+    - `picture`: file name of the annotated copy in `out`.
+    - `width` and `height`: size of the image in pixels.
+    - `detections`: list of objects with `label`, `class_id` (starting at 1), `score`, `box` and
+      `box_pixels`. Both boxes are (ymin, xmin, ymax, xmax): `box` as fractions of the image,
+      `box_pixels` in pixels.
 
     Args:
-        detector: What detects.
-        paths: Of the images, as `find_images` gives them.
-        out: Folder to write to; made if it is missing.
-        score_threshold: Pictures show detections of at least this score.
-        json_threshold: The JSON lists detections of at least this score.
-        batch_size: Images at once.
-        overwrite: Allow `out` to hold something; files of the same names are replaced.
+        detector: The detector to run.
+        paths: The image files, such as those of `find_images`.
+        out: Folder to write to; it is created if it is missing.
+        score_threshold: Minimum score of a detection in the annotated images, in [0, 1].
+        json_threshold: Minimum score of a detection in the JSON, in [0, 1].
+        batch_size: Images per batch.
+        overwrite: Whether `out` may hold files. Files of the same names are replaced.
+
+    Returns:
+        The numbers of images and detections, and the files that were skipped.
 
     Raises:
-        ValueError: If `out` holds something, is a file or holds one of the images, or a threshold
-            is not in [0, 1].
+        ValueError: If `out` is a file, holds files (without `overwrite`) or contains one of the
+            images, a threshold is not in [0, 1], or `batch_size` is below 1.
     """
     for name, value in (("score_threshold", score_threshold), ("json_threshold", json_threshold)):
         if not 0 <= value <= 1:
@@ -115,7 +134,7 @@ def detect_files(
                     "height": image.height,
                     "detections": _as_json(kept, image, detector.labels),
                 }
-                # In ASCII: the names of files are any bytes.
+                # JSON in ASCII, because a file name may hold bytes that are not valid UTF-8.
                 lines.write(json.dumps(line) + "\n")
             bar.add(len(batch))
     return Summary(len(paths) - len(unreadable), num_detections, tuple(unreadable))
@@ -131,19 +150,19 @@ def _check_folder(out: Path, paths: Sequence[Path], overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"out (={out}) is a file: name a folder")
     if any(path.resolve().parent == out.resolve() for path in paths):
-        raise ValueError(f"out (={out}) holds one of the inputs: name another folder")
+        raise ValueError(f"out (={out}) contains one of the input images: name another folder")
     if out.exists() and any(out.iterdir()) and not overwrite:
-        raise ValueError(f"out (={out}) already holds something: name another folder or overwrite")
+        raise ValueError(f"out (={out}) is not empty: name another folder, or set overwrite")
 
 
 def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name of its own for each picture: JPEG for JPEG, PNG for all else."""
+    """Chooses a unique file name for each annotated image: JPEG for JPEG, otherwise PNG."""
     names: dict[Path, str] = {}
     taken = set()
     for path in paths:
         suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
         name, copy = f"{path.stem}{suffix}", 2
-        while name.lower() in taken:  # some file systems do not tell A from a
+        while name.lower() in taken:  # some file systems ignore case
             name, copy = f"{path.stem}-{copy}{suffix}", copy + 1
         taken.add(name.lower())
         names[path] = name
@@ -153,21 +172,21 @@ def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
 def _read(path: Path) -> EncodedImage | None:
     try:
         image = load_image(path.read_bytes(), str(path), Notes())
-        problem = "does not decode"
+        problem = "cannot be decoded"
     except OSError as error:
         image, problem = None, str(error)
     if image is None:
-        print(f"warning: {path} left out: {problem}", file=sys.stderr)
+        print(f"warning: {path} skipped: {problem}", file=sys.stderr)
     return image
 
 
-def _above(detections: dict[str, np.ndarray], threshold: float) -> dict[str, np.ndarray]:
+def _above(detections: Detections, threshold: float) -> Detections:
     keep = detections["scores"] >= threshold
     return {name: values[keep] for name, values in detections.items()}
 
 
 def _write_picture(
-    path: Path, image: EncodedImage, shown: dict[str, np.ndarray], labels: Sequence[str]
+    path: Path, image: EncodedImage, shown: Detections, labels: Sequence[str]
 ) -> None:
     pixels = decode_image(image.data).numpy()
     picture = draw_detections(pixels, shown["boxes"], shown["classes"], labels, shown["scores"])
@@ -176,7 +195,7 @@ def _write_picture(
 
 
 def _as_json(
-    detections: dict[str, np.ndarray], image: EncodedImage, labels: Sequence[str]
+    detections: Detections, image: EncodedImage, labels: Sequence[str]
 ) -> list[dict[str, Any]]:
     size = np.array([image.height, image.width] * 2)
     return [

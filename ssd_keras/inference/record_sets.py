@@ -1,4 +1,4 @@
-"""Detection on a whole record set, with label ids as the records number them."""
+"""Detects on a whole record set, and converts class ids to the label ids of the records."""
 
 import dataclasses
 import os
@@ -10,31 +10,36 @@ import numpy as np
 from ssd_keras.class_names import is_unused
 from ssd_keras.data.card import read_card
 from ssd_keras.data.records import Sample, read_samples
+from ssd_keras.detections import Detections
 from ssd_keras.inference.detector import Detector
 from ssd_keras.progress import batched, progress_bar
 
 
 def detect_records(
     detector: Detector, records: str | os.PathLike[str], batch_size: int = 8
-) -> tuple[list[dict[str, np.ndarray]], list[Sample], float]:
-    """Detects on a record set, with a progress bar.
+) -> tuple[list[Detections], list[Sample], float]:
+    """Detects on a record set and shows a progress bar.
 
     Args:
-        detector: Must know the same classes as the records, in any order; ids that COCO does not
-            use may be among them.
+        detector: The detector to run. It must have the same labels as the records, in any order.
+            Labels of ids that COCO does not use ("N/A 12") are ignored.
         records: Folder of the record set.
-        batch_size: Images at once.
+        batch_size: Images per batch.
 
     Returns:
-        The detections, their classes as the records number them, and the samples without their
-        images, both in stored order, and the seconds that detection took, from encoded images on.
+        A tuple of three:
+
+        - The detections of each image, in stored order. Their classes are label ids of the records.
+        - The samples in the same order, without the encoded images.
+        - The time from encoded images to detections, in seconds.
 
     Raises:
-        ValueError: If the detector's labels are not those of the records.
+        FileNotFoundError: If `records` is not a complete record set.
+        ValueError: If the labels differ, an image cannot be decoded, or `batch_size` is below 1.
     """
     card = read_card(records)
     label_ids = record_label_ids(detector.labels, card.labels)
-    detections: list[dict[str, np.ndarray]] = []
+    detections: list[Detections] = []
     samples: list[Sample] = []
     seconds = 0.0
     bar = progress_bar(card.num_images)
@@ -43,29 +48,45 @@ def detect_records(
         start = time.perf_counter()
         found = detector.detect(images)
         seconds += time.perf_counter() - start
-        detections += [relabelled(image, label_ids) for image in found]
+        detections += [relabeled(image, label_ids) for image in found]
         samples += [dataclasses.replace(sample, image=b"") for sample in batch]
         bar.add(len(batch))
     return detections, samples, seconds
 
 
 def record_label_ids(labels: Sequence[str], record_labels: Sequence[str]) -> np.ndarray:
-    """The records' label id of each of a detector's, int `[1 + C]`; 0 for names without objects.
+    """Maps the class ids of a detector to the label ids of a record set, by class name.
+
+    Args:
+        labels: Class names of the detector; `labels[0]` is class 1.
+        record_labels: Class names of the records; `record_labels[0]` is label id 1.
+
+    Returns:
+        int64 [1 + C]: the label id for each class id. It is 0 for the background and for names that
+        stand for an unused id; see `is_unused`.
 
     Raises:
-        ValueError: If the names are not the same, but for their order and those without objects.
+        ValueError: If the names differ, apart from their order and unused ids.
     """
     if sorted(record_labels) != sorted(n for n in labels if not is_unused(n)):
         raise ValueError(
             f"the records have the labels {tuple(record_labels)}, but the model detects "
-            f"{tuple(labels)}: both must have the same"
+            f"{tuple(labels)}: both must have the same names"
         )
     ids = dict(zip(record_labels, range(1, 1 + len(record_labels)), strict=True))
     return np.array([0, *(ids.get(name, 0) for name in labels)])
 
 
-def relabelled(image: dict[str, np.ndarray], label_ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Detections of an image with other label ids; those whose id becomes 0 are left out."""
-    image = {**image, "classes": label_ids[image["classes"]]}
-    kept = image["classes"] > 0
-    return {name: values[kept] for name, values in image.items()}
+def relabeled(detections: Detections, label_ids: np.ndarray) -> Detections:
+    """Replaces the class ids of the detections of one image.
+
+    Args:
+        detections: The detections of one image.
+        label_ids: int64 [1 + C], from `record_label_ids`.
+
+    Returns:
+        The detections with the new ids, without those whose new id is 0.
+    """
+    detections = {**detections, "classes": label_ids[detections["classes"]]}
+    kept = detections["classes"] > 0
+    return {name: values[kept] for name, values in detections.items()}

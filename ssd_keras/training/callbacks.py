@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ssd_keras.data import pipeline
+from ssd_keras.data import epochs
 from ssd_keras.training.interruption import Interruption
 from ssd_keras.training.optimizer import (
     BAD_NORM,
@@ -137,7 +137,7 @@ class Guard(keras.callbacks.Callback):
         return [
             name
             for batch in range(first, last + 1)
-            for name in pipeline.batch_image_ids(self.records, self.batch_size, self.seed, batch)
+            for name in epochs.batch_image_ids(self.records, self.batch_size, self.seed, batch)
         ]
 
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from ssd_keras.config import SSDConfig
 from ssd_keras.data import pipeline
 from ssd_keras.data.card import read_card
+from ssd_keras.data.epochs import Records
 from ssd_keras.files import atomic
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import SSD
@@ -42,7 +43,7 @@ def train(
     model: SSD,
     recipe: Recipe,
     run_dir: str | os.PathLike[str],
-    records: pipeline.Records,
+    records: Records,
     *,
     val_records: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,

@@ -1,1 +1,1 @@
-"""Weights of other projects: formats, naming, conversion, loading, report."""
+"""Import of weights files: formats, naming conventions, conversion, loading, report."""

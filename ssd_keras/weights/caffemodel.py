@@ -1,6 +1,7 @@
-"""Reading the weights of a `.caffemodel`, by the part of `caffe.proto` that holds them.
+"""Reads the weights of a `.caffemodel` file.
 
-The definition is built here at run time, so that neither Caffe nor generated code is needed.
+The module defines the necessary part of `caffe.proto`, so neither Caffe nor generated code is
+needed.
 """
 
 import math
@@ -10,10 +11,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
-# (field, number, type, repeated) of each message; a type in capitals is a protobuf scalar. `data`
-# is a packed list of floats; declared as bytes, which is the same on the wire, it becomes an array
-# without a Python object for each of 35 million numbers. Layers and blobs are declared as bytes,
-# too, so that they can be counted before messages of many times their size are made of them.
+# (field, number, type, repeated) of each message. A type in capitals is a protobuf scalar.
+# `data` is a packed list of floats, which has the same wire format as bytes. Declared as bytes, it
+# becomes an array without one Python object for each of 35 million numbers.
+# Layers and blobs are also declared as bytes. They are counted before they are parsed, because a
+# parsed message takes many times the memory of its bytes.
 _MESSAGES = {
     "BlobShape": [("dim", 1, "INT64", True)],
     "BlobProto": [
@@ -51,7 +53,7 @@ _MESSAGES = {
     ],
 }
 _MAX_LAYERS = 10_000
-_MAX_BLOBS = 16  # of a layer
+_MAX_BLOBS = 16  # per layer
 
 
 def _message_classes() -> dict[str, type[message.Message]]:
@@ -79,26 +81,26 @@ _CLASSES = _message_classes()
 
 
 def caffemodel_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The weights of a network.
+    """Parses the weights and the PriorBox parameters of a network.
 
     Args:
-        data: A whole `.caffemodel`.
+        data: Content of a `.caffemodel` file.
 
     Returns:
-        float32 arrays by "<layer>/<index of the blob>", and whatever SSD's PriorBox layers say, as
-        "<layer>/min_size", "<layer>/clip" and so on (`PriorBoxParameter`; sizes and steps in
-        pixels). They are views of the parsed bytes.
+        float32 arrays by name. "<layer>/<i>" is blob i of a layer, a read-only view of the parsed
+        bytes. "<layer>/min_size", "<layer>/clip" and so on are the fields of `PriorBoxParameter`
+        that a PriorBox layer sets, float32 [n]; sizes and steps are in pixels.
 
     Raises:
-        ValueError: If a blob does not hold as many numbers as its shape says, or there are more
-            layers or blobs than in any network.
-        google.protobuf.message.DecodeError: If the bytes are not a protobuf message.
+        ValueError: If the size of a blob does not match its shape, or if the number of layers or
+            blobs is above the limit.
+        google.protobuf.message.DecodeError: If `data` is not a protobuf message.
 
-    Source: `caffe.proto` of the original's branch.
+    Source: `caffe.proto` of the original code.
     """
     net = _CLASSES["NetParameter"].FromString(data)
     if (count := len(net.layer) + len(net.layers)) > _MAX_LAYERS:
-        raise ValueError(f"it has {count} layers, above the limit of {_MAX_LAYERS}")
+        raise ValueError(f"the file has {count} layers, above the limit of {_MAX_LAYERS}")
     arrays: dict[str, np.ndarray] = {}
     for kind, layers in (("LayerParameter", net.layer), ("V1LayerParameter", net.layers)):
         for encoded in layers:
@@ -121,7 +123,7 @@ def _array(name: str, encoded: bytes) -> np.ndarray:
     blob = _CLASSES["BlobProto"].FromString(encoded)
     if blob.HasField("shape"):
         shape = tuple(blob.shape.dim)
-    else:  # the older form always has four dimensions, a bias as [1, 1, 1, n]
+    else:  # the older form always has four dimensions: a bias is [1, 1, 1, n]
         shape = (blob.num, blob.channels, blob.height, blob.width)
         shape = shape[3:] if shape[:3] == (1, 1, 1) else shape
     if min(shape, default=1) < 1 or math.prod(shape) * 4 != len(blob.data):

@@ -1,4 +1,4 @@
-"""What the heads of an SSD in a file predict: for which default boxes, and which classes."""
+"""Mapping from the classes of a weights file to the classes of a model."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,14 +10,17 @@ _CLASSES_BY_OUTPUTS = {21: VOC_CLASSES, 81: COCO_CLASSES, 91: COCO_ID_NAMES}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClassMatch:
-    """Which outputs of a file serve which outputs of a model.
+    """The mapping between the outputs of a file and those of a model.
+
+    An output is one logit of a default box: the background or a class.
 
     Attributes:
-        rows: For each output of the model, background first, that of the file; -1 for none.
-        outputs: How many the file has, background included.
-        fresh: Names of the model's classes that the file has not.
-        note: A sentence on how classes were found, for the report.
-        warning: What is doubtful in that, or "".
+        rows: For each output of the model, background first, the index of the output in the file;
+            -1 if the file does not have this class.
+        outputs: Number of outputs in the file, including the background.
+        fresh: Names of the model's classes that the file does not have.
+        note: A sentence for the report about how the classes were mapped.
+        warning: A sentence for the report about an uncertain assumption, or "" if there is none.
     """
 
     rows: tuple[int, ...]
@@ -28,7 +31,7 @@ class ClassMatch:
 
     @property
     def state(self) -> str:
-        """What becomes of the logits, for the report."""
+        """State of the logits heads, for the report: "loaded" or "sliced: ..."."""
         if sorted(self.rows) == list(range(self.outputs)):
             return "loaded"
         reused = sum(row >= 0 for row in self.rows) - 1
@@ -46,33 +49,39 @@ def match_classes(
     background_last: bool,
     released: bool = True,
 ) -> ClassMatch:
-    """Finds each class of a model among those of a file, by name.
+    """Maps the classes of a file to the classes of a model by name.
 
     Args:
-        outputs: Outputs of the file for each box, background included.
-        weights_labels: Names of its classes; 20, 80 and 90 classes are otherwise taken for VOC's,
-            COCO's and COCO's category ids.
-        num_classes: Of the model, without background.
-        labels: Names of its classes, if it has them.
-        background_last: Where the file's background is.
-        released: Whether there are released weights with as many outputs, so that the names of
-            these are to be expected.
+        outputs: Number of outputs of the file for each default box, including the background.
+        weights_labels: Class names of the file. If None, 20 classes are assumed to be VOC's, 80
+            classes COCO's, and 90 classes COCO's category ids 1 to 90.
+        num_classes: Number of classes of the model, without the background.
+        labels: Class names of the model, or None if it has none.
+        background_last: Whether the background is the last output of the file, not the first.
+        released: Whether the file's project has released weights with this number of outputs. If
+            so, the file probably has the classes of those weights, and the mapping gives no
+            warning.
+
+    Returns:
+        The mapping. Without names on one side, equal numbers of classes are mapped in order.
 
     Raises:
-        ValueError: If names are needed, but not known; if `weights_labels` has another length.
+        ValueError: If the numbers of classes differ and names are missing, or if the length of
+            `weights_labels` is not the file's number of classes.
     """
     count = outputs - 1
     if weights_labels is not None and len(weights_labels) != count:
         raise ValueError(
-            f"weights_labels has {len(weights_labels)} names, but the file has {count} classes"
+            f"weights_labels has {len(weights_labels)} names, but the file has {count} classes: "
+            "give one name for each class, without the background"
         )
     background, first = (count, 0) if background_last else (0, 1)
     theirs = weights_labels or _CLASSES_BY_OUTPUTS.get(outputs)
     warning = ""
     if labels is not None and weights_labels is None and not (released and theirs):
-        taken = "the model's, in its order" if theirs is None else f"{theirs[0]} ... {theirs[-1]}"
+        assumed = "the model's, in order" if theirs is None else f"{theirs[0]} ... {theirs[-1]}"
         warning = (
-            f"the file does not name its {count} classes; they are taken for {taken}: give "
+            f"the file does not name its {count} classes; they are assumed to be {assumed}: give "
             "weights_labels to be sure"
         )
     if labels is None and num_classes != count:
@@ -81,16 +90,16 @@ def match_classes(
         labels is None or theirs is None or tuple(labels) == tuple(theirs)
     ):
         rows = [*range(first, first + count)]
-        note = f"classes: the file's {count}, in its order"
+        note = f"classes: all {count} classes of the file, in order"
         return ClassMatch((background, *rows), outputs, (), note, warning)
     if labels is None or theirs is None:
         missing = "weights_labels" if theirs is None else "labels to the model"
         raise ValueError(
-            f"it has {count} classes and the model {num_classes}: give {missing}, so that classes "
-            "can be found by name"
+            f"the file has {count} classes and the model {num_classes}: give {missing}, so that "
+            "classes can be mapped by name"
         )
     places = {class_key(name): first + i for i, name in enumerate(unique_names(theirs))}
     rows = [places.get(class_key(name), -1) for name in unique_names(labels)]
     fresh = tuple(name for name, row in zip(labels, rows, strict=True) if row < 0)
-    note = f"classes: found by name among {theirs[0]} ... {theirs[-1]}"
+    note = f"classes: mapped by name from {theirs[0]} ... {theirs[-1]}"
     return ClassMatch((background, *rows), outputs, fresh, note, warning)

@@ -1,7 +1,7 @@
-"""Arrays of other projects turned into ours: layout, colour, box coding and classes.
+"""Converts arrays of other projects: layout, channel order, box coding and classes.
 
-Heads are [..., A * n]: A default boxes for each cell, n outputs for each of them; both the kernel
-[3, 3, channels, A * n] and the bias [A * n] are turned.
+The arrays of a head have the shape [..., A * n], for A default boxes in each cell and n outputs for
+each of them. The functions convert both the kernel [3, 3, channels, A * n] and the bias [A * n].
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,29 +11,29 @@ import numpy as np
 from ssd_keras.config import SSDConfig
 from ssd_keras.tiling import cell_shapes
 from ssd_keras.vgg16 import subsample
+from ssd_keras.weights.formats import Arrays
 from ssd_keras.weights.naming import Project
 
-Arrays = dict[str, np.ndarray]
-
-# Numbers in VGG16's fully connected layers.
+# Sizes of VGG16's fully connected layers before they are reduced to convolutions.
 _UNREDUCED = {"fc6/kernel": 7 * 7 * 512 * 4096, "fc7/kernel": 4096 * 4096}
 
 
 def convert(tensors: Mapping[str, np.ndarray], project: Project, *, full: bool = False) -> Arrays:
-    """The arrays that a project knows, under our names, in our layout and order of channels.
+    """Converts the arrays of a project to the names and layout of this package.
 
     Args:
-        tensors: Arrays of a file, by their names.
-        project: Whose names they are.
-        full: The model has the full fc6 and fc7 of VGG16, which are then not subsampled.
+        tensors: Arrays of a file by their names in the file. Arrays with names that the project
+            does not use are left out.
+        project: Naming and layout of the file.
+        full: Whether the model has the complete fc6 and fc7 of VGG16, which are not subsampled.
 
     Returns:
-        Arrays by "<layer>/<variable>", kernels [height, width, in, out], colours BGR, offsets
-        (cy, cx, h, w).
+        float32 arrays by "<layer>/<variable>". Kernels are [height, width, in, out], conv1_1 takes
+        BGR, and offsets have the order (cy, cx, h, w).
 
     Raises:
-        ValueError: If an array is not float32, not finite, or has another number of dimensions
-            than it must.
+        ValueError: If an array is not float32, is not finite, or has a wrong number of dimensions;
+            if fc6 or fc7 has a wrong shape.
     """
     arrays = {}
     for theirs, ours in project.tensors.items():
@@ -49,19 +49,19 @@ def _convert(name: str, array: np.ndarray, project: Project, full: bool) -> np.n
     layer, variable = name.split("/")
     if array.dtype != np.float32:
         raise ValueError(
-            f"is {array.dtype}, but weights must be float32: what a narrower type has rounded away "
-            "is lost; if that is acceptable, convert the file, as by {k: v.float() for k, v in "
+            f"is {array.dtype}, but weights must be float32: use a float32 file. If the precision "
+            "of this one is enough, convert it, for example with {k: v.float() for k, v in "
             "state_dict.items()}"
         )
     if project.dense_fc and layer in ("fc6", "fc7"):
         array = subsample(name, array, full)
     elif not full and array.size == _UNREDUCED.get(name):
         raise ValueError(
-            f"has shape {array.shape}, as in the VGG16 that is not reduced: use a file of the "
-            "reduced one (VGG_ILSVRC_16_layers_fc_reduced, vgg16_reducedfc) or keras.applications'"
+            f"has shape {array.shape}, that of a VGG16 without reduced fc6 and fc7: use a reduced "
+            "VGG16 (VGG_ILSVRC_16_layers_fc_reduced, vgg16_reducedfc) or that of keras.applications"
         )
     if not np.isfinite(array).all():
-        raise ValueError("holds numbers that are not finite")
+        raise ValueError("holds values that are not finite")
     dimensions = 4 if variable == "kernel" else 1
     if array.ndim != dimensions:
         raise ValueError(f"has shape {array.shape}, but a {variable} has {dimensions} dimensions")
@@ -75,27 +75,30 @@ def _convert(name: str, array: np.ndarray, project: Project, full: bool) -> np.n
 
 
 def _group(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[..., A * n] to [..., A, n]."""
+    """Reshapes [..., A * n] to [..., A, n]."""
     if array.shape[-1] % outputs:
-        raise ValueError(f"has shape {array.shape}, but the last must be a multiple of {outputs}")
+        raise ValueError(
+            f"has shape {array.shape}, but its last axis must be a multiple of {outputs}"
+        )
     return array.reshape(*array.shape[:-1], -1, outputs)
 
 
 def _ungroup(array: np.ndarray) -> np.ndarray:
-    """[..., A, n] to [..., A * n]."""
+    """Reshapes [..., A, n] to [..., A * n]."""
     return array.reshape(*array.shape[:-2], -1)
 
 
 def select_classes(array: np.ndarray, rows: Sequence[int], own: np.ndarray) -> np.ndarray:
-    """Picks the classes of a logits head.
+    """Selects the classes of a logits head.
 
     Args:
-        array: Kernel or bias of the file, [..., A * n].
-        rows: For each output of ours, which of the n outputs it is; -1 if it is none of them.
-        own: Kernel or bias of ours, [..., A * len(rows)]; its values stay where the row is -1.
+        array: Kernel or bias in the file, float32 [..., A * n].
+        rows: For each output of the model, the index of one of the n outputs, or -1.
+        own: Kernel or bias of the model, float32 [..., A * len(rows)]. An output with the row -1
+            keeps its values.
 
     Returns:
-        Of the shape of `own`.
+        float32 array with the shape of `own`.
     """
     boxes = own.shape[-1] // len(rows)
     theirs = array.reshape(*array.shape[:-1], boxes, -1)
@@ -104,19 +107,16 @@ def select_classes(array: np.ndarray, rows: Sequence[int], own: np.ndarray) -> n
 
 
 def box_shapes(config: SSDConfig, clamped: bool = False) -> list[np.ndarray]:
-    """(height, width) of the default boxes of a cell, for each feature map.
+    """Returns the (height, width) of the default boxes of a cell, for each feature map.
 
     Args:
-        config: The tiling; `clip` does not matter.
-        clamped: Limit both to the size of the image.
+        config: The tiling. `clip` is ignored.
+        clamped: Whether to limit height and width to those of the image.
 
     Returns:
-        float64 [A, 2] for each map, fractions of the image.
+        float64 [A, 2] for each map, as fractions of the image.
     """
-    shapes = [
-        np.array(cell_shapes(m, config.integer_sizes)) / config.image_size
-        for m in config.feature_maps
-    ]
+    shapes = [cell_shapes(m, config.integer_sizes) / config.image_size for m in config.feature_maps]
     return [np.minimum(s, 1.0) for s in shapes] if clamped else shapes
 
 
@@ -128,22 +128,23 @@ def recode_offsets(
     their_variances: Sequence[float],
     our_variances: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Makes an offsets head predict the same boxes from default boxes of another shape.
+    """Changes an offsets head so that it predicts the same boxes from other default boxes.
 
-    With default boxes of the same centres, decoding is affine in each offset before the
-    exponential, so another height, width or variance is a factor and a summand for each channel:
-    cy = cy' + t v h' and h = h' exp(t v).
+    Only the shapes and variances may differ, not the centers. An offset t is decoded as
+    cy = cy' + t v h' or h = h' exp(t v), with the variance v and the default box (cy', h'). A
+    change of h' or v is therefore one factor and one summand for each output channel.
 
     Args:
-        kernel: [3, 3, channels, A * 4].
-        bias: [A * 4].
-        theirs: (height, width) of the default boxes the head was trained with, [A, 2].
-        ours: Of those it shall work with, [A, 2].
-        their_variances: For (cy, cx, h, w).
-        our_variances: For (cy, cx, h, w).
+        kernel: float32 [3, 3, channels, A * 4].
+        bias: float32 [A * 4].
+        theirs: (height, width) of the default boxes that the head was trained with, [A, 2].
+        ours: (height, width) of the default boxes of the model, [A, 2], in the same unit.
+        their_variances: Divisors of (cy, cx, h, w) that the head was trained with.
+        our_variances: Divisors of (cy, cx, h, w) of the model.
 
     Returns:
-        The new kernel and bias, float32. Unchanged where nothing differs.
+        The kernel and the bias for the model, float32, with the shapes of the given ones. Values
+        are unchanged where shape and variance are the same.
     """
     ratio = theirs / ours
     variances = np.divide(their_variances, our_variances)
@@ -157,18 +158,19 @@ def recode_offsets(
 def shift_mean(
     kernel: np.ndarray, bias: np.ndarray, theirs: Sequence[float], ours: Sequence[float]
 ) -> np.ndarray:
-    """The bias of conv1_1 for images less another mean.
+    """Changes the bias of conv1_1 for images with another mean subtracted.
 
-    Exact but for the outermost pixels, where the zeros of the padding stand for the mean.
+    The outputs of conv1_1 stay the same, except at the image border. There the zero padding stands
+    for the mean, which differs between the two networks.
 
     Args:
-        kernel: Of conv1_1, [3, 3, 3, out], BGR.
-        bias: Of conv1_1, [out].
-        theirs: RGB mean that the file's network wants subtracted.
-        ours: RGB mean that the model subtracts.
+        kernel: Kernel of conv1_1, float32 [3, 3, 3, out], BGR.
+        bias: Bias of conv1_1, float32 [out].
+        theirs: RGB mean, 0..255, that the network in the file was trained with.
+        ours: RGB mean, 0..255, that the model subtracts.
 
     Returns:
-        The new bias, float32 [out].
+        The bias for the model, float32 [out].
     """
     difference = np.subtract(ours, theirs)[::-1]  # BGR
     return (bias + np.einsum("hwco,c->o", kernel, difference)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Reading weights files as arrays. Nothing in a file is run, and no object of it is made.
+"""Reads weights files as NumPy arrays, without running code from a file.
 
-The files come from strangers: formats are parsed by libraries that build arrays only, and sizes
-are checked before arrays are allocated.
+The files come from untrusted sources. The parsers build arrays and no other objects, and sizes are
+checked before arrays are allocated.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterable
+from types import ModuleType
 from typing import IO, Any
 
 import h5py
@@ -21,45 +22,57 @@ import ml_dtypes
 import numpy as np
 
 from ssd_keras.weights.caffemodel import caffemodel_arrays
+from ssd_keras.weights.checkpoint import checkpoint_arrays, checkpoint_files, is_checkpoint
 
-# mmdetection's SSDs of 2.0 were trained before that was tagged (its issue 4268).
-_MMDETECTION_2_UNTAGGED = "1.0rc1+5f9f470"
-MAX_BYTES = 2 << 30  # of the arrays of a file; the largest real one, VGG16 with top, has 0.55e9
+Arrays = dict[str, np.ndarray]
 
-_MAX_HEADER = 100_000_000  # of a safetensors file, as in its own library
+# Limit for the size of a file, and for the size of its arrays. The largest known file has 0.55 GB.
+MAX_BYTES = 2 << 30
+_MAX_HEADER = 100_000_000  # bytes in a safetensors file, the limit of its library
 
-# Older ones can be made to run code in spite of weights_only: CVE-2025-32434, CVE-2026-24747.
+# Older versions can be made to run code despite weights_only: CVE-2025-32434, CVE-2026-24747.
 MIN_TORCH = (2, 10)
 
-Tensors = dict[str, np.ndarray]
+# mmdetection trained its SSDs for 2.0 before it tagged that version (its issue 4268). Their
+# checkpoints name this version.
+_MMDETECTION_2_UNTAGGED = "1.0rc1+5f9f470"
 
 
-def read_tensors(path: str | os.PathLike[str]) -> Tensors:
+def read_tensors(path: str | os.PathLike[str]) -> Arrays:
     """Reads all arrays of a weights file.
 
     Args:
-        path: `.npz`, `.safetensors` or `.caffemodel`; `.h5`, `.hdf5` or `.keras` of Keras 2 or 3;
-            `.pth`, `.pt`, `.pkl`, `.tar`, `.ckpt` or `.bin` of PyTorch, which needs the `torch`
-            extra.
+        path: A file with one of these extensions: `.npz`, `.safetensors`, `.caffemodel`; `.h5`,
+            `.hdf5` or `.keras` of Keras 2 or 3; `.pth`, `.pt`, `.pkl`, `.tar`, `.ckpt` or `.bin` of
+            PyTorch, which need the `torch` extra. Or a TensorFlow 1 checkpoint: its prefix
+            ("model.ckpt" for model.ckpt.index and model.ckpt.data-00000-of-00001), its `.index`, or
+            a folder or `.zip` that holds one.
 
     Returns:
-        Arrays by name, in the order of the file (HDF5: of the names). Keras's several layouts all
-        become "<layer>/<variable>"; of a `.caffemodel` they are "<layer>/<index>", and the tiling
-        as in "conv4_3_norm_mbox_priorbox/min_size", in pixels. PyTorch's are those of the state
-        dict in a checkpoint, without the "module." of DataParallel, and the version of mmdetection
-        that wrote it as "meta.mmdet_version".
+        Arrays by name, with the shapes and dtypes of the file. The order is that of the file; for
+        HDF5 it is alphabetical. The names are:
+
+        - Keras: "<layer>/<variable>", for all layouts of Keras 2 and 3.
+        - Caffe: "<layer>/<index>" for weights; names such as
+          "conv4_3_norm_mbox_priorbox/min_size" for the tiling, in pixels.
+        - PyTorch: those of the state dict in the checkpoint, without the prefix "module." of
+          DataParallel. "meta.mmdet_version", int64 [2], is the version of mmdetection that wrote
+          the checkpoint, if it is known.
+        - TensorFlow: those of the variables, in alphabetical order.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is of another kind, damaged, too large or without arrays; if it needs
-            PyTorch, and that is missing or too old.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file has another extension, is damaged, is too large or holds no arrays;
+            if it needs PyTorch, and PyTorch is missing or too old.
     """
     path = os.fspath(path)
+    if is_checkpoint(path):
+        return _read_checkpoint(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"weights (={path}) must be an existing file")
     size = os.path.getsize(path)
     if not 0 < size <= MAX_BYTES:
-        raise ValueError(f"weights (={path}) has {size} bytes, which must be 1 to {MAX_BYTES}")
+        raise ValueError(f"weights (={path}) has {size} bytes, but must have 1 to {MAX_BYTES}")
     extension = os.path.splitext(path)[1].lower()
     try:
         match extension:
@@ -78,25 +91,48 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
                 tensors = _read_torch(path)
             case _:
                 raise ValueError(
-                    "it must be .npz, .h5, .hdf5, .keras, .safetensors, .caffemodel, or PyTorch's "
-                    ".pth, .pt, .pkl, .tar, .ckpt or .bin"
+                    "the extension must be .npz, .h5, .hdf5, .keras, .safetensors, .caffemodel, "
+                    "PyTorch's .pth, .pt, .pkl, .tar, .ckpt or .bin, or a TensorFlow checkpoint as "
+                    "prefix, .index, folder or .zip"
                 )
         if not tensors:
-            raise ValueError("it holds no arrays")
-    except Exception as error:  # parsers raise almost anything on damaged bytes
+            raise ValueError("the file holds no arrays")
+    except Exception as error:  # damaged files make the parsers raise many kinds of exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"weights (={path}) cannot be read as {extension}: {reason}") from error
+    return tensors
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[str]:
+    """The files that `read_tensors` reads: one, except for a TensorFlow checkpoint."""
+    path = os.fspath(path)
+    return checkpoint_files(path) if is_checkpoint(path) else [path]
+
+
+def _read_checkpoint(path: str) -> Arrays:
+    try:
+        tensors = checkpoint_arrays(path, _check_bytes)
+        if not tensors:
+            raise ValueError("it holds no arrays")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged files make the parsers raise many kinds of exception
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"weights (={path}) cannot be read as a TensorFlow checkpoint: {reason}"
+        ) from error
     return tensors
 
 
 def _check_bytes(sizes: Iterable[int]) -> None:
     total = sum(sizes)
     if total > MAX_BYTES:
-        raise ValueError(f"its arrays would take {total} bytes, above the limit of {MAX_BYTES}")
+        raise ValueError(f"its arrays take {total} bytes, above the limit of {MAX_BYTES}")
 
 
-def _read_npz(path: str) -> Tensors:
-    with zipfile.ZipFile(path) as archive:  # which never inflates more than the size in its index
+def _read_npz(path: str) -> Arrays:
+    # ZipFile never inflates a member beyond the size in the archive's index.
+    with zipfile.ZipFile(path) as archive:
         _check_bytes(member.file_size for member in archive.infolist())
         for member in archive.infolist():
             with archive.open(member) as file:
@@ -106,7 +142,7 @@ def _read_npz(path: str) -> Tensors:
 
 
 def _check_npy_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Refuses a member whose header promises more than it holds: NumPy would allocate it."""
+    """Checks that an array is not larger than its data, because NumPy allocates it first."""
     version = np.lib.format.read_magic(file)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -117,8 +153,8 @@ def _check_npy_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
         raise ValueError(f"{member.filename} has shape {shape} but {member.file_size} bytes")
 
 
-def _read_safetensors(path: str, size: int) -> Tensors:
-    """The format is a length, a JSON header with shapes and byte ranges, and the bytes."""
+def _read_safetensors(path: str, size: int) -> Arrays:
+    """Reads a file of a length, a JSON header with shapes and byte ranges, and the data."""
     dtypes = {
         "F32": np.float32,
         "F64": np.float64,
@@ -130,7 +166,7 @@ def _read_safetensors(path: str, size: int) -> Tensors:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _MAX_HEADER):
             raise ValueError(
-                f"its header would take {length} of {size} bytes; {_MAX_HEADER} are allowed"
+                f"its header takes {length} of {size} bytes, but may take {_MAX_HEADER} at most"
             )
         header = json.loads(file.read(length))
         data = memoryview(file.read())
@@ -139,19 +175,19 @@ def _read_safetensors(path: str, size: int) -> Tensors:
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         (start, end), shape = entry["data_offsets"], tuple(entry["shape"])
         dtype = np.dtype(dtypes[entry["dtype"]])
-        # Tensors that share bytes, which the format forbids, could be larger than any file.
+        # The format forbids tensors that share bytes. Together they could exceed any limit.
         inside = last <= start <= end <= len(data) and min(shape, default=1) >= 0
         last = end
         if not inside or end - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(
-                f"{name} of shape {shape} cannot be bytes {start} to {end} of {len(data)}, or "
-                "shares them with another"
+                f"{name} of shape {shape} does not fit bytes {start} to {end} of {len(data)}, or "
+                "shares bytes with another tensor"
             )
         tensors[name] = np.frombuffer(data[start:end], dtype).reshape(shape)
     return tensors
 
 
-def _read_torch(path: str) -> Tensors:
+def _read_torch(path: str) -> Arrays:
     torch = _safe_torch()
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -168,7 +204,7 @@ def _read_torch(path: str) -> Tensors:
     tensors = _state_dict(content, torch.Tensor)
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    # A tensor may repeat a few stored numbers into a huge shape.
+    # An expanded tensor can have a huge shape with few stored numbers.
     _check_bytes(value.numel() * value.element_size() for value in tensors.values())
     bfloat16 = {name for name, value in tensors.items() if value.dtype == torch.bfloat16}
     arrays = {
@@ -180,26 +216,30 @@ def _read_torch(path: str) -> Tensors:
     return arrays | versions
 
 
-def _safe_torch() -> Any:
+def _safe_torch() -> ModuleType:
+    """Imports PyTorch, if the installed version reads untrusted files safely."""
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
         raise ValueError(
-            "that needs PyTorch: pip install 'torch>=2.10', or give it as .safetensors"
+            "it needs PyTorch: pip install 'torch>=2.10', or convert the file to .safetensors"
         ) from error
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < MIN_TORCH:
         raise ValueError(
-            f"torch {torch.__version__} is too old to read files of strangers safely: it must be "
+            f"torch {torch.__version__} is too old to read untrusted files safely: it must be "
             f"at least {'.'.join(map(str, MIN_TORCH))}"
         )
     return torch
 
 
-def _load_without_code(torch: Any, path: str) -> Any:
-    """What a file of PyTorch holds. Its own messages tell how to run the code in it; ours not."""
+def _load_without_code(torch: ModuleType, path: str) -> Any:
+    """Loads the content of a PyTorch file without running code from it.
+
+    PyTorch's own error messages explain how to run the code. Those of this function do not.
+    """
     try:
-        # Many scripts save their arguments, too; a Namespace does no more than hold them.
+        # Many training scripts save their arguments as a Namespace, which is only a container.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
@@ -208,18 +248,18 @@ def _load_without_code(torch: Any, path: str) -> Any:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = found[1] if found else "code" if "TorchScript" in str(error) else "other objects"
         raise ValueError(
-            f"it holds more than tensors ({what}), and loading that could run its code: have it "
-            "saved by torch.save(model.state_dict(), ...)"
+            f"the file holds more than tensors ({what}), and loading that could run code: save the "
+            "tensors alone with torch.save(model.state_dict(), ...)"
         ) from error
 
 
 def _state_dict(content: Any, tensor: type) -> dict[str, Any]:
-    """The tensors of a checkpoint, which may hold the optimizer's and others beside them."""
+    """Returns the tensors of the model in a checkpoint, without those of the optimizer."""
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
+        raise ValueError(f"the file holds a {type(content).__name__}, not a state dict")
     named = [
         {k: v for k, v in held.items() if isinstance(k, str) and isinstance(v, tensor)}
         for held in (content, *content.values())
@@ -229,20 +269,20 @@ def _state_dict(content: Any, tensor: type) -> dict[str, Any]:
     best = [tensors for tensors in named if len(tensors) == most]
     if len(best) > 1 and most:
         raise ValueError(
-            f"it holds {len(best)} state dicts of {most} tensors under {', '.join(content)}: have "
-            "the one that is wanted saved alone"
+            f"the file holds {len(best)} state dicts of {most} tensors under {', '.join(content)}: "
+            "save the right one to a separate file"
         )
     return best[0]
 
 
-def _read_keras(path: str) -> Tensors:
+def _read_keras(path: str) -> Arrays:
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo("model.weights.h5")
         _check_bytes([member.file_size])
         return _read_h5(io.BytesIO(archive.read(member)))
 
 
-def _read_h5(file: str | IO[bytes]) -> Tensors:
+def _read_h5(file: str | IO[bytes]) -> Arrays:
     datasets: dict[str, h5py.Dataset] = {}
 
     def collect(path: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -250,22 +290,22 @@ def _read_h5(file: str | IO[bytes]) -> Tensors:
             if path.startswith("optimizer/"):
                 return
             if item.external or item.is_virtual:
-                raise ValueError(f"{path} reads another file, which weights have no need of")
+                raise ValueError(f"{path} reads another file, which is not allowed")
             name = _keras_name(path, item)
             datasets[path if name in datasets else name] = item
 
     with h5py.File(file, "r") as h5:
-        h5.visititems(collect)  # follows neither soft links nor links to other files
+        h5.visititems(collect)  # does not follow soft links or links to other files
         _check_bytes(dataset.nbytes for dataset in datasets.values())
         return {name: dataset[()] for name, dataset in datasets.items()}
 
 
 def _keras_name(path: str, dataset: h5py.Dataset) -> str:
-    """The "<layer>/<variable>" of a path inside an HDF5 file that Keras wrote.
+    """Returns the name "<layer>/<variable>" for a path inside an HDF5 file of Keras.
 
-    Keras 2: `block1_conv1/block1_conv1/kernel:0`, older `block1_conv1/block1_conv1_W_1:0`; whole
-    models have `model_weights/` in front. Keras 3: `layers/conv2d/vars/0`, with the layer's name
-    as an attribute of `vars`.
+    Keras 2 writes `block1_conv1/block1_conv1/kernel:0`, and older versions
+    `block1_conv1/block1_conv1_W_1:0`. Files of whole models add the prefix `model_weights/`.
+    Keras 3 writes `layers/conv2d/vars/0` and stores the layer's name as an attribute of `vars`.
     """
     parts = path.removeprefix("model_weights/").split("/")
     if len(parts) > 2 and parts[-2] == "vars":

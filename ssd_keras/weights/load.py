@@ -1,4 +1,4 @@
-"""Weights of other projects into our layers."""
+"""Loads a weights file into a model."""
 
 import dataclasses
 import hashlib
@@ -10,20 +10,20 @@ import numpy as np
 from absl import logging
 
 from ssd_keras import vgg16
+from ssd_keras.boxes import yxyx_to_cyxhw
 from ssd_keras.config import MAP_NAMES, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.predictions import Predictions
 from ssd_keras.tiling import default_boxes
 from ssd_keras.weights.classes import ClassMatch, match_classes
 from ssd_keras.weights.conversion import (
-    Arrays,
     box_shapes,
     convert,
     recode_offsets,
     select_classes,
     shift_mean,
 )
-from ssd_keras.weights.formats import read_tensors
+from ssd_keras.weights.formats import Arrays, read_tensors, weight_files
 from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, SCALE, VGG_LAYERS, Project
 from ssd_keras.weights.projects import find_project
 from ssd_keras.weights.report import WeightReport
@@ -38,35 +38,38 @@ def load_weights(
     weights_labels: Sequence[str] | None = None,
     weights_config: SSDConfig | None = None,
 ) -> WeightReport:
-    """Loads weights of another project or model, so that the model gives its detections.
+    """Loads weights of another project, or of another model of this package.
 
-    A file of VGG16 sets the backbone only. From one of a whole SSD the classes are taken by name;
-    background and offsets are always taken. What the file has not starts anew, as in a fresh model
-    of `ssd_vgg16` with these weights. After an error the model is as it was.
+    A file of a VGG16 sets the backbone only. A file of a whole SSD also sets the extra layers and
+    the heads. Classes are mapped by name; the background and the offsets are always loaded. Layers
+    and classes missing from the file are newly initialized, as by `ssd_vgg16` with the same
+    `weights`. If an error is raised, the model is not changed.
 
     Args:
-        model: From `ssd_vgg16`.
-        weights: A file (see `read_tensors` for the kinds; also a `.keras` file of `ssd_vgg16`, with
-            any classes), or "imagenet": keras.applications' VGG16, downloaded.
-        weights_project: "torchvision", "amdegroot", "amdegroot_caffe" (its ssd_300_VOC0712.pth),
-            "lufficc", "mmdetection", "mmdetection_old" (before 2.14), "caffe", "pierluigi",
-            "chainercv" or "ssd_keras"; for VGG16 alone "keras_vgg16", "amdegroot_vgg16" or
-            "torchvision_vgg16".
-            Found out from the names of the tensors by default.
-        weights_labels: Names of the file's classes without background, if they are not VOC's or
-            COCO's.
-        weights_config: The tiling that the file was trained with, if it is not the one that its
-            project and number of classes suggest; VOC models fine-tuned from COCO need it.
+        model: A model of `ssd_vgg16`.
+        weights: Path of a file (`read_tensors` lists the formats), such as a `.keras` file of
+            `ssd_vgg16` with any classes. Or "imagenet", for the VGG16 of keras.applications, which
+            Keras downloads.
+        weights_project: Project that wrote the file: "torchvision", "amdegroot", "amdegroot_caffe"
+            (for ssd_300_VOC0712.pth), "lufficc", "mmdetection", "mmdetection_old" (before 2.14),
+            "caffe", "pierluigi", "chainercv" or "ssd_keras"; for a VGG16 "keras_vgg16",
+            "amdegroot_vgg16" or "torchvision_vgg16". If None, it is detected from the names of the
+            tensors.
+        weights_labels: Class names of the file without the background, in its order. If None, they
+            are assumed from the number of classes (VOC or COCO) or read from a `.keras` file of
+            `ssd_vgg16`.
+        weights_config: Config with the tiling that the file was trained with. If None, the tiling
+            is read from the file (Caffe, `ssd_vgg16`) or assumed from its project and number of
+            classes. VOC models fine-tuned from COCO need the COCO tiling.
 
     Returns:
-        What was used, skipped, loaded, sliced and started anew. Its summary and warnings are
-        logged, too.
+        Report of the tensors used and the layers loaded. Its summary and warnings are also logged.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, follows no known naming, lacks tensors or does not fit
-            the model; if it needs PyTorch, and that is missing or too old; if the model is none of
-            `ssd_vgg16`.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged, matches no known project, lacks tensors or does not fit
+            the model; if it needs PyTorch, and PyTorch is missing or too old; if the model was not
+            made by `ssd_vgg16`.
         OSError: If "imagenet" cannot be downloaded.
     """
     head = next((layer for layer in model.layers if isinstance(layer, Predictions)), None)
@@ -77,9 +80,8 @@ def load_weights(
     classes = None
     try:
         found = find_project(tensors, weights_project)
-        notes = [
-            f"project: {found.name}, {'as told' if weights_project else 'found by its tensors'}"
-        ]
+        how = "as given" if weights_project else "detected from the names of its tensors"
+        notes = [f"project: {found.name}, {how}"]
         notes += found.check(tensors)
         if found.name == OWN:
             if weights_config is None:
@@ -94,9 +96,9 @@ def load_weights(
             rgb = vgg16.takes_rgb(tensors[theirs["conv1_1/kernel"]])
             found = dataclasses.replace(found, rgb=rgb is not False)
             if rgb is None:
-                warnings.append("images: RGB assumed; conv1_1 is not the one of ImageNet's VGG16")
+                warnings.append("images: RGB assumed; conv1_1 is not that of the ImageNet VGG16")
             else:
-                notes.append(f"images: {'RGB' if rgb else 'BGR'}, as conv1_1 tells")
+                notes.append(f"images: {'RGB' if rgb else 'BGR'}, detected from conv1_1")
         arrays = convert(tensors, found, full=not head.ssd_config.atrous)
         if is_ssd:
             their_config, note = file_config(found, tensors, arrays, weights_config)
@@ -140,7 +142,14 @@ def load_weights(
 
 
 def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Refuses a file that lacks tensors; tells whether it is a whole SSD or a VGG16 only."""
+    """Checks that no tensor is missing.
+
+    Returns:
+        Whether the file holds a whole SSD, not only a VGG16.
+
+    Raises:
+        ValueError: If tensors are missing.
+    """
     found = {ours for theirs, ours in project.tensors.items() if theirs in tensors}
     layers = {name.split("/")[0] for name in found}
     is_ssd = not layers <= set(VGG_LAYERS)
@@ -158,13 +167,14 @@ def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool
     if missing:
         unknown = sorted(tensors.keys() - project.tensors.keys())
         raise ValueError(
-            f"taken for {project.name}'s, it lacks {_some(missing)}"
-            + (f"; it has the unknown {_some(unknown)}" if unknown else "")
+            f"read as a file of {project.name}, it lacks {_some(missing)}"
+            + (f"; unknown tensors: {_some(unknown)}" if unknown else "")
         )
     return is_ssd
 
 
 def _some(names: Sequence[str]) -> str:
+    """Lists up to three names and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -175,7 +185,7 @@ def _check_shapes(
     arrays: Arrays,
     variables: Mapping[str, keras.Variable],
 ) -> None:
-    """Compares all shapes, but for the number of classes."""
+    """Raises ValueError if a shape differs by more than the number of classes."""
     names = {ours: theirs for theirs, ours in project.tensors.items()}
     for ours, array in arrays.items():
         if ours not in variables:
@@ -197,23 +207,24 @@ def _check_shapes(
 def _layer_notes(project: Project, arrays: Arrays) -> list[str]:
     notes = []
     if project.rgb:
-        notes.append("conv1_1: kernel turned from RGB to BGR")
+        notes.append("conv1_1: kernel reordered from RGB to BGR")
     if project.dense_fc and arrays.get("fc6/bias", np.zeros(0)).size == 1024:
         notes.append("fc6, fc7: subsampled from VGG16's fully connected layers")
     return notes
 
 
-# Each gives what replaces some of a file's arrays, and notes for the report.
+# Each of the next three functions returns arrays that replace those of the file, and notes for the
+# report.
 
 
 def _fit_first(arrays: Arrays, project: Project, config: SSDConfig) -> tuple[Arrays, list[str]]:
-    """conv1_1's bias, [64], for the mean that the model subtracts."""
+    """Adapts the bias of conv1_1, [64], to the mean that the model subtracts."""
     if project.mean == config.mean:
         return {}, []
     kernel, bias = arrays["conv1_1/kernel"], arrays["conv1_1/bias"]
     note = (
         f"conv1_1: mean {project.mean} folded into the bias (the model subtracts {config.mean}); "
-        "exact but for the outermost pixels"
+        "exact except for the outermost pixels"
     )
     return {"conv1_1/bias": shift_mean(kernel, bias, project.mean, config.mean)}, [note]
 
@@ -221,9 +232,9 @@ def _fit_first(arrays: Arrays, project: Project, config: SSDConfig) -> tuple[Arr
 def _fit_offsets(
     arrays: Arrays, project: Project, weights_config: SSDConfig, config: SSDConfig
 ) -> tuple[Arrays, list[str]]:
-    """The offsets heads, kernels [3, 3, channels, A * 4] and biases [A * 4].
+    """Adapts the offsets heads to the shapes and variances of the model's default boxes.
 
-    They are made to fit default boxes of the model's exact shapes and variances.
+    Their kernels are [3, 3, channels, A * 4] and their biases [A * 4].
     """
     fitted, recoded, notes = {}, 0, []
     shapes = zip(box_shapes(weights_config, project.clamped_sizes), box_shapes(config), strict=True)
@@ -236,8 +247,8 @@ def _fit_offsets(
         )
     if recoded:
         notes.append(
-            f"offsets: {recoded} of the shapes of default boxes are clamped or truncated in one of "
-            "the two; kernels and biases are recoded so that decoded boxes stay the same"
+            f"offsets: {recoded} shapes of default boxes are clamped or truncated in only one of "
+            "file and model; kernels and biases are changed so that decoded boxes stay the same"
         )
     if project.offset_order != (0, 1, 2, 3):
         notes.append("offsets: (cx, cy, w, h) reordered to (cy, cx, h, w)")
@@ -247,7 +258,10 @@ def _fit_offsets(
 def _fit_logits(
     arrays: Arrays, project: Project, classes: ClassMatch, initial: Arrays
 ) -> tuple[Arrays, list[str]]:
-    """The logits heads, kernels [3, 3, channels, A * (1 + C)] and biases [A * (1 + C)]."""
+    """Selects the classes of the logits heads.
+
+    Their kernels are [3, 3, channels, A * (1 + C)] and their biases [A * (1 + C)].
+    """
     fitted = {
         name: select_classes(array, classes.rows, initial[name])
         for name, array in arrays.items()
@@ -258,15 +272,16 @@ def _fit_logits(
 
 
 def _differences(project: Project, weights_config: SSDConfig) -> list[str]:
-    """What the project's own detector does otherwise."""
-    if not project.clamped_centres:
+    """Lists the differences between the project's detector and this package."""
+    if not project.clamped_centers:
         return [*project.differences]
-    outside = int((default_boxes(weights_config)[:, :2] > 1).any(axis=1).sum())
+    centers = yxyx_to_cyxhw(default_boxes(weights_config)).numpy()[:, :2]
+    outside = int((centers > 1).any(axis=1).sum())
     if not outside:
         return [*project.differences]
     return [
-        f"DIFFERENCE: {outside} default boxes are centred outside the image, where {project.name} "
-        "moves them to its edge and this model, as the original, does not",
+        f"DIFFERENCE: {outside} default boxes have centers outside the image; {project.name} moves "
+        "them to its edge, but this package and the original do not",
         *project.differences,
     ]
 
@@ -286,16 +301,23 @@ def _report(
         layer = name.split("/")[0]
         states[layer] = classes.state if classes and layer.endswith("_logits") else "loaded"
     if path != "imagenet":
-        with open(path, "rb") as file:
-            notes = [f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}", *notes]
+        hashes = []
+        for name in weight_files(path):
+            with open(name, "rb") as file:
+                hashes.append(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
+            if name != os.fspath(path):
+                hashes[-1] += f" {os.path.basename(name)}"
+        notes = [*hashes, *notes]
     warnings = [*warnings]
     if states.get("fc6") == "fresh":
         warnings.append(
-            "fc6 and fc7 are not in the file and START RANDOM: use weights with top, or a "
-            "pretrained SSD"
+            "fc6 and fc7 are not in the file and START WITH RANDOM VALUES: use VGG16 weights "
+            "with top, or a pretrained SSD"
         )
     if classes and classes.fresh:
-        warnings.append(f"classes that are not in the file start random: {_some(classes.fresh)}")
+        warnings.append(
+            f"classes that are not in the file start with random values: {_some(classes.fresh)}"
+        )
     if classes and classes.warning:
         warnings.append(classes.warning)
     return WeightReport(
@@ -312,5 +334,5 @@ def _use(name: str, project: Project) -> str:
     if "_mbox_priorbox/" in name:
         return "used: compared with the tiling"
     if name == "meta.mmdet_version":
-        return "used: tells where the background is"
+        return "used: position of the background"
     return f"used: {project.tensors[name]}" if name in project.tensors else "skipped: unknown"

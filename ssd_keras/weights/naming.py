@@ -1,4 +1,4 @@
-"""The conventions of a project's weights: names of tensors, layout, order of channels."""
+"""Naming and layout conventions of a project's weights files."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -11,36 +11,38 @@ from ssd_keras.vgg16 import CONVOLUTIONS
 VGG_LAYERS = (*CONVOLUTIONS, "fc6", "fc7")
 EXTRA_LAYERS = tuple(f"conv{block}_{i}" for block in range(8, 13) for i in (1, 2))
 SCALE = "conv4_3_norm/scale"
-OWN = "ssd_keras"
+OWN = "ssd_keras"  # the project name for models of this package
 
 
-def _nothing(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+def _no_notes(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """The conventions of a project's weights.
+    """Conventions of the weights files of one project.
 
     Attributes:
-        name: What users call it.
-        tensors: Name in the file -> "<layer>/<variable>" of ours. Complete for SSD512; an SSD300
-            lacks the last map.
-        mean: RGB mean, 0..255, that the network wants subtracted.
-        rgb: conv1_1 takes RGB, not BGR; None: not known but from conv1_1 itself.
-        channels_first: Kernels are [out, in, height, width], not [height, width, in, out].
-        dense_fc: fc6 and fc7 are VGG16's fully connected layers, still to be subsampled.
-        offset_order: Where cy, cx, h and w stand among the four offsets of a box.
-        background_last: The background is the last class, not the first.
-        tilings: "VOC" or "COCO" by the outputs for each box, background included; None stands for
-            every other number, which no released file has.
-        both_tilings: Numbers of outputs that it has released files of either tiling for.
-        integer_sizes: Sizes of default boxes are truncated, as in `SSDConfig`.
-        clamped_sizes: Default boxes are no higher and no wider than the image.
-        clamped_centres: Nor are their centres outside of it.
-        differences: What its own detector does otherwise, one sentence each, for the report.
-        check: From the arrays of a file to notes for the report; raises ValueError for a file that
-            is named alike and means something else.
+        name: Value of the argument `weights_project`.
+        tensors: Name in the file -> "<layer>/<variable>" in this package. The names are those of an
+            SSD512; the file of an SSD300 lacks the last map.
+        mean: RGB mean, 0..255, that the project subtracts from its images.
+        rgb: Whether conv1_1 takes RGB, not BGR. None if it must be detected from
+            the kernel.
+        channels_first: Whether kernels are [out, in, height, width], not [height, width, in, out].
+        dense_fc: Whether fc6 and fc7 are VGG16's fully connected layers, before subsampling.
+        offset_order: Positions of cy, cx, h and w among the four offsets of a box.
+        background_last: Whether the background is the last class, not the first.
+        tilings: Pairs (number of outputs for each default box including the background, "VOC" or
+            "COCO"). None stands for every other number of outputs; no released file has one.
+        both_tilings: Numbers of outputs for which the project has released files of both tilings.
+        integer_sizes: Whether sizes of default boxes are truncated, as in `SSDConfig`.
+        clamped_sizes: Whether default boxes are limited to the height and width of the image.
+        clamped_centers: Whether the centers of default boxes are limited to the image.
+        differences: Differences between the project's detector and this package, one sentence
+            each, for the report.
+        check: Function that takes the arrays of a file and returns notes for the report. It raises
+            ValueError for a file with the project's names but other conventions.
     """
 
     name: str
@@ -54,15 +56,15 @@ class Project:
     tilings: tuple[tuple[int | None, str], ...] = ((21, "VOC"), (81, "COCO"))
     integer_sizes: bool = False
     clamped_sizes: bool = False
-    clamped_centres: bool = False
+    clamped_centers: bool = False
     both_tilings: tuple[int, ...] = ()
     differences: tuple[str, ...] = ()
-    check: Callable[[Mapping[str, np.ndarray]], tuple[str, ...]] = _nothing
+    check: Callable[[Mapping[str, np.ndarray]], tuple[str, ...]] = _no_notes
 
 
-def each(pattern: str, places: Iterable[int | str]) -> list[str]:
-    """The pattern with each place filled in."""
-    return [pattern.format(place) for place in places]
+def each(pattern: str, values: Iterable[int | str]) -> list[str]:
+    """Formats the pattern with each value in turn."""
+    return [pattern.format(value) for value in values]
 
 
 def layer_names(
@@ -75,7 +77,21 @@ def layer_names(
     kernel: str = ".weight",
     bias: str = ".bias",
 ) -> dict[str, str]:
-    """Their name -> ours of every tensor, from the names of their layers in our order."""
+    """Builds `Project.tensors` from the names of a project's layers.
+
+    Args:
+        vgg: Names of the layers in `VGG_LAYERS`. Like the next three, it may be shorter if the
+            project has fewer layers.
+        extras: Names of the layers in `EXTRA_LAYERS`.
+        offsets: Names of the heads for offsets, one for each map in `MAP_NAMES`.
+        logits: Names of the heads for logits, one for each map in `MAP_NAMES`.
+        scale: Name of the tensor with the scale of conv4_3_norm, or None.
+        kernel: Suffix for the kernel of a layer.
+        bias: Suffix for the bias of a layer.
+
+    Returns:
+        Name of each tensor in the file -> "<layer>/<variable>" in this package.
+    """
     layers = [
         *zip(VGG_LAYERS, vgg, strict=False),
         *zip(EXTRA_LAYERS, extras, strict=False),

@@ -1,6 +1,7 @@
-"""The projects whose weights can be imported, and the naming of each.
+"""Projects whose weights can be imported, with the conventions of each.
 
-Everything here is read off the projects' own code; the comments name it.
+The conventions were read from the code of the projects. The comment above each `Project` names the
+repository and the files.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,36 +14,37 @@ from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, VGG_LAYERS, Project, eac
 
 
 def find_project(tensors: Iterable[str], name: str | None = None) -> Project:
-    """The project that names its tensors as a file does.
+    """Finds the project whose naming a file follows.
 
     Args:
-        tensors: Names in the file.
-        name: Name of the project, if it is known.
+        tensors: Names of the tensors in the file.
+        name: Name of the project, or None to detect it.
 
     Returns:
-        The project of that name, or the one that knows most of the tensors.
+        The project with the given name. Without a name, the project that knows most of the tensors;
+        of several such projects, the first in `PROJECTS`.
 
     Raises:
-        ValueError: If no project has that name, or none knows any of the tensors.
+        ValueError: If no project has the name, or no project knows any of the tensors.
     """
     if name is not None:
         for project in PROJECTS:
             if project.name == name:
                 return project
         raise ValueError(
-            f"weights_project (={name}) must be one of {', '.join(s.name for s in PROJECTS)}"
+            f"weights_project (={name}) must be one of {', '.join(p.name for p in PROJECTS)}"
         )
     names = set(tensors)
     best = max(PROJECTS, key=lambda project: len(names & project.tensors.keys()))
     if not names & best.tensors.keys():
         raise ValueError(
-            f"its tensors ({', '.join(sorted(names)[:4])} ...) are named as in no known project: "
-            "it must be a VGG16 or a VGG16-SSD"
+            f"its tensors ({', '.join(sorted(names)[:4])} ...) match no known project: it must be "
+            "a VGG16 or a VGG16-SSD"
         )
     return best
 
 
-# Where VGG16's convolutions, fc6 and fc7 stand in a torch.nn.Sequential.
+# Indices of VGG16's convolutions, fc6 and fc7 in a torch.nn.Sequential.
 _PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
 _PAIRS = tuple(f"{i}.{j}" for i in range(5) for j in range(2))
 _CAFFE_EXTRAS = tuple(f"conv{block}_{i}" for block in range(6, 11) for i in (1, 2))
@@ -52,8 +54,8 @@ _CAFFE_MAPS = ("conv4_3_norm", "fc7", *_CAFFE_EXTRAS[1::2])
 def _check_torchvision(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     if any(name.startswith("backbone.extra.5.") for name in tensors):
         raise ValueError(
-            "torchvision's network for 512 pixels (highres) has last maps of 8, 6, 4 and 1 cells, "
-            "the paper's and this one of 8, 4, 2 and 1: its weights fit torchvision only"
+            "torchvision's network for 512 pixels (highres) has last feature maps of 8, 6, 4 and 1 "
+            "cells, but those of SSD512 have 8, 4, 2 and 1: its weights fit torchvision only"
         )
     return ()
 
@@ -62,10 +64,11 @@ def _check_torchvision_vgg16(tensors: Mapping[str, np.ndarray]) -> tuple[str, ..
     classifier = tensors.get("classifier.0.weight")
     if classifier is not None and np.isfinite(classifier).all():
         raise ValueError(
-            "torchvision's VGG16 for classification wants images scaled to a deviation of 1, as "
-            "this network does not: use vgg16_features-amdegroot-88682ab5.pth (IMAGENET1K_FEATURES)"
+            "torchvision's VGG16 for classification needs images scaled to a standard deviation of "
+            "1, but this network does not scale them: use vgg16_features-amdegroot-88682ab5.pth "
+            "(IMAGENET1K_FEATURES)"
         )
-    return ("images: 0..255 less the mean assumed, as IMAGENET1K_FEATURES has them",)
+    return ("images: 0..255 minus the mean assumed, as for IMAGENET1K_FEATURES",)
 
 
 def _check_mmdetection(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -74,25 +77,25 @@ def _check_mmdetection(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         return ("mmdetection 2.0 or later assumed; 1.x has the background first",)
     if version[0] < 2:
         raise ValueError(
-            f"mmdetection {'.'.join(map(str, version))} wrote it: 1.x has the background first, "
-            "rounded default boxes and boxes one pixel wider, and its upgrade script changes the "
-            "first of the three only: use a model of mmdetection 2.0 or later"
+            f"it was written by mmdetection {'.'.join(map(str, version))}. Versions 1.x have the "
+            "background first, round default boxes and make boxes one pixel wider. The upgrade "
+            "script changes only the background: use a model of mmdetection 2.0 or later"
         )
     return ()
 
 
 def _check_amdegroot(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return (
-        "images: RGB assumed, as ssd300_mAP_77.43_v2.pth has them; ssd_300_VOC0712.pth is Caffe's, "
-        "in BGR: give weights_project amdegroot_caffe for it",
+        "images: RGB assumed, as for ssd300_mAP_77.43_v2.pth; ssd_300_VOC0712.pth holds Caffe's "
+        "weights, for BGR: give weights_project amdegroot_caffe for it",
     )
 
 
-_BOX_CLIP = "DIFFERENCE: {} the boxes to the image before suppression, this model after it"
+_BOX_CLIP = "DIFFERENCE: {} clips boxes to the image before suppression, this package after it"
 _MMDETECTION_DIFFERENCES = (
-    _BOX_CLIP.format("mmdetection cuts"),
-    "DIFFERENCE: mmdetection limits height and width of a box to 1/62.5 and 62.5 of the default "
-    "box's (wh_ratio_clip)",
+    _BOX_CLIP.format("mmdetection"),
+    "DIFFERENCE: mmdetection limits the height and width of a box to between 1/62.5 and 62.5 times "
+    "those of the default box (wh_ratio_clip)",
 )
 
 
@@ -103,6 +106,33 @@ _AMDEGROOT = layer_names(
     each("conf.{}", range(7)),
     "L2Norm.weight",
 )
+
+
+def _check_pierluigi(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    if any(name.startswith("pool6_mbox_") for name in tensors):
+        raise ValueError(
+            "rykov8/ssd_keras wrote it (weights_SSD300.hdf5, which early versions of "
+            "oarriaga/SSD-keras load): its network has 7308 default boxes and a pooling layer "
+            "instead of the last feature map, as in the first version of the paper; use a file of "
+            "another project, such as VGG_VOC0712_SSD_300x300_iter_120000.caffemodel"
+        )
+    return ()
+
+
+def _balancap(scope: str, blocks: range) -> dict[str, str]:
+    """Names in a checkpoint of balancap, with extra layers in these blocks."""
+    boxes = [f"{scope}/block{b}_box" for b in (4, 7, *blocks)]
+    kernels = [(b, kernel) for b in blocks for kernel in ("1x1", "4x4" if b == 12 else "3x3")]
+    return layer_names(
+        each(f"{scope}/{{}}", (*(f"{name[:5]}/{name}" for name in CONVOLUTIONS), "conv6", "conv7")),
+        [f"{scope}/block{b}/conv{kernel}" for b, kernel in kernels],
+        [f"{box}/conv_loc" for box in boxes],
+        [f"{box}/conv_cls" for box in boxes],
+        f"{scope}/block4_box/L2Normalization/gamma",
+        kernel="/weights",
+        bias="/biases",
+    )
+
 
 PROJECTS = (
     # keras.applications.vgg16
@@ -134,13 +164,13 @@ PROJECTS = (
         tilings=((91, "COCO"), (None, "COCO")),
         clamped_sizes=True,
         differences=(
-            _BOX_CLIP.format("torchvision cuts"),
-            "DIFFERENCE: torchvision limits height and width of a box to 62.5 times the default "
-            "box's (bbox_xform_clip)",
+            _BOX_CLIP.format("torchvision"),
+            "DIFFERENCE: torchvision limits the height and width of a box to 62.5 times those of "
+            "the default box (bbox_xform_clip)",
         ),
         check=_check_torchvision,
     ),
-    # pytorch/vision: vgg16_features-amdegroot-88682ab5.pth, which its SSD starts from
+    # pytorch/vision: vgg16_features-amdegroot-88682ab5.pth, the backbone for training its SSD
     Project(
         name="torchvision_vgg16",
         tensors=layer_names(each("features.{}", _PLACES[:13])),
@@ -153,12 +183,13 @@ PROJECTS = (
         tensors=_AMDEGROOT,
         tilings=((21, "VOC"), (81, "COCO"), (None, "COCO")),
         clamped_sizes=True,
-        clamped_centres=True,
+        clamped_centers=True,
         check=_check_amdegroot,
     ),
-    # Its ssd_300_VOC0712.pth: Caffe's SSD300 under those names, colours and default boxes included
+    # amdegroot/ssd.pytorch: ssd_300_VOC0712.pth, Caffe's SSD300 under amdegroot's names. Channel
+    # order and default boxes are Caffe's too.
     Project(name="amdegroot_caffe", tensors=_AMDEGROOT, rgb=False),
-    # amdegroot/ssd.pytorch: vgg16_reducedfc.pth, which train.py and lufficc/SSD start from
+    # amdegroot/ssd.pytorch: vgg16_reducedfc.pth, the backbone for training its and lufficc's SSDs
     Project(name="amdegroot_vgg16", tensors=layer_names(each("{}", _PLACES)), rgb=None),
     # lufficc/SSD: ssd/modeling, ssd/config/defaults.py
     Project(
@@ -171,7 +202,7 @@ PROJECTS = (
             "backbone.l2_norm.weight",
         ),
         clamped_sizes=True,
-        clamped_centres=True,
+        clamped_centers=True,
     ),
     # open-mmlab/mmdetection from 2.14: ssd_neck.py, ssd_head.py, anchor_generator.py
     Project(
@@ -234,8 +265,41 @@ PROJECTS = (
         ),
         rgb=False,
         channels_first=False,
-        tilings=((21, "VOC"), (81, "COCO"), (201, "VOC")),  # 201: ILSVRC, SSD300
-        both_tilings=(21,),  # COCO[1], 07+12+COCO and 07++12+COCO keep COCO's
+        tilings=((21, "VOC"), (81, "COCO"), (201, "VOC")),  # 201: SSD300 for ILSVRC
+        both_tilings=(21,),  # its COCO[1], 07+12+COCO and 07++12+COCO files have COCO's tiling
+        check=_check_pierluigi,
+    ),
+    # oarriaga/SSD-keras 7b490ed: src/models/SSD300.py, ssd_utils.py, pytorch2keras.py. Keras counts
+    # its unnamed layers. The weights are those of Caffe (ssd_300_VOC0712.pth), as are the colors.
+    Project(
+        name="oarriaga",
+        tensors=layer_names(
+            each("{}", (*(f"conv2d_{i}" for i in range(1, 15)), "branch_2")),
+            each("{}", (n for i in range(4) for n in (f"conv2d_{15 + i}", f"branch_{3 + i}"))),
+            each("regression_leaf_{}", range(6)),
+            each("classification_leaf_{}", range(6)),
+            "branch_1/branch_1_gamma",
+            kernel="/kernel",
+            bias="/bias",
+        ),
+        rgb=False,
+        channels_first=False,
+        differences=(
+            "DIFFERENCE: oarriaga's code clips centers and sizes of default boxes to the image, "
+            "unlike the original that the weights come from",
+        ),
+    ),
+    # balancap/SSD-Tensorflow e0e3104: nets/ssd_vgg_300.py, ssd_vgg_512.py, ssd_common.py,
+    # caffe_to_tensorflow.py. TensorFlow 1 checkpoints, converted from Caffe's files.
+    Project(
+        name="balancap",
+        tensors={
+            **_balancap("ssd_300_vgg", range(8, 12)),
+            **_balancap("ssd_512_vgg", range(8, 13)),
+        },
+        channels_first=False,
+        tilings=((21, "COCO"), (81, "COCO"), (None, "COCO")),
+        both_tilings=(21,),  # a file trained on VOC alone has VOC's tiling; the code has COCO's
     ),
     # chainer/chainercv: links/model/ssd/ssd_vgg16.py, multibox_coder.py, examples/ssd/caffe2npz.py
     Project(
@@ -251,8 +315,9 @@ PROJECTS = (
         ),
         offset_order=(0, 1, 2, 3),
     ),
-    # This package: a model of `ssd_vgg16`, to go on from with other classes. Its file tells the
-    # rest; last, as others that keep the paper's names for VGG16 are found first.
+    # This package: a model of `ssd_vgg16`, for fine-tuning with other classes. `load_weights` reads
+    # its mean, tiling and class names from the `.keras` file. It is the last entry, because a VGG16
+    # file with the same names must be read as pierluigi's, which needs none of these values.
     Project(
         name=OWN,
         tensors=layer_names(
@@ -260,7 +325,7 @@ PROJECTS = (
             EXTRA_LAYERS,
             each("{}_offsets", MAP_NAMES),
             each("{}_logits", MAP_NAMES),
-            "conv4_3_norm/kernel",  # what `read_tensors` calls the first variable of a layer
+            "conv4_3_norm/kernel",  # the name from `read_tensors` for the first variable of a layer
             kernel="/kernel",
             bias="/bias",
         ),

@@ -1,4 +1,4 @@
-"""What an import of weights did, for people to read."""
+"""Report of a weights import."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -6,19 +6,19 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WeightReport:
-    """What became of every tensor of a weights file and of every layer of the model.
+    """Use of every tensor in a weights file and state of every layer in the model.
 
-    `str()` of it is a table.
+    `str(report)` is a table for people to read.
 
     Attributes:
-        path: The file, or "imagenet".
-        project: Whose naming and conventions the file follows, such as "torchvision".
-        notes: What was understood and adapted, one sentence each.
-        warnings: What the reader should not overlook, one sentence each.
-        tensors: (name in the file, shape, use) of every tensor; use is "used: <ours>" or
-            "skipped: <reason>".
-        layers: (name, state) of every layer of the model that has weights; the state begins with
-            "loaded", "sliced" or "fresh" (not in the file: started anew).
+        path: Path of the file, or "imagenet".
+        project: Project whose conventions the file follows, such as "torchvision".
+        notes: Conventions that were detected and conversions that were made, one sentence each.
+        warnings: Assumptions and gaps that need the user's attention, one sentence each.
+        tensors: (name in the file, shape, use) for each tensor. The use is "used: ..." or
+            "skipped: ...".
+        layers: (name, state) for each layer of the model with weights. The state starts with
+            "loaded", "sliced" (some classes were loaded) or "fresh" (newly initialized).
     """
 
     path: str
@@ -30,12 +30,12 @@ class WeightReport:
 
     @property
     def fresh(self) -> tuple[str, ...]:
-        """Names of the layers that nothing was loaded into."""
+        """Names of the layers that were newly initialized."""
         return tuple(name for name, state in self.layers if state.startswith("fresh"))
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of the tensors of the file that were not used."""
+        """Names of the tensors in the file that were not used."""
         return tuple(name for name, _, use in self.tensors if use.startswith("skipped"))
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class WeightReport:
 
     @property
     def summary(self) -> str:
-        """One line of counts."""
+        """Numbers of tensors used and of layers loaded, sliced and fresh, in one line."""
         sliced = sum(state.startswith("sliced") for _, state in self.layers)
         loaded = len(self.layers) - sliced - len(self.fresh)
         used = len(self.tensors) - len(self.skipped)
@@ -62,7 +62,7 @@ class WeightReport:
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Lines with the columns aligned."""
+    """Formats rows as lines with aligned columns."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -1,4 +1,4 @@
-"""The tiling of default boxes that the heads in a weights file were trained with."""
+"""The tiling of default boxes that a weights file was trained with."""
 
 import dataclasses
 import json
@@ -9,32 +9,38 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssd_keras.config import CONFIGS, MAP_NAMES, SSDConfig
-from ssd_keras.weights.conversion import Arrays
+from ssd_keras.weights.formats import Arrays
 from ssd_keras.weights.naming import Project
 
-_MAX_CONFIG_BYTES = 1 << 24  # of a .keras file's config.json; that of SSD512 has 30 kB
+_MAX_CONFIG_BYTES = 1 << 24  # limit for config.json in a .keras file; that of SSD512 has 30 kB
 
 
 def own_contents(path: str | os.PathLike[str]) -> tuple[SSDConfig, tuple[str, ...] | None]:
-    """Config and class names of a `.keras` file of `ssd_vgg16`; nothing in it is run.
+    """Reads config and class names from a `.keras` file of `ssd_vgg16`, without running code.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The config, and the class names without the background or None if the model has none.
 
     Raises:
-        ValueError: If the file does not tell them.
+        ValueError: If the file is not a `.keras` file of `ssd_vgg16`, or is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if (size := archive.getinfo("config.json").file_size) > _MAX_CONFIG_BYTES:
-                raise ValueError(f"its config.json would take {size} bytes")
+                raise ValueError(f"its config.json has {size} bytes, above {_MAX_CONFIG_BYTES}")
             layers = json.loads(archive.read("config.json"))["config"]["layers"]
         (saved,) = (layer["config"] for layer in layers if layer["name"] == "predictions")
         labels = saved["labels"]
         if labels is not None and not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"its labels (={labels}) must be names")
+            raise ValueError(f"its labels (={labels}) must be strings")
         return SSDConfig.from_dict(saved["ssd_config"]), None if labels is None else tuple(labels)
-    except Exception as error:  # JSON of strangers fails in as many ways as there are
+    except Exception as error:  # damaged JSON raises many kinds of exception
         raise ValueError(
-            "named like this package's models, it must be a .keras file of one "
-            f"({error or type(error).__name__}); for other files give weights_config and "
+            "its tensors have this package's names, but it is not a .keras file of ssd_vgg16 "
+            f"({error or type(error).__name__}): use such a file, or give weights_config and "
             "weights_labels"
         ) from error
 
@@ -45,20 +51,20 @@ def file_config(
     arrays: Arrays,
     weights_config: SSDConfig | None,
 ) -> tuple[SSDConfig, str]:
-    """The config that a file's heads were trained with.
+    """Finds the config that a file was trained with.
 
     Args:
-        project: Whose weights.
+        project: Project that wrote the file.
         tensors: Arrays of the file.
-        arrays: The same, converted.
-        weights_config: What the user says it is.
+        arrays: The arrays from `convert`.
+        weights_config: Config given by the user, or None.
 
     Returns:
-        `weights_config` or a released config, sizes truncated or not as the project does, and a
-        sentence on how it is known, for the report.
+        The config, with the project's value of `integer_sizes`, and a sentence for the report.
+        Without `weights_config` it is the config of a released model.
 
     Raises:
-        ValueError: If it cannot be known, or the file says otherwise.
+        ValueError: If the config cannot be found, or differs from the PriorBox layers of the file.
     """
     size = 512 if f"{MAP_NAMES[-1]}_offsets/kernel" in arrays else 300
     known = {name: config for name, config in CONFIGS.items() if config.image_size == size}
@@ -69,23 +75,23 @@ def file_config(
         name = min(differing, key=lambda name: len(differing[name]))
         if differences := differing[name]:
             raise ValueError(
-                f"its default boxes are not those of {' or '.join(known)}: {differences[0]} in "
-                f"{name}; {len(differences)} such values differ: give the SSDConfig that has them "
-                "as weights_config, and build the model with it"
+                f"its default boxes are not those of {' or '.join(known)}: {differences[0]} as in "
+                f"{name} (differences in total: {len(differences)}): give an SSDConfig with the "
+                "values of the file as weights_config, and build the model with it"
             )
-        how = "as its PriorBox layers say"
+        how = "as in its PriorBox layers"
     elif weights_config is not None:
-        name, how = "weights_config", "as told"
+        name, how = "weights_config", "as given"
     else:
         outputs, tilings = num_outputs(arrays), dict(project.tilings)
         if outputs not in tilings and None not in tilings:
             raise ValueError(
-                f"{project.name} weights of {outputs} outputs may have any tiling: give the config "
-                "that they were trained with as weights_config"
+                f"{project.name} weights with {outputs} outputs may have any tiling: give the "
+                "config that they were trained with as weights_config"
             )
         kind = tilings.get(outputs) or tilings[None]
         name = f"SSD{size}_{kind}"
-        others = "models fine-tuned from COCO need" if kind == "VOC" else "others need"
+        others = "models fine-tuned from COCO need" if kind == "VOC" else "other tilings need"
         how = f"assumed from {outputs} outputs; {others} weights_config"
         how += f"=SSD{size}_COCO" if kind == "VOC" else ""
     config = dataclasses.replace(known[name], integer_sizes=project.integer_sizes)
@@ -93,14 +99,14 @@ def file_config(
 
 
 def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[str]:
-    """What the PriorBox layers of a `.caffemodel` say otherwise than a config."""
+    """Lists the values of a `.caffemodel`'s PriorBox layers that differ from a config."""
     layers = dict.fromkeys(n.rpartition("/")[0] for n in tensors if "_mbox_priorbox/" in n)
     if len(layers) != len(config.feature_maps):
-        return [f"{len(layers)} PriorBox layers, but {len(config.feature_maps)} maps"]
+        return [f"it has {len(layers)} PriorBox layers, not {len(config.feature_maps)}"]
     found = []
     for layer, feature_map in zip(layers, config.feature_maps, strict=True):
         cy, cx, h, w = config.variances
-        # What a layer does not say is Caffe's default (prior_box_layer.cpp).
+        # A field that a layer does not set has Caffe's default value (prior_box_layer.cpp).
         step = config.image_size / feature_map.size
         steps = [name for name in ("step", "step_h", "step_w") if f"{layer}/{name}" in tensors]
         size = float(config.image_size)
@@ -118,20 +124,20 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
         for name, (ours, default) in expected.items():
             theirs = np.asarray(tensors.get(f"{layer}/{name}", default), np.float32)
             if theirs.shape != np.shape(ours) or not np.allclose(theirs, ours):
-                found.append(f"{layer} has {name} {[round(v, 4) for v in theirs.tolist()]}, {ours}")
+                values = [round(value, 4) for value in theirs.tolist()]
+                found.append(f"{layer} has {name} {values}, not {ours}")
     return found
 
 
 def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> None:
-    """Refuses a model whose default boxes are not those of the file.
+    """Checks that a model has the default boxes of a file, except for truncated sizes.
 
     Args:
-        config: The model's.
-        weights_config: The file's.
+        config: Config of the model.
+        weights_config: Config that the file was trained with.
 
     Raises:
-        ValueError: If centres, sizes, aspect ratios or clipping differ, but for the truncation of
-            sizes.
+        ValueError: If image size, centers, sizes, aspect ratios or clipping differ.
     """
     if config.clip != weights_config.clip:
         raise ValueError(
@@ -146,16 +152,19 @@ def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> None:
     raise ValueError(
         f"its tiling is that of {' '.join(fits) or 'weights_config'}, but the model has that of "
         f"{' '.join(own) or 'another config'}: build the model with "
-        f"{' '.join(fits) or 'that config'}, or, if the file was trained with another tiling than "
-        "its number of classes suggests, give that as weights_config"
+        f"{' '.join(fits) or 'that config'}. If the file was trained with another tiling, give the "
+        "config with that tiling as weights_config"
     )
 
 
 def num_outputs(arrays: Arrays) -> int:
-    """Outputs of a file for each default box, background included.
+    """Returns the number of outputs for each default box, including the background.
+
+    Args:
+        arrays: The arrays of a whole SSD from `convert`.
 
     Raises:
-        ValueError: If the heads do not agree on it.
+        ValueError: If the sizes of the heads give different numbers.
     """
     outputs = {
         array.shape[-1] / (arrays[f"{name}_offsets/bias"].size / 4)
@@ -164,5 +173,5 @@ def num_outputs(arrays: Arrays) -> int:
         if (array := arrays.get(f"{name}_logits/{variable}")) is not None
     }
     if len(outputs) != 1 or not (n := outputs.pop()).is_integer() or n < 2:
-        raise ValueError("the sizes of its heads do not agree on a number of classes")
+        raise ValueError("the sizes of its heads do not agree on one number of classes")
     return int(n)

@@ -33,7 +33,7 @@ def test_expansion_draws():
         wide = room[:, axis] > 100
         assert_uniform((offset[wide, axis] + 0.5) / (room[wide, axis] + 1), 0, 1)
     assert all(len(r["boxes"]) == len(BOXES) for r in results)
-    for r in results[:50]:  # the same on both axes, but for whole pixels
+    for r in results[:50]:  # equal on both axes, except for rounding to whole pixels
         assert abs(r["canvas"][0] / HEIGHT - r["canvas"][1] / WIDTH) < 1 / HEIGHT
 
 
@@ -65,10 +65,11 @@ def test_trials_have_the_originals_scales_and_aspects():
     assert_uniform(scale, 0.3 - 1e-6, 1 + 1e-6)
     assert (aspect >= np.maximum(0.5, scale**2) - 1e-4).all()
     assert (aspect <= np.minimum(2.0, scale**-2) + 1e-4).all()
-    # Aspects drawn first and clamped then: the integral of (s^2 - 1/2 + 2 - 1/s^2) / 1.5 over s
-    # from sqrt(1/2) to 1, over 0.7. Drawn inside the clamped range none would touch two sides.
+    # Aspect ratios are drawn, then clamped. The expected share is the integral of
+    # (s^2 - 1/2 + 2 - 1/s^2) / 1.5 over s from sqrt(1/2) to 1, divided by 0.7. If aspect ratios
+    # were drawn inside the clamped range, no crop would span a whole side.
     assert_share(np.maximum(height, width) > 1 - 1e-5, 0.2291)
-    small = scale < 0.7  # where the clamp does nothing: scale ** 2 < 0.5
+    small = scale < 0.7  # the clamp has no effect here: scale ** 2 < 0.5
     assert_uniform(aspect[small], 0.5 - 1e-5, 2 + 1e-5)
     room = np.maximum(1 - height, 1e-9), np.maximum(1 - width, 1e-9)
     assert_uniform((ymin / room[0])[room[0] > 0.05], 0, 1)
@@ -80,7 +81,7 @@ def test_trials_have_the_originals_scales_and_aspects():
     [
         BOXES,
         BOXES[:1],
-        np.array([[0.48, 0.48, 0.52, 0.52]]),  # small: only the lowest constraints can be met
+        np.array([[0.48, 0.48, 0.52, 0.52]]),  # small: only the lowest IoU can be reached
         np.array([[0.0, 0.0, 1.0, 1.0]]),
         np.zeros((0, 4)),
     ],
@@ -101,11 +102,11 @@ def test_samplers_accept_what_the_original_accepts(boxes):
 
 
 def test_one_success_is_picked_uniformly():
-    # One object that fills the image: every sampler succeeds, so that each is taken 1 in 7 times.
+    # One object fills the image, so all seven samplers succeed and each has the share 1 / 7.
     results = views((random_crop,), boxes=(0, 0, 1, 1))
     for sampler in range(7):
         assert_share([r["sampler"] == sampler for r in results], 1 / 7)
-    # Without objects only the whole image is left.
+    # Without objects, only sampler 0 (the whole image) succeeds.
     assert all(r["sampler"] == 0 for r in views((random_crop,), 100, ()))
 
 
@@ -118,15 +119,15 @@ def test_crops_meet_their_samplers_constraint():
         window = np.array([top, left, top + height, left + width]) / [HEIGHT, WIDTH, HEIGHT, WIDTH]
         overlaps[r["sampler"]].append(max(reference.iou(window, box) for box in BOXES))
     for sampler, bound in enumerate(least):
-        assert len(overlaps[sampler]) > 20 or sampler == 5  # 0.9 is rare
-        assert all(o > bound - 0.02 for o in overlaps[sampler])  # whole pixels
-    # The constraint binds: without it crops overlap less than half with every object.
+        assert len(overlaps[sampler]) > 20 or sampler == 5  # an IoU of 0.9 is rare
+        assert all(o > bound - 0.02 for o in overlaps[sampler])  # 0.02 for rounding to pixels
+    # The constraint has an effect: without it, most crops have an IoU below 0.35.
     assert np.median(overlaps[6]) < 0.35
-    assert np.median(overlaps[3]) < 0.65  # and is not overfulfilled
+    assert np.median(overlaps[3]) < 0.65  # crops do not exceed the bound by much
 
 
 def test_overlap_and_kept_objects_are_distributed_as_the_originals():
-    """Two-sided, against the slow original with random numbers of its own."""
+    """Two-sided test against the slow original, with independent random numbers."""
     rng = np.random.default_rng(0)
     expected = [reference.random_crop(rng, BOXES) for _ in range(800)]
     results = views((random_crop,))
@@ -145,12 +146,12 @@ def test_overlap_and_kept_objects_are_distributed_as_the_originals():
         assert abs(np.mean(kept == k) - np.mean(others == k)) < 4 * deviation
 
 
-def test_emission_is_by_centre_edges_included():
+def test_objects_with_the_center_in_the_crop_are_kept():
     boxes = tf.constant(
         [[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.48, 1.0], [0.2, 0.2, 0.6, 0.6], [0.5, 0.5, 1.0, 1.0]]
     )
     moved, inside = crop.crop_boxes(boxes, tf.constant([0.25, 0.25, 0.75, 0.75]))
-    np.testing.assert_array_equal(inside, [True, False, True, True])  # centres .25 .24 .4 .75
+    np.testing.assert_array_equal(inside, [True, False, True, True])  # centers .25 .24 .4 .75
     np.testing.assert_allclose(moved[0], [0, 0, 0.5, 1])
     np.testing.assert_allclose(moved[2], [0, 0, 0.7, 0.7], atol=1e-6)
 

@@ -49,7 +49,7 @@ def test_pixels_are_those_of_the_original_step_by_step(ops, image_format):
     for result in draws(ops, image_format=image_format):
         expected = reference.make_picture(image, result["params"], 64, MEAN, INTERPOLATIONS)
         differences.append(np.abs(result["image"] - expected))
-    # Ties of rounding in the fixed-point tables move H or S by one, a few pixels by some levels.
+    # Rounding ties in the fixed-point tables change H or S by 1, and a few pixels by some levels.
     assert np.mean(differences) < 0.04
     assert np.mean(np.array(differences) > 1) < 4e-3
 
@@ -72,7 +72,7 @@ def test_boxes_are_those_of_the_original_step_by_step():
     assert kept > 400
 
 
-def test_what_an_op_has_dropped_stays_dropped():
+def test_dropped_objects_stay_dropped():
     def drop_the_first(seen, seed):
         del seed
         return dataclasses.replace(seen, keep=seen.keep & [False, True, True])
@@ -102,7 +102,7 @@ def test_none_keeps_image_and_boxes():
     np.testing.assert_array_equal(result["labels"], [1, 2, 3])
 
 
-# --- properties of the whole ---
+# --- properties of all augmentations ---
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -149,14 +149,14 @@ def test_mirror_and_interpolation_draws():
 
 
 def scalars(result):
-    """Every number that was drawn as one that depends on no other; NaN where it has no effect."""
+    """All independently drawn numbers of a result; NaN where a number has no effect."""
     canvas, crop, d = result["canvas"], result["crop"], result["distortion"]
     room = canvas - [HEIGHT, WIDTH]
     expanded = room.min() > 100
     values = {"ratio": canvas[1] / WIDTH if expanded else np.nan}
     values["offset y"], values["offset x"] = result["offset"] / np.where(expanded, room, np.nan)
     height, width = crop[2:] - crop[:2]
-    free = result["sampler"] == 6  # whatever its first trial is, it is taken
+    free = result["sampler"] == 6  # this sampler accepts its first trial
     values["scale"] = np.sqrt(height * width) if free else np.nan
     values["aspect"] = np.log(width / height) if free else np.nan
     values["crop y"] = crop[0] / (1 - height) if free and height < 0.95 else np.nan
@@ -167,7 +167,7 @@ def scalars(result):
 
 
 def test_draws_are_independent():
-    """Also of other ops' draws: each has a seed of its own."""
+    """Also between ops, since each op has a different seed."""
     results = [scalars(r) for r in views(SSD_OPS, 2000)]
     names = list(results[0])
     drawn = np.array([list(r.values()) for r in results], float)
@@ -190,7 +190,7 @@ def test_eager_equals_graph_and_seeds_matter(name):
 
 
 def keep_linear(seen, seed):
-    """Takes the place, and the seed, of another op."""
+    """Replaces `fast_warp`, so that the ops after it have the same seeds."""
     del seed
     return seen
 

@@ -20,7 +20,7 @@ def test_warp_is_opencv_resize(shape, interpolation):
     result = resample(planes, *maps, 60, MEAN).numpy().astype(int)
     expected = reference.resize(image, 60, interpolation).astype(int)
     assert np.abs(result - expected).max() <= 1
-    assert np.mean(result != expected) < 0.02  # halves, rounded either way
+    assert np.mean(result != expected) < 0.02  # rounding ties
 
 
 def test_linear_warp_is_tensorflows_resize():

@@ -22,7 +22,7 @@ def test_decoding_a_window_is_decoding_and_slicing(image_format, options):
     encoded = encode(noise, image_format, **options)
     whole = np.array(Image.open(io.BytesIO(encoded)))  # Pillow's JPEG decoder is libjpeg too
     windows = [(0, 0, 75, 100), (11, 23, 40, 61), (11, 23, 41, 62), (74, 99, 1, 1)]
-    # Multiples of a block's 8 or 16 pixels, where the decoder forgets what is beside them.
+    # At the edges of blocks of 8 or 16 pixels, the decoder does not see the neighboring pixels.
     windows += [(top, left, 20, 17) for top in (0, 7, 16, 32) for left in (1, 8, 16, 32, 48, 83)]
     decode = tf.function(view.decode_window)
     for top, left, height, width in windows:
@@ -33,8 +33,8 @@ def test_decoding_a_window_is_decoding_and_slicing(image_format, options):
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("corner", [(0, 0), (0, 60), (60, 0), (60, 200), (90, 30)])
-def test_where_only_fill_is_seen_nothing_else_is(fast, corner):
-    """The image stands in the middle; the windows lie around it, or touch it."""
+def test_a_window_outside_the_image_is_all_fill(fast, corner):
+    """The image is in the middle of the canvas; the windows are around it or touch it."""
     seen = view.whole_image(sample())  # 75 x 100
     seen = dataclasses.replace(
         seen,
@@ -49,7 +49,7 @@ def test_where_only_fill_is_seen_nothing_else_is(fast, corner):
     np.testing.assert_array_equal(image, np.broadcast_to([124, 116, 104], (64, 64, 3)))
 
 
-def test_grey_images_and_single_pixels():
+def test_gray_images_and_single_pixels():
     buffer = io.BytesIO()
     Image.new("L", (1, 1), 77).save(buffer, "JPEG")
     one = {**sample(boxes=BOXES[:1]), "image": tf.constant(buffer.getvalue())}

@@ -34,9 +34,8 @@ def test_jpegs_are_decoded_as_other_programs_do():
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG", quality=75)
     expected = np.asarray(Image.open(buffer))
-    assert (
-        tf.io.decode_jpeg(buffer.getvalue()).numpy() != expected
-    ).any()  # TensorFlow's own choice
+    by_default = tf.io.decode_jpeg(buffer.getvalue()).numpy()
+    assert (by_default != expected).any()
     np.testing.assert_array_equal(decode_image(buffer.getvalue()), expected)
     np.testing.assert_array_equal(
         tf.function(decode_image)(tf.constant(buffer.getvalue())), expected
@@ -74,13 +73,13 @@ def test_other_formats_are_stored_as_png(image_format):
     options = {"lossless": True} if image_format == "WEBP" else {}
     image = load_image(encoded(image_format, **options), "a", notes)
     assert image.data.startswith(b"\x89PNG")
-    tolerance = 60 if image_format == "GIF" else 0  # its palette
+    tolerance = 60 if image_format == "GIF" else 0  # GIF has a palette
     np.testing.assert_allclose(decoded(image), RAMP, atol=tolerance)
     assert notes.adjusted == {"image stored as PNG": ["a"]}
 
 
-def test_of_an_animation_the_first_frame_is_stored():
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+def test_the_first_frame_of_an_animation_is_stored():
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     data = encoded("GIF", frames[0], save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(decoded(load_image(data, "a", Notes()))[0, 0], [255, 0, 0])
 
@@ -114,36 +113,36 @@ def test_annotated_size():
     data = encoded("JPEG")
     assert load_image(data, "same", notes, annotated_size=(40, 60)).height == 40
     assert load_image(data, "half", notes, annotated_size=(20, 30)).height == 40
-    assert load_image(data, "turned", notes, annotated_size=(60, 40)) is None
+    assert load_image(data, "rotated", notes, annotated_size=(60, 40)) is None
     assert load_image(data, "1 %", notes, annotated_size=(400, 606)).height == 40
     assert load_image(data, "3 %", notes, annotated_size=(400, 618)) is None
-    assert notes.adjusted == {"image of another size than annotated": ["half", "1 %"]}
-    assert notes.skipped == {"image of another shape than annotated": ["turned", "3 %"]}
+    assert notes.adjusted == {"image size differs from annotation": ["half", "1 %"]}
+    assert notes.skipped == {"image shape differs from annotation": ["rotated", "3 %"]}
 
 
 def test_orientation_is_ignored_unless_the_annotation_tells_that_the_image_is_seen_turned():
     notes = Notes()
-    data = encoded("JPEG", exif=exif(6), quality=95)  # seen 60 high and 40 wide
+    data = encoded("JPEG", exif=exif(6), quality=95)  # 60 high and 40 wide after rotation
     assert load_image(data, "stored", notes, annotated_size=(40, 60)).data == data
     assert load_image(data, "unknown", notes).data == data
-    turned = load_image(data, "turned", notes, annotated_size=(60, 40))
-    assert (turned.height, turned.width) == (60, 40)
-    np.testing.assert_allclose(decoded(turned), np.rot90(RAMP, -1), atol=12)
+    rotated = load_image(data, "rotated", notes, annotated_size=(60, 40))
+    assert (rotated.height, rotated.width) == (60, 40)
+    np.testing.assert_allclose(decoded(rotated), np.rot90(RAMP, -1), atol=12)
     assert load_image(data, "upright", notes, upright=True).height == 60
     assert notes.adjusted == {
         "EXIF orientation ignored": ["stored", "unknown"],
-        "image turned by its EXIF orientation": ["turned", "upright"],
+        "image rotated by its EXIF orientation": ["rotated", "upright"],
     }
     assert not notes.skipped
 
 
 def test_16_bits_are_scaled_and_numbers_without_range_refused():
-    """Pillow's own conversion makes every level above 255 white."""
-    grey = Image.fromarray((RAMP[..., 0] * 257.0).astype(np.uint16))
-    image = load_image(encoded("TIFF", grey), "a", Notes())
+    """Pillow's conversion would make every level above 255 white."""
+    gray = Image.fromarray((RAMP[..., 0] * 257.0).astype(np.uint16))
+    image = load_image(encoded("TIFF", gray), "a", Notes())
     np.testing.assert_array_equal(decoded(image), np.repeat(RAMP[..., :1], 3, axis=-1))
-    turned = load_image(encoded("PNG", grey, exif=exif(3)), "a", Notes(), upright=True)
-    np.testing.assert_array_equal(decoded(turned)[..., 0], RAMP[::-1, ::-1, 0])
+    rotated = load_image(encoded("PNG", gray, exif=exif(3)), "a", Notes(), upright=True)
+    np.testing.assert_array_equal(decoded(rotated)[..., 0], RAMP[::-1, ::-1, 0])
     notes = Notes()
     assert load_image(encoded("TIFF", Image.new("F", (4, 4))), "b", notes) is None
     assert notes.skipped == {"image does not decode": ["b"]}
@@ -154,18 +153,18 @@ def test_other_formats_are_turned_too(image_format):
     options = {"lossless": True} if image_format == "WEBP" else {}
     data = encoded(image_format, exif=exif(6), **options)
     notes = Notes()
-    turned = load_image(data, "a", notes, upright=True)
-    np.testing.assert_array_equal(decoded(turned), np.rot90(RAMP, -1))
-    assert (turned.height, turned.width) == (60, 40)
-    assert notes.adjusted["image turned by its EXIF orientation"] == ["a"]
+    rotated = load_image(data, "a", notes, upright=True)
+    np.testing.assert_array_equal(decoded(rotated), np.rot90(RAMP, -1))
+    assert (rotated.height, rotated.width) == (60, 40)
+    assert notes.adjusted["image rotated by its EXIF orientation"] == ["a"]
     assert load_image(data, "b", notes, annotated_size=(60, 40)).height == 60
     stored = load_image(data, "c", notes, annotated_size=(40, 60))
-    if image_format == "TIFF":  # Pillow knows it upright only
+    if image_format == "TIFF":  # Pillow has rotated it
         assert stored is None
     else:
         np.testing.assert_array_equal(decoded(stored), RAMP)
 
 
-def test_a_turned_image_is_not_turned_twice():
+def test_a_rotated_image_is_not_rotated_twice():
     once = load_image(encoded("JPEG", exif=exif(3)), "a", Notes(), upright=True)
     assert load_image(once.data, "a", Notes(), upright=True).data == once.data

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras.data import pipeline
+from ssd_keras.data import epochs, pipeline
 from ssd_keras.data.card import read_card
 from ssd_keras.data.records import parse_example, read_samples, write_records
 from ssd_keras.data.sources.voc import open_voc
@@ -18,7 +18,7 @@ from tests.data_sets import make_samples, voc_xml, write_voc
 from tests.tiny import TINY
 
 NUM_IMAGES = 23
-FLIP = {"augmentation": "flip_only"}  # random, and soon traced
+FLIP = {"augmentation": "flip_only"}  # random, and traced quickly
 FAST = {"augmentation": "ssd_fast"}
 
 
@@ -90,20 +90,20 @@ def test_record_sets_are_joined(records, tmp_path):
     both = pipeline.eval_dataset([records, tmp_path], TINY, 50)
     ((images, _),) = take(both)
     assert len(images) == NUM_IMAGES + 5
-    names = pipeline.batch_image_ids([records, tmp_path], NUM_IMAGES + 5, 0, 0)
+    names = epochs.batch_image_ids([records, tmp_path], NUM_IMAGES + 5, 0, 0)
     assert sorted(names) == sorted(
         [f"image{k}" for k in range(NUM_IMAGES)] + [f"other{k}" for k in range(5)]
     )
 
 
-# --- the sequence ---
+# --- order ---
 
 
 def epoch_of(directories, epoch, shuffle_buffer):
-    """(record, position) of one epoch, in its order."""
+    """The (record, position) pairs of one epoch, in order."""
     paths = [os.fspath(directory) for directory in directories]
     cards = [read_card(path) for path in paths]
-    dataset = pipeline.epoch_records(paths, cards, 0, tf.constant(epoch, tf.int64), shuffle_buffer)
+    dataset = epochs.epoch_records(paths, cards, 0, tf.constant(epoch, tf.int64), shuffle_buffer)
     return list(dataset.as_numpy_iterator())
 
 
@@ -134,7 +134,7 @@ def test_records_of_one_shard_are_shuffled(tmp_path):
 
 
 def shares_of_others(directories, shuffle_buffer):
-    """How many of the images of each quarter of an epoch have a name that starts with "other"."""
+    """The share of images whose name starts with "other", in each quarter of an epoch."""
     names = [
         parse_example(record)["image_id"].numpy()
         for record, _ in epoch_of(directories, 0, shuffle_buffer)
@@ -149,7 +149,7 @@ def test_a_set_in_order_of_its_classes_is_mixed_when_it_is_prepared(tmp_path):
     source = open_voc(tmp_path / "voc", "train")
     write_records(source.samples, tmp_path / "set", source.labels, shards=8)
     shares = shares_of_others([tmp_path / "set"], len(names) // 4)
-    # Four deviations of 60 drawn from 240; without mixing the first quarter has no "other".
+    # Four standard deviations of 60 drawn from 240. Unmixed, the first quarter has no "other".
     np.testing.assert_allclose(shares, 0.5, atol=4 * np.sqrt(0.25 / 60 * 180 / 239))
 
 
@@ -161,19 +161,19 @@ def test_joined_sets_of_unequal_sizes_are_mixed_all_along(tmp_path):
 
 
 def test_no_more_slots_for_shuffling_than_there_are_records(records, monkeypatch):
-    """TensorFlow makes all slots at once: 18 GB for the billion asked for here."""
-    asked = []
+    """TensorFlow allocates all slots at once: 18 GB for the billion that is requested here."""
+    sizes = []
     shuffle = tf.data.Dataset.shuffle
 
     def spy(dataset, buffer_size, **options):
-        asked.append(buffer_size)
+        sizes.append(buffer_size)
         return shuffle(dataset, min(buffer_size, 100), **options)
 
     monkeypatch.setattr(tf.data.Dataset, "shuffle", spy)
     for repeat in (False, True):
         pipeline.train_dataset(records, TINY, 4, **FLIP, repeat=repeat, shuffle_buffer=10**9)
-    pipeline.batch_image_ids(records, 4, 0, 0, shuffle_buffer=10**9)
-    assert set(asked) == {NUM_IMAGES}
+    epochs.batch_image_ids(records, 4, 0, 0, shuffle_buffer=10**9)
+    assert set(sizes) == {NUM_IMAGES}
 
 
 def test_iterations_are_epochs_of_the_endless_stream(tmp_path):
@@ -192,7 +192,7 @@ def test_an_image_looks_different_in_every_epoch(tmp_path):
 
 
 def test_an_image_looks_different_in_every_run(tmp_path):
-    """Of one image there is only one order, so it is the augmentation that knows the seed."""
+    """One image has only one order, so the augmentation must depend on the seed."""
     write_records(make_samples(1), tmp_path, ["a", "b", "c"], shards=1)
     runs = [
         {
@@ -208,14 +208,14 @@ def test_an_image_looks_different_in_every_run(tmp_path):
 
 @pytest.mark.parametrize("step", [3, 6, 13])
 def test_a_resumed_run_sees_what_the_uninterrupted_one_saw(records, step):
-    options = {"seed": 1, "repeat": True, "augmentation": "flip_only"}
+    options = {"seed": 1, "repeat": True, **FLIP}
     whole = take(pipeline.train_dataset(records, TINY, 4, **options), 15)
     resumed = pipeline.train_dataset(records, TINY, 4, start_step=step, **options)
     assert_same(take(resumed, 15 - step), whole[step:])
 
 
 def test_a_script_that_is_started_again_goes_on_with_its_epochs(records):
-    options = {"seed": 1, "augmentation": "flip_only"}
+    options = {"seed": 1, **FLIP}
     whole = pipeline.train_dataset(records, TINY, 4, **options)
     epochs = [take(whole) for _ in range(3)]
     again = pipeline.train_dataset(records, TINY, 4, start_step=2 * len(epochs[0]), **options)
@@ -238,13 +238,13 @@ def test_image_ids_of_a_batch(records):
     dataset = pipeline.train_dataset(records, TINY, 4, seed=5, repeat=True, augmentation="none")
     stream = []
     for step, (_, truth) in enumerate(take(dataset, 6)):
-        names = pipeline.batch_image_ids(records, 4, 5, step)
+        names = epochs.batch_image_ids(records, 4, 5, step)
         stream += names
         assert [sizes[name] for name in names] == (truth[..., 4] > 0).sum(axis=1).tolist()
-    assert sorted(stream[:NUM_IMAGES]) == sorted(sizes)  # batches run on across the epoch's end
+    assert sorted(stream[:NUM_IMAGES]) == sorted(sizes)  # a batch may span two epochs
 
 
-def test_fit_takes_the_dataset_as_it_is(records):
+def test_fit_trains_on_different_epochs(records):
     seen = []
 
     class Mean(keras.Model):
@@ -267,7 +267,7 @@ def test_fit_takes_the_dataset_as_it_is(records):
     )
     assert len(history.history["loss"]) == 3
     assert len(seen) >= 15
-    assert len(set(seen)) == len(seen)  # no epoch repeats another one
+    assert len(set(seen)) == len(seen)  # no batch occurs twice
 
 
 def test_it_works_under_a_distribution_strategy(records):
@@ -285,7 +285,7 @@ def test_a_small_set_repeats_within_a_batch(records):
 # --- memory ---
 
 
-# In a process of its own: what other tests hold and free would hide a leak.
+# Runs in a separate process: memory that other tests hold and free would hide a leak.
 MEMORY = """
     import gc, os, sys
     from ssd_keras.config import SSD300_VOC
@@ -300,7 +300,7 @@ MEMORY = """
     for _ in range(8):  # graphs, buffers, threads
         next(batches)
     start = resident_megabytes()
-    for _ in range(40):  # 20 epochs: 173 MB of pictures
+    for _ in range(40):  # 20 epochs: 173 MB of images
         next(batches)
     end = resident_megabytes()
     kept = [next(batches) for _ in range(40)]
@@ -315,7 +315,7 @@ def test_memory_stays_flat_over_twenty_epochs(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown, leaked = map(float, done.stdout.split())
     assert grown < 60
-    assert leaked > 100  # so a leak would be seen
+    assert leaked > 100  # a leak would be visible
 
 
 # --- the tf.data service ---
@@ -332,8 +332,8 @@ def test_workers_of_the_service_share_the_work(records):
     iterator = iter(dataset)
     batches = [next(iterator)[0].numpy().tobytes() for _ in range(30)]
     assert all(worker._num_tasks() for worker in workers)
-    # No batch comes twice: each epoch is made by one worker.
+    # No batch comes twice, since each epoch is made by one worker.
     assert len(set(batches)) == 30
-    workers.pop()._stop()  # a worker dies: the other goes on
+    workers.pop()._stop()  # one worker dies; the other continues
     assert len({next(iterator)[0].numpy().tobytes() for _ in range(30)}) == 30
     del iterator, dataset, workers

@@ -20,7 +20,7 @@ def prepare():
 
 
 def run(prepare, capsys, **values):
-    """Runs the command with these flags; exit code and what it printed."""
+    """Runs the command with flags; returns its exit code and its output."""
     code = in_process(prepare, *(f"--{name}={value}" for name, value in values.items()))
     printed = capsys.readouterr()
     return code, printed.out + printed.err
@@ -37,7 +37,7 @@ def test_voc(prepare, capsys, tmp_path):
     assert "skipped: 1 x box without area (a object 2)" in printed
     assert read_card(out).skipped == {
         "box without area": ["a object 2"],
-        "annotation is broken or hostile XML": ["b"],
+        "annotation XML is malformed or declares entities": ["b"],
     }
     assert read_card(out).source.endswith("2007:train")
     assert [s.image_id for s in read_samples(out)] == ["a"]
@@ -87,7 +87,7 @@ def test_yolo_and_shapes(prepare, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"source": "voc"}, "error: --path is missing: --source=voc needs"),
+        ({"source": "voc"}, "error: --path is missing: --source=voc needs it, for example --path="),
         ({"source": "tfds", "path": ".", "splits": "x"}, "error: --name is missing: --source=tfds"),
         ({"source": "coco", "path": "."}, "error: --splits is missing: --source=coco needs it"),
         ({"source": "ilsvrc_det", "path": "."}, "error: --splits is missing: --source=ilsvrc_det"),
@@ -105,14 +105,14 @@ def test_errors_are_one_line(prepare, capsys, tmp_path, values, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_errors_while_writing_have_a_line_of_their_own(prepare, capsys, tmp_path):
+def test_errors_while_writing_start_a_new_line(prepare, capsys, tmp_path):
     write_voc(tmp_path, {"a": voc_xml([CAT])})
     out = str(tmp_path / "out")
     code, printed = run(
         prepare, capsys, source="voc", path=str(tmp_path), splits="train+train", out=out
     )
     assert code == 1
-    assert "\nerror: image id 'a' occurs twice; ids must be unique: name every split" in printed
+    assert "\nerror: image id 'a' occurs twice; ids must be unique: list every split" in printed
 
 
 def test_home_folders(prepare, capsys, tmp_path, monkeypatch):

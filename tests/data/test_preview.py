@@ -30,8 +30,8 @@ def test_it_shows_what_the_network_is_fed(records, use_difficult):
     images, truth = (
         np.concatenate(x) for x in zip(*dataset.take(2).as_numpy_iterator(), strict=True)
     )
-    fed = preview.fed_samples([records], TINY, SSD_FAST_OPS, first=2, **options)
-    for k, sample in enumerate(itertools.islice(fed, 6), start=2):  # into the second epoch
+    samples = preview.augmented_samples([records], TINY, SSD_FAST_OPS, first=2, **options)
+    for k, sample in enumerate(itertools.islice(samples, 6), start=2):  # into the second epoch
         np.testing.assert_array_equal(sample["image"], images[k])
         np.testing.assert_array_equal(sample["boxes"], truth[k][truth[k, :, 4] > 0][:, :4])
         np.testing.assert_array_equal(sample["labels"], truth[k][truth[k, :, 4] > 0][:, 4])

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras.data import records
+from ssd_keras.data import card, records
 
 
 def encoded(image_format="JPEG", size=(4, 3)):
@@ -88,9 +88,9 @@ def test_round_trip_is_in_stored_order_whatever_the_number_of_objects(tmp_path):
 
 
 def test_card_counts(tmp_path):
-    notes = records.Notes()
+    notes = card.Notes()
     notes.skipped["box without area"].append("b object 1")
-    card = records.write_records(
+    written = records.write_records(
         [sample("none"), TWO, sample("c", [[0, 0, 0.25, 0.25]], [2])],
         tmp_path,
         ["cat", "dog"],
@@ -99,7 +99,7 @@ def test_card_counts(tmp_path):
         category_ids=[7, 90],
         notes=notes,
     )
-    assert dataclasses.asdict(card) == {
+    assert dataclasses.asdict(written) == {
         "source": "by hand",
         "labels": ("cat", "dog"),
         "category_ids": (7, 90),
@@ -119,7 +119,7 @@ def test_card_counts(tmp_path):
         },
         "shard_bytes": {path.name: path.stat().st_size for path in tmp_path.glob("*.tfrecord")},
     }
-    assert records.read_card(tmp_path) == card
+    assert card.read_card(tmp_path) == written
 
 
 def test_more_shards_than_images(tmp_path):
@@ -136,8 +136,8 @@ def test_an_interrupted_set_is_incomplete_and_can_be_written_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         records.write_records(interrupted(), tmp_path, ["cat"], shards=3)
     assert list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError, match=r"no complete record set.*run that again"):
-        records.read_card(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no complete record set.*run it again"):
+        card.read_card(tmp_path)
     records.write_records([sample("b")], tmp_path, ["cat"], shards=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "card.json",
@@ -153,10 +153,10 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 
 def test_a_complete_set_is_not_overwritten(tmp_path):
-    card = records.write_records([sample()], tmp_path, ["cat"])
+    written = records.write_records([sample()], tmp_path, ["cat"])
     with pytest.raises(ValueError, match="already holds a record set"):
         records.write_records([sample()], tmp_path, ["cat"])
-    assert records.read_card(tmp_path) == card
+    assert card.read_card(tmp_path) == written
 
 
 def test_a_missing_shard_is_named(tmp_path):
@@ -182,14 +182,14 @@ def test_cards_without_sizes_are_read(tmp_path):
     fields = json.loads(path.read_text())
     del fields["shard_bytes"]
     path.write_text(json.dumps(fields))
-    assert records.read_card(tmp_path).num_images == 1
+    assert card.read_card(tmp_path).num_images == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"labels": ["cat"]}'])
 def test_a_broken_card_is_named(tmp_path, text):
     (tmp_path / "card.json").write_text(text)
     with pytest.raises(ValueError, match=r"card\.json is not a data card"):
-        records.read_card(tmp_path)
+        card.read_card(tmp_path)
 
 
 def test_duplicate_ids_are_refused(tmp_path):
@@ -206,7 +206,7 @@ def test_label_ids_out_of_range_are_refused(tmp_path, label):
 
 
 def test_an_empty_set_is_refused_with_the_reason(tmp_path):
-    notes = records.Notes()
+    notes = card.Notes()
     notes.skipped["image does not decode"] += ["a", "b"]
     with pytest.raises(ValueError, match=r"no images .*: 2 x image does not decode"):
         records.write_records([], tmp_path, ["cat"], notes=notes)

@@ -12,17 +12,17 @@ from ssd_keras.data.records import Sample
 from ssd_keras.evaluation.coco import COCO_STATISTICS, coco_average_precision, coco_results
 
 LABELS = ("cat", "dog", "cow")
-CATEGORY_IDS = (17, 90, 3)  # gaps, and not in rising order
+CATEGORY_IDS = (17, 90, 3)  # with gaps and not sorted
 
 
-def normalised(boxes, size):
-    """Pixel xywh -> normalised yxyx."""
+def normalized(boxes, size):
+    """Converts xywh in pixels to normalized yxyx."""
     x, y, w, h = np.reshape(np.asarray(boxes, float), (-1, 4)).T
     return np.stack([y / size[0], x / size[1], (y + h) / size[0], (x + w) / size[1]], -1)
 
 
 def random_case(seed):
-    """COCO's annotation and result dictionaries, and the same as samples and detections."""
+    """Returns COCO annotations and results, and the same as samples and detections."""
     rng = np.random.default_rng(seed)
     images, annotations, results, samples, found = [], [], [], [], []
     for image_id in rng.permutation(np.arange(100, 130)).tolist():
@@ -62,7 +62,7 @@ def random_case(seed):
         )
         found.append(
             {
-                "boxes": normalised(guesses, size).astype(np.float32),
+                "boxes": normalized(guesses, size).astype(np.float32),
                 "scores": scores,
                 "classes": np.array([CATEGORY_IDS.index(k) + 1 for k in guess_ids], int),
             }
@@ -98,12 +98,12 @@ def test_equals_pycocotools_on_the_files(seed, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_results_are_in_cocos_format(tmp_path):
+def test_results_have_the_coco_format(tmp_path):
     dataset, results, samples, found = random_case(0)
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(dataset))
     for written in (
-        coco_results(found, samples, CATEGORY_IDS),  # ids are the samples' names
+        coco_results(found, samples, CATEGORY_IDS),  # the names of the samples are ids
         coco_results(found, samples, CATEGORY_IDS, path),
     ):
         assert json.loads(json.dumps(written)) == written
@@ -115,7 +115,7 @@ def test_results_are_in_cocos_format(tmp_path):
 
 
 def test_ground_truth_of_the_samples():
-    boxes = normalised([[10, 10, 40, 40], [60, 20, 20, 30], [5, 70, 10, 10]], (100, 120))
+    boxes = normalized([[10, 10, 40, 40], [60, 20, 20, 30], [5, 70, 10, 10]], (100, 120))
     truth = Sample(
         *(b"", "a", 100, 120, boxes, np.array([1, 2, 1]), np.array([False, False, True]))
     )
@@ -128,7 +128,7 @@ def test_ground_truth_of_the_samples():
     assert result.to_dict()["statistics"]["APl"] is None
 
 
-def test_nothing_found_and_nothing_to_find():
+def test_no_detections_and_no_objects():
     nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, int)}
     truth = Sample(b"", "a", 9, 9, np.array([[0, 0, 1, 1.0]]), np.array([1]), np.array([False]))
     assert coco_average_precision([nothing], [truth], LABELS).statistics["AP"] == 0.0
@@ -136,11 +136,13 @@ def test_nothing_found_and_nothing_to_find():
     assert math.isnan(coco_average_precision([nothing], [empty], LABELS).statistics["AP"])
 
 
-def test_what_is_refused(tmp_path):
+def test_invalid_inputs_are_refused(tmp_path):
     dataset, _, samples, found = random_case(0)
     path = tmp_path / "instances.json"
     path.write_text(json.dumps({**dataset, "images": dataset["images"][1:]}))
-    with pytest.raises(ValueError, match=r"`category_ids` \(=None\) must give the id in .*json"):
+    with pytest.raises(
+        ValueError, match=r"category_ids \(=None\) must give the category id in .*json"
+    ):
         coco_average_precision(found, samples, LABELS, annotations=path)
     with pytest.raises(ValueError, match=f"{samples[0].image_id!r} is not in .*instances.json"):
         coco_average_precision(found, samples, LABELS, annotations=path, category_ids=CATEGORY_IDS)
@@ -148,8 +150,8 @@ def test_what_is_refused(tmp_path):
         coco_average_precision(found[1:], samples, LABELS)
 
 
-def test_a_picture_may_be_named_by_the_id_of_another(tmp_path):
-    """And an annotation may have the id 0, which pycocotools takes for none."""
+def test_an_image_may_be_named_by_the_id_of_another(tmp_path):
+    """An annotation may also have id 0, which pycocotools treats as "no object"."""
     names = ("2.jpg", "3.jpg", "1.jpg")  # of ids 1, 2 and 3
     boxes = [[10.0 * i, 10, 20, 20 + 10 * i] for i in range(3)]
     size = {"height": 100, "width": 100}

@@ -1,4 +1,4 @@
-"""The evaluate command; what it computes with is tested elsewhere."""
+"""The evaluate command. Other files test the metrics."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.cli import in_process, loaded_command, ssd_keras
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With a model and records."""
+    """A folder with a model and records."""
     path = tmp_path_factory.mktemp("evaluate")
     ssd_vgg16(SSD300_VOC, 5, width=1 / 32, labels=SHAPE_LABELS).save(path / "m.keras")
     write_records(draw_shapes(3, 0, image_size=64), path / "records", SHAPE_LABELS, shards=1)
@@ -39,7 +39,7 @@ def test_table_json_and_plot(folder):
     assert (folder / "curve.png").is_file()
 
 
-def test_cocos_numbers(folder, capsys):
+def test_coco_metrics(folder, capsys):
     usual = (f"--model={folder}/m.keras", f"--records={folder}/records", "--metric=coco")
     with loaded_command("evaluate") as evaluate:
         assert in_process(evaluate, *usual, f"--out={folder}/coco.json", "--batch_size=2") == 0
@@ -48,4 +48,4 @@ def test_cocos_numbers(folder, capsys):
         assert set(report["classes"]) == set(SHAPE_LABELS)
         assert len(report["statistics"]) == 12
         assert in_process(evaluate, *usual, "--iou_threshold=0.7") == 1
-    assert "--iou_threshold (=0.7) needs --metric voc" in capsys.readouterr().err
+    assert "--iou_threshold (=0.7) needs --metric=voc" in capsys.readouterr().err

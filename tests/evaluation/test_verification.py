@@ -13,8 +13,8 @@ from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.evaluation import verification
 from ssd_keras.export import agreement, tolerances
-from ssd_keras.export import saved_model as serving
-from ssd_keras.export.tflite import converter as tflite
+from ssd_keras.export.saved_model import export_saved_model
+from ssd_keras.export.tflite.converter import export_tflite
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.version import __version__
 from tests.cli import ssd_keras
@@ -28,13 +28,13 @@ def decoder(**options):
 
 
 def detections(*rows):
-    """From rows of ymin, xmin, ymax, xmax, score, class."""
+    """Creates detections from rows of ymin, xmin, ymax, xmax, score, class."""
     table = np.array(rows, np.float32).reshape(-1, 6)
     return {"boxes": table[:, :4], "scores": table[:, 4], "classes": table[:, 5].astype(int)}
 
 
 def one_reference(*rows, classes=2):
-    """A reference whose candidates are its detections."""
+    """Creates a reference whose only candidates are its detections."""
     found = detections(*rows)
     scores = np.zeros((len(rows), classes), np.float32)
     scores[np.arange(len(rows)), found["classes"] - 1] = found["scores"]
@@ -56,7 +56,7 @@ def test_equal_detections_in_another_order_agree():
 
 def test_differences_are_those_of_the_nearest_candidate():
     found = compare(one_reference(A, B), [(0.1, 0.1, 0.5, 0.52, 0.87, 1), B])
-    assert (found.unmatched, found.detections) == (1, 2)  # none of the score at A's place
+    assert (found.unmatched, found.detections) == (1, 2)  # A has no counterpart with its score
     assert found.box_difference == pytest.approx(0.02)
     assert found.score_difference == pytest.approx(0.03)
     assert found.far == 1
@@ -77,22 +77,22 @@ def test_the_other_of_two_overlapping_boxes_may_be_kept():
     assert compare(reference, [other]) == agreement.Agreement(1, 1, 0, 0, 0.0, 0.0)
 
 
-def test_scores_at_the_threshold_and_behind_a_full_image_are_excused():
-    faint = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
-    assert compare(one_reference(A, faint), [A]).unmatched == 0
-    assert compare(one_reference(A, faint), [A], score_threshold=0.001).unmatched == 1
+def test_scores_near_the_cutoff_are_excused():
+    weak = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
+    assert compare(one_reference(A, weak), [A]).unmatched == 0
+    assert compare(one_reference(A, weak), [A], score_threshold=0.001).unmatched == 1
     near = (0.6, 0.6, 0.9, 0.9, 0.895, 2)
     assert compare(one_reference(A), [A, near], max_detections=1).unmatched == 0
 
 
-def test_what_should_be_suppressed_is_unmatched():
+def test_detections_to_suppress_are_unmatched():
     inside = (0.1, 0.1, 0.5, 0.4, 0.5, 1)  # IoU 0.75 with A
     suppressed = dataclasses.replace(one_reference(A, inside), detections=detections(A))
     assert compare(suppressed, [A, inside]).unmatched == 1
-    assert compare(suppressed, [A, inside], iou_threshold=0.9).unmatched == 1  # lacking in ours
+    assert compare(suppressed, [A, inside], iou_threshold=0.9).unmatched == 1  # the model lacks it
     assert compare(one_reference(A, inside), [A, inside], iou_threshold=0.9).unmatched == 0
     assert compare(one_reference(A, B), [A, A, A, B]).unmatched == 2
-    assert compare(one_reference(A, B), [A, (*A[:5], 2), B]).unmatched == 1  # of another class
+    assert compare(one_reference(A, B), [A, (*A[:5], 2), B]).unmatched == 1  # another class
 
 
 def test_the_better_of_two_overlapping_boxes_must_be_kept():
@@ -101,21 +101,21 @@ def test_the_better_of_two_overlapping_boxes_must_be_kept():
     assert compare(reference, [worse]).unmatched == 1
 
 
-def test_boxes_that_overlap_only_once_they_are_cut_at_the_border_are_both_kept():
+def test_boxes_that_overlap_only_after_clipping_are_both_kept():
     above, below = (-0.9, 0.2, 0.1, 0.6, 0.9, 1), (-0.1, 0.2, 0.1, 0.6, 0.8, 1)  # IoU 0.1
-    cut = [(0.0, *above[1:]), (0.0, *below[1:])]  # IoU 1
-    reference = dataclasses.replace(one_reference(above, below), detections=detections(*cut))
-    assert compare(reference, cut) == agreement.Agreement(1, 2, 0, 0, 0.0, 0.0)
+    clipped = [(0.0, *above[1:]), (0.0, *below[1:])]  # IoU 1
+    reference = dataclasses.replace(one_reference(above, below), detections=detections(*clipped))
+    assert compare(reference, clipped) == agreement.Agreement(1, 2, 0, 0, 0.0, 0.0)
 
 
-def test_half_of_the_clear_detections_is_half():
-    """However many faint ones there are beside them."""
-    faint = [(0.01 * i, 0.9, 0.01 * i + 0.01, 1.0, 0.015, 2) for i in range(50)]
-    assert compare(one_reference(A, B, *faint), [A, *faint]).unmatched_share == 0.5
+def test_weak_detections_do_not_dilute_the_unmatched_share():
+    """The number of weak detections has no effect on the share."""
+    weak = [(0.01 * i, 0.9, 0.01 * i + 0.01, 1.0, 0.015, 2) for i in range(50)]
+    assert compare(one_reference(A, B, *weak), [A, *weak]).unmatched_share == 0.5
 
 
 @pytest.mark.parametrize("precision", ["dynamic", "int8"])
-def test_8_bits_may_move_boxes_and_scores_a_little_only(precision):
+def test_8_bits_may_move_boxes_and_scores_only_a_little(precision):
     tolerance = tolerances.TFLITE[precision]
     rows = np.array([(0.1 * i, 0.1, 0.1 * i + 0.1, 0.4, 0.9, 1) for i in range(8)])
 
@@ -133,7 +133,7 @@ def test_8_bits_may_move_boxes_and_scores_a_little_only(precision):
 
 @pytest.mark.parametrize(("precision", "most"), [("float32", 0), ("float16", 0), ("int8", 2)])
 def test_a_weak_detection_may_be_elsewhere_in_8_bits_only(precision, most):
-    """Of 20 clear ones a tenth is 2."""
+    """The limit is a tenth of the 20 clear detections: 2."""
     tolerance = tolerances.TFLITE[precision]
     rows = [(0.05 * i, 0.1, 0.05 * i + 0.05, 0.4, 0.9, 1) for i in range(20)]
     elsewhere = [(0.05 * i, 0.5, 0.05 * i + 0.05, 0.6, 0.04, 1) for i in range(20)]
@@ -141,18 +141,19 @@ def test_a_weak_detection_may_be_elsewhere_in_8_bits_only(precision, most):
         found = [detections(*rows, *elsewhere[:count])]
         result = agreement.compare([one_reference(*rows)], found, decoder(), tolerance)
         assert (result.detections, result.far) == (20, count)
-        result = dataclasses.replace(result, unmatched=0)  # clear ones at float tolerances
+        # With float tolerances the others are clear and unmatched; only `far` is tested here.
+        result = dataclasses.replace(result, unmatched=0)
         assert tolerance.covers(result) == (count <= most)
 
 
-def test_nothing_to_compare_is_no_agreement():
-    faint = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
-    for reference in (one_reference(), one_reference(faint)):
+def test_nothing_to_compare_is_not_agreement():
+    weak = (0.6, 0.6, 0.9, 0.9, 0.015, 2)
+    for reference in (one_reference(), one_reference(weak)):
         found = compare(reference, [])
         assert found.is_empty
         assert str(found) == "nothing to compare: no clear detection in 1 images"
         assert not TOLERANCE.covers(found)
-    assert not compare(one_reference(faint), [A]).is_empty
+    assert not compare(one_reference(weak), [A]).is_empty
 
 
 @pytest.mark.parametrize("column", [0, 4])
@@ -167,18 +168,18 @@ def test_nan_never_agrees(column):
     assert not tolerance.covers(found)
 
 
-# --- the whole command ---
+# --- the verify command ---
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model of shapes, its SavedModel, a TFLite file and two pictures as records."""
+    """A folder with a model, its SavedModel, its TFLite file and records of two images."""
     folder = tmp_path_factory.mktemp("verify")
     keras.utils.set_random_seed(0)
     model = ssd_vgg16(SSD64, len(SHAPE_LABELS), width=1 / 16, labels=SHAPE_LABELS)
     model.save(folder / "model.keras")
-    serving.export_saved_model(model, folder / "detector")
-    tflite.export_tflite(model, folder / "detector.tflite")
+    export_saved_model(model, folder / "detector")
+    export_tflite(model, folder / "detector.tflite")
     write_records(draw_shapes(2, seed=1), folder / "records", SHAPE_LABELS, shards=1)
     return folder
 
@@ -213,10 +214,10 @@ def test_command_fails_for_what_differs(exported, tmp_path):
     done = run(tmp_path, *arguments)
     assert done.returncode == 1, done.stderr
     assert "DIFFERS" in done.stdout
-    assert "no.jpg left out: does not decode" in done.stderr
+    assert "no.jpg skipped: cannot be decoded" in done.stderr
 
 
-def test_errors_have_an_exit_code_of_their_own(capsys):
+def test_errors_have_a_separate_exit_code(capsys):
     def fail(words):
         raise ValueError("name at least one file")
 
@@ -226,7 +227,7 @@ def test_errors_have_an_exit_code_of_their_own(capsys):
 
 def test_ap_is_compared_at_the_thresholds_of_the_file(exported, tmp_path, monkeypatch):
     model = keras.saving.load_model(exported / "model.keras")
-    serving.export_saved_model(model, tmp_path / "few", max_detections=3)
+    export_saved_model(model, tmp_path / "few", max_detections=3)
     seen = []
 
     def ap_of_count(found, samples, labels):
@@ -282,7 +283,7 @@ def test_records_of_other_classes_are_refused_and_of_another_order_renumbered(
     assert [turned[k - 1] for k in classes] == [SHAPE_LABELS[k - 1] for k in ours]
 
 
-def test_a_model_without_class_names_takes_those_of_its_files(exported, tmp_path):
+def test_a_model_without_labels_uses_those_of_its_files(exported, tmp_path):
     named = keras.saving.load_model(exported / "model.keras")
     model = ssd_vgg16(SSD64, len(SHAPE_LABELS), width=1 / 16)
     model.set_weights(named.get_weights())
@@ -292,7 +293,8 @@ def test_a_model_without_class_names_takes_those_of_its_files(exported, tmp_path
     assert report.agrees
     assert report.labels == SHAPE_LABELS
     ssd_vgg16(SSD64, 2, width=1 / 16).save(tmp_path / "two.keras")
-    with pytest.raises(ValueError, match="2 in all: it is exported from another model"):
+    message = "has 5 labels, but the model has 2 classes: it was exported from another model"
+    with pytest.raises(ValueError, match=message):
         verification.verify(tmp_path / "two.keras", files, list(draw_shapes(1, seed=1)))
 
 
@@ -325,7 +327,7 @@ def test_a_model_of_mixed_precision_is_compared_in_float32(tmp_path):
     finally:
         keras.config.set_dtype_policy("float32")
     model.save(tmp_path / "model.keras")
-    serving.export_saved_model(model, tmp_path / "detector")
+    export_saved_model(model, tmp_path / "detector")
     samples = list(draw_shapes(2, seed=1))
     report = verification.verify(tmp_path / "model.keras", [tmp_path / "detector"], samples)
     assert report.agrees, verification.table(report)
@@ -337,7 +339,7 @@ def test_labels_of_another_model_and_missing_files(exported, tmp_path):
     model.save(tmp_path / "other.keras")
     path = exported / "detector.tflite"
     samples = list(draw_shapes(1, seed=1))
-    with pytest.raises(ValueError, match="it is exported from another model"):
+    with pytest.raises(ValueError, match="it was exported from another model"):
         verification.verify(tmp_path / "other.keras", [path], samples)
     with pytest.raises(FileNotFoundError, match="nothing"):
         verification.load_exported(tmp_path / "nothing.tflite")

@@ -5,10 +5,11 @@ import pytest
 
 from ssd_keras.data.records import Sample
 from ssd_keras.evaluation.voc import voc_average_precision
+from tests import golden_inputs as golden
 
 
 def sample(boxes, labels=None, difficult=None, *, size=(100, 100), name="picture"):
-    """Ground truth from pixel boxes yxyx."""
+    """Creates ground truth from yxyx boxes in pixels."""
     boxes = np.reshape(np.asarray(boxes, float), (-1, 4)) / (size * 2)
     labels = np.ones(len(boxes), int) if labels is None else np.asarray(labels, int)
     difficult = np.zeros(len(boxes), bool) if difficult is None else np.asarray(difficult, bool)
@@ -22,7 +23,7 @@ def detections(boxes, scores, classes=None, *, size=(100, 100)):
 
 
 def devkit(found, truth, class_id, threshold):
-    """`VOCevaldet.m`, loop for loop: (11-point AP, area AP)."""
+    """Restates `VOCevaldet.m` with its loops; returns 11-point AP and area AP."""
     rows = [
         (score, i, box)
         for i, d in enumerate(found)
@@ -72,7 +73,7 @@ def test_by_hand():
     ]
     (result,) = voc_average_precision(found, truth, ["cat"]).classes
 
-    # true, false, true of three objects
+    # true, false and true positive, of three objects
     np.testing.assert_allclose(result.recall, [1 / 3, 1 / 3, 2 / 3])
     np.testing.assert_allclose(result.precision, [1, 1 / 2, 2 / 3])
     assert result.ap_11_point == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)  # 0..0.3, 0.4..0.6
@@ -125,7 +126,7 @@ def test_a_second_detection_of_an_object_is_false():
 
 
 def test_far_edges_belong_to_the_pixel_box():
-    # 10 x 10 and 10 x 20 pixels: IoU exactly 0.5; without "+1" it were 81 / 171.
+    # 10 x 10 and 10 x 20 pixels: the IoU is exactly 0.5; without "+1" it would be 81 / 171.
     truth, found = [sample([0, 0, 9, 9])], [detections([0, 0, 9, 19], [0.5])]
     assert voc_average_precision(found, truth, ["cat"]).mean_ap_area == 1.0
     found = [detections([0, 0, 9, 20], [0.5])]
@@ -141,7 +142,7 @@ def test_division_by_the_size_does_not_move_an_iou_off_the_threshold():
 
 
 def test_pixels_are_those_of_each_image():
-    # The same normalised boxes: 2 x 2 and 2 x 3 pixels, or 1001 x 1001 and 1001 x 2006.
+    # The same normalized boxes: 2 x 2 and 2 x 3 pixels, or 1001 x 1001 and 1001 x 2006.
     for size, ap in (((10, 10), 1.0), ((10000, 10000), 0.0)):
         truth = Sample(b"", "a", *size, np.array([[0, 0, 0.1, 0.1]]), np.ones(1, int), np.zeros(1))
         found = {
@@ -170,7 +171,7 @@ def test_classes_without_objects_are_not_in_the_mean():
     assert str(result).endswith("without objects: dog, cow")
 
 
-def test_nothing_at_all():
+def test_no_detections_and_no_objects():
     nothing = detections([], [])
     assert voc_average_precision([nothing], [sample([0, 0, 9, 9])], ["cat"]).mean_ap_area == 0.0
     for truth in ([sample([])], []):
@@ -188,6 +189,24 @@ def test_nothing_at_all():
         ([detections([], [])], 0.0, r"iou_threshold \(=0.0\) must be above 0"),
     ],
 )
-def test_what_is_refused(found, iou, message):
+def test_invalid_inputs_are_refused(found, iou, message):
     with pytest.raises(ValueError, match=message):
         voc_average_precision(found, [sample([0, 0, 9, 9])], ["cat"], iou_threshold=iou)
+
+
+def test_equals_the_original():
+    """DetectionEvaluate and ComputeAP: 11-point, and MaxIntegral, which is the area.
+
+    The original compares float32 recalls with the levels: 9 of 10 objects do not reach 0.9 there.
+    """
+    real, found = golden.evaluated()
+    truth = [Sample(b"", str(i), 400, 500, *objects) for i, objects in enumerate(real)]
+    result = voc_average_precision(found, truth, ["a", "b", "c"])
+    ap = golden.answers("evaluation")["ap"]
+    eleven = []
+    for c in result.classes:
+        recall = np.float32(c.recall).astype(float)
+        best = [c.precision[recall >= level / 10].max(initial=0) for level in range(11)]
+        eleven.append(np.mean(best))
+    np.testing.assert_allclose(eleven, ap[:, 0], rtol=1e-5)
+    np.testing.assert_allclose([c.ap_area for c in result.classes], ap[:, 1], rtol=1e-5)

@@ -1,24 +1,21 @@
-"""The way to ONNX that export/README.md describes."""
+"""The conversion to ONNX that export/README.md describes."""
 
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
-from ssd_keras.export.tflite import converter as tflite
+from ssd_keras.export.tflite.converter import export_tflite
 from ssd_keras.export.tflite.interpreter import TFLiteDetector
-from ssd_keras.model import ssd_vgg16
+from tests.export.models import spread_model
 from tests.tiny import TINY
 
 
 def test_raw_tflite_becomes_onnx(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", exc_type=ImportError)
     pytest.importorskip("tf2onnx", exc_type=ImportError)
-    keras.utils.set_random_seed(0)
-    model = ssd_vgg16(TINY, 3, width=1 / 16, labels=("disk", "ring", "square"))
-    tflite.export_tflite(model, tmp_path / "raw.tflite", kind="raw")
+    export_tflite(spread_model(TINY), tmp_path / "raw.tflite", kind="raw")
     command = [sys.executable, "-m", "tf2onnx.convert", "--opset", "17"]
     command += ["--tflite", "raw.tflite", "--output", "raw.onnx"]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)

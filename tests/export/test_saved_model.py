@@ -13,15 +13,13 @@ from PIL import Image
 
 from ssd_keras.config import SSD300_VOC, SSD512_COCO
 from ssd_keras.detections import DetectionDecoder, unpad
-from ssd_keras.export import agreement, tolerances
-from ssd_keras.export import checks as exporting
-from ssd_keras.export import saved_model as serving
+from ssd_keras.export import agreement, checks, saved_model, tolerances
 from ssd_keras.export.descriptions import saved_model_description, saved_model_labels
 from ssd_keras.model import ssd_vgg16
 from tests.cli import ssd_keras
+from tests.export.models import LABELS, small_model
 from tests.tiny import TINY
 
-LABELS = ("disk", "ring", "square")
 RUN_ALONE = """
     import sys
     sys.modules["keras"] = sys.modules["ssd_keras"] = None
@@ -33,11 +31,6 @@ RUN_ALONE = """
         outputs = {name: value.numpy() for name, value in outputs.items()}
     np.savez(sys.argv[3], **outputs)
 """
-
-
-def small_model(config=SSD300_VOC, labels=LABELS):
-    keras.utils.set_random_seed(0)
-    return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
 
 
 def encode(image, image_format="PNG", **options):
@@ -53,13 +46,13 @@ def pictures(count=3, height=300, width=300):
 
 @pytest.fixture(scope="module")
 def model():
-    return small_model()
+    return small_model(SSD300_VOC)
 
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("serving") / "detector"
-    found = serving.export_saved_model(model, path)
+    found = saved_model.export_saved_model(model, path)
     assert found.detections > 0
     return path
 
@@ -74,21 +67,21 @@ def assert_agrees(model, outputs, images, config=SSD300_VOC):
     references = agreement.reference(model, decoder, images.astype(np.float32))
     found = agreement.compare(references, unpad(outputs), decoder, tolerances.SAVED_MODEL)
     assert found.detections > 0
-    exporting.check_agreement("outputs", found, tolerances.SAVED_MODEL)
+    checks.check_agreement("outputs", found, tolerances.SAVED_MODEL)
 
 
 def test_thresholds_are_baked_in(tmp_path):
     model, images = small_model(TINY), pictures(height=64, width=64)
     scores = DetectionDecoder(TINY)(model(images.astype(np.float32)))["scores"]
     thresholds = {"score_threshold": float(np.median(scores)), "iou_threshold": 0.1}
-    serving.export_saved_model(model, tmp_path / "strict", **thresholds)
+    saved_model.export_saved_model(model, tmp_path / "strict", **thresholds)
     detector = tf.saved_model.load(str(tmp_path / "strict")).signatures["serving_default"]
     found = detector(images=tf.constant(images))
     decoder = DetectionDecoder(TINY, **thresholds)
     expected = decoder(model(images.astype(np.float32)))
     np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
     np.testing.assert_allclose(found["detection_scores"], expected["scores"], atol=1e-4)
-    for name in thresholds:  # each of the two changes something here
+    for name in thresholds:  # each of the two has an effect on these images
         one = DetectionDecoder(TINY, **{name: thresholds[name]})
         counts = one(model(images.astype(np.float32)))["num_detections"]
         assert not np.array_equal(counts, expected["num_detections"]), name
@@ -134,7 +127,7 @@ def test_an_image_of_one_pixel_and_a_constant_image(signatures):
         assert np.all(np.isfinite(outputs["detection_boxes"]))
 
 
-def test_bytes_that_are_no_picture_leave_the_rest_of_the_batch_alone(signatures):
+def test_bytes_that_are_not_an_image_do_not_affect_the_batch(signatures):
     image = encode(pictures(1)[0])
     batch = [b"no picture", image, image[: len(image) // 2], b""]
     outputs = signatures["encoded"](image_bytes=tf.constant(batch))
@@ -156,9 +149,9 @@ def test_exif_orientation_is_ignored(signatures):
     np.testing.assert_array_equal(boxes[0], boxes[1])
 
 
-def test_grey_rgba_and_jpeg_pictures_go_into_one_batch(signatures):
-    grey, rgba = pictures(1)[0, :, :, 0], np.dstack([pictures(1)[0], pictures(1)[0, :, :, 0]])
-    batch = [encode(grey), encode(rgba), encode(grey, "JPEG")]
+def test_gray_rgba_and_jpeg_images_share_a_batch(signatures):
+    gray, rgba = pictures(1)[0, :, :, 0], np.dstack([pictures(1)[0], pictures(1)[0, :, :, 0]])
+    batch = [encode(gray), encode(rgba), encode(gray, "JPEG")]
     assert signatures["encoded"](image_bytes=tf.constant(batch))["image_decoded"].numpy().all()
 
 
@@ -189,7 +182,7 @@ def test_wrong_input_gives_a_readable_error(signatures, signature, images, messa
         signatures[signature](**{"image_bytes" if signature == "encoded" else "images": images})
 
 
-def test_runs_in_a_session_as_a_server_has_it(exported, signatures):
+def test_runs_in_a_session_as_in_a_server(exported, signatures):
     batch = [encode(pictures(1)[0]), b"no picture"]
     expected = signatures["encoded"](image_bytes=tf.constant(batch))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -202,7 +195,7 @@ def test_runs_in_a_session_as_a_server_has_it(exported, signatures):
         np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
-def test_labels_and_thresholds_travel_along(exported):
+def test_labels_and_thresholds_are_stored(exported):
     assert (exported / "assets" / "labels.txt").read_text() == "disk\nring\nsquare\n"
     assert saved_model_labels(exported) == LABELS
     description = saved_model_description(exported)
@@ -219,7 +212,7 @@ def test_ssd512_with_80_classes_and_frozen_weights(tmp_path):
     labels = [f"class {i}" for i in range(80)]
     model = small_model(SSD512_COCO, labels)
     path = tmp_path / "frozen"
-    serving.export_saved_model(model, path, freeze=True, max_detections=50)
+    saved_model.export_saved_model(model, path, freeze=True, max_detections=50)
     detector = tf.saved_model.load(str(path))
     images = pictures(1, 512, 512)
     outputs = detector.signatures["serving_default"](images=tf.constant(images))
@@ -235,38 +228,38 @@ class FakeDetector:
         return {}
 
 
-def test_a_file_that_detects_otherwise_is_not_left_behind(model, exported, tmp_path, monkeypatch):
+def test_a_file_that_differs_from_the_model_is_not_kept(model, exported, tmp_path, monkeypatch):
     other = keras.models.clone_model(model)
     other.set_weights([w * 1.01 for w in model.get_weights()])
-    monkeypatch.setattr(serving, "_Detector", FakeDetector)
+    monkeypatch.setattr(saved_model, "_Detector", FakeDetector)
     monkeypatch.setattr(tf.saved_model, "save", lambda _, to, **__: shutil.copytree(exported, to))
     with pytest.raises(RuntimeError, match=r"does not agree with the Keras model: \d+ detections"):
-        serving.export_saved_model(other, tmp_path / "detector")
+        saved_model.export_saved_model(other, tmp_path / "detector")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_fit_together_is_refused(model, tmp_path):
+def test_invalid_models_and_labels_are_refused(model, tmp_path):
     out = tmp_path / "detector"
     with pytest.raises(ValueError, match="labels has 2 names, but num_classes"):
-        serving.export_saved_model(model, out, labels=["a", "b"])
+        saved_model.export_saved_model(model, out, labels=["a", "b"])
     with pytest.raises(ValueError, match=r"'a\\nb' must be one line"):
-        serving.export_saved_model(model, out, labels=["a\nb", "c", "d"])
+        saved_model.export_saved_model(model, out, labels=["a\nb", "c", "d"])
     with pytest.raises(ValueError, match="must be made by ssd_vgg16"):
-        serving.export_saved_model(keras.Sequential([keras.Input((3,))]), out)
+        saved_model.export_saved_model(keras.Sequential([keras.Input((3,))]), out)
     assert not out.exists()
 
 
 def test_a_folder_in_use_is_refused(model, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="holds something that is no export"):
-            serving.export_saved_model(model, tmp_path, overwrite=overwrite)
+        with pytest.raises(ValueError, match="holds files that are not an export"):
+            saved_model.export_saved_model(model, tmp_path, overwrite=overwrite)
     earlier = tmp_path / "earlier"
     earlier.mkdir()
     (earlier / "saved_model.pb").touch()
-    with pytest.raises(ValueError, match="holds an export already"):
-        serving.export_saved_model(model, earlier)
-    assert exporting.check_free(earlier, True, "saved_model.pb") == earlier
+    with pytest.raises(ValueError, match="already holds an export"):
+        saved_model.export_saved_model(model, earlier)
+    assert checks.check_free(earlier, True, "saved_model.pb") == earlier
 
 
 def test_the_command_passes_every_flag_and_overwrites(tmp_path):
@@ -274,7 +267,7 @@ def test_the_command_passes_every_flag_and_overwrites(tmp_path):
     model.save(tmp_path / "model.keras")
     (tmp_path / "labels.txt").write_text("a\nb\nc\n")
     out = tmp_path / "detector"
-    exported = serving.export_saved_model(model, out, labels=LABELS)
+    exported = saved_model.export_saved_model(model, out, labels=LABELS)
     assert exported.detections > 0
     assert (out / "variables" / "variables.index").is_file()
     flags = {
@@ -293,11 +286,11 @@ def test_the_command_passes_every_flag_and_overwrites(tmp_path):
     thresholds = [found[f"{n}_threshold"] for n in ("score", "iou")]
     assert [*thresholds, found["max_detections"]] == [0.02, 0.5, 150]
     assert found["versions"]["tensorflow"] == tf.__version__
-    # Frozen weights are in the graph, not in variables.
+    # Frozen weights are stored in the graph.
     assert found["frozen"]
     assert (out / "saved_model.pb").stat().st_size > 4 * model.count_params()
 
 
-def test_labels_of_a_foreign_folder(tmp_path):
+def test_a_folder_without_labels_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="must be made by export_saved_model"):
         saved_model_labels(tmp_path)

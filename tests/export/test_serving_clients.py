@@ -1,7 +1,7 @@
-"""The clients and warm-up records of export/serving, against servers in this process.
+"""The clients and warm-up requests of export/serving, tested with servers in this process.
 
-They answer from the exported signatures as TensorFlow Serving's documentation says the real one
-does: https://www.tensorflow.org/tfx/serving/api_rest and prediction_service.proto.
+The servers answer with the exported signatures, as the documentation of TensorFlow Serving
+specifies: https://www.tensorflow.org/tfx/serving/api_rest and prediction_service.proto.
 """
 
 import base64
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_keras.export import saved_model as serving
+from ssd_keras.export.saved_model import export_saved_model
 from ssd_keras.model import ssd_vgg16
 from tests.tiny import TINY
 
@@ -34,7 +34,7 @@ from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
 
 FOLDER = Path(__file__).parents[2] / "export" / "serving"
 LABELS = ("disk", "ring", "square")
-MAX_BATCH_SIZE = 8  # with batching.config the real server refuses more
+MAX_BATCH_SIZE = 8  # with batching.config TensorFlow Serving refuses larger requests
 
 
 def load(name):
@@ -63,7 +63,7 @@ def exported(tmp_path_factory):
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("serving") / "ssd" / "1"
     path.parent.mkdir()
-    serving.export_saved_model(ssd_vgg16(TINY, 3, width=1 / 16, labels=LABELS), path)
+    export_saved_model(ssd_vgg16(TINY, 3, width=1 / 16, labels=LABELS), path)
     return path
 
 
@@ -154,9 +154,7 @@ def test_rest_client(rest_server, expected):
         load("client_rest").detect(rest_server, PICTURES, "other")
 
 
-def test_more_pictures_than_a_request_may_have_are_cut_into_several(
-    grpc_server, rest_server, expected
-):
+def test_clients_split_large_requests(grpc_server, rest_server, expected):
     pictures = PICTURES * 6
     with grpc.insecure_channel(grpc_server) as channel:
         found = load("client_grpc").detect(channel, pictures)
@@ -189,11 +187,11 @@ def test_commands_print_names_and_boxes(client, request, exported, expected, tmp
     assert lines[0].startswith(f"{paths[0]}: {name} {expected['detection_scores'][0, 0]:.3f} at ")
     box = np.array(lines[0].split(" at ")[1].split()[:4], float)
     np.testing.assert_allclose(box, expected["detection_boxes"][0, 0], atol=1e-4)
-    assert f"{paths[1]}: not an image that the server reads" in lines
+    assert f"{paths[1]}: the server cannot decode this image" in lines
 
 
 @pytest.mark.parametrize("client", ["client_grpc", "client_rest"])
-def test_commands_say_what_is_wrong(client, request, exported, tmp_path, monkeypatch):
+def test_commands_report_errors(client, request, exported, tmp_path, monkeypatch):
     server = request.getfixturevalue(client.replace("client_", "") + "_server")
     (tmp_path / "a.jpg").write_bytes(PICTURES[0])
     nobody = "localhost:1" if client == "client_grpc" else "http://localhost:1"
@@ -207,7 +205,7 @@ def test_commands_say_what_is_wrong(client, request, exported, tmp_path, monkeyp
             load(client).main()
 
 
-def test_warmup_requests_are_ones_that_the_model_answers(exported, signatures, tmp_path):
+def test_the_model_answers_the_warmup_requests(exported, signatures, tmp_path):
     names = ["one.jpg", "two.jpg"]
     for name, picture in zip(names, PICTURES[::2], strict=True):
         (tmp_path / name).write_bytes(picture)
@@ -235,13 +233,13 @@ def test_warmup_requests_are_ones_that_the_model_answers(exported, signatures, t
     assert "bad.jpg is not a JPEG" in failed.stderr
 
 
-def test_configuration_files_are_what_the_server_reads():
+def test_configuration_files_are_valid():
     from google.protobuf import text_format
 
     config = model_server_config_pb2.ModelServerConfig()
     text_format.Parse((FOLDER / "models.config").read_text(), config)
     assert config.model_config_list.config[0].name == "ssd"
-    # The server's BatchingParameters is not in the package: its field names, from
+    # The package lacks the message BatchingParameters. These are its fields according to
     # tensorflow_serving/servables/tensorflow/session_bundle_config.proto.
     lines = [
         line.split("#")[0].split() for line in (FOLDER / "batching.config").read_text().splitlines()

@@ -31,7 +31,7 @@ def encoded(size, image_format="PNG"):
 
 
 def write_saved_model(path, labels=("cat", "dog")):
-    """The smallest SavedModel with the signature and the asset of an exported detector."""
+    """Writes a minimal SavedModel with the signature and the labels of an exported detector."""
     path.parent.mkdir(exist_ok=True)
     names = path.parent / "labels.txt"
     names.write_text("".join(f"{label}\n" for label in labels))
@@ -42,7 +42,7 @@ def write_saved_model(path, labels=("cat", "dog")):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     def detect(image_bytes):
         b = tf.shape(image_bytes)[0]
-        first = tf.one_hot([0] * 1, 3)  # one detection and two rows of padding
+        first = tf.one_hot([0], 3)  # one detection and two rows of padding
         return {
             "detection_boxes": tf.tile(first[..., None] * [0.0, 0.1, 0.5, 1.0], [b, 1, 1]),
             "detection_scores": tf.tile(first * module.score, [b, 1]),
@@ -71,7 +71,7 @@ def test_keras_model_detects_as_its_parts_do(model, tmp_path):
         np.testing.assert_allclose(detections["scores"], alone["scores"][0, :count], atol=1e-5)
 
 
-def test_labels_are_numbered_where_the_model_has_none():
+def test_classes_of_a_model_without_labels_are_numbered():
     model = ssd_vgg16(SSD300_VOC, 2, width=1 / 32)
     assert keras_detector(model).labels == ("class 1", "class 2")
 
@@ -87,14 +87,14 @@ def test_saved_model(tmp_path):
     assert found[1]["classes"].tolist() == [2]
 
 
-def test_an_image_that_does_not_decode_is_an_error(model, tmp_path):
+def test_an_image_that_cannot_be_decoded_is_an_error(model, tmp_path):
     write_saved_model(tmp_path / "detector")
     for detector in (keras_detector(model), load_detector(tmp_path / "detector")):
-        with pytest.raises(ValueError, match="one of 2 images does not decode"):
+        with pytest.raises(ValueError, match="one of 2 images cannot be decoded"):
             detector.detect([encoded((5, 5)), b"no image"])
 
 
-def test_what_is_no_detector(tmp_path):
+def test_files_that_are_not_detectors_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing does not exist"):
         load_detector(tmp_path / "missing")
     with pytest.raises(ValueError, match=r"a folder without saved_model.pb"):
@@ -104,7 +104,7 @@ def test_what_is_no_detector(tmp_path):
         load_detector(tmp_path / "weights.h5")
     other = keras.Sequential([keras.Input([4]), keras.layers.Dense(1)], name="other")
     other.save(tmp_path / "other.keras")
-    with pytest.raises(ValueError, match=r"other\.keras is no SSD"):
+    with pytest.raises(ValueError, match=r"other\.keras is not an SSD"):
         load_detector(tmp_path / "other.keras")
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
     (tmp_path / "empty" / "assets").mkdir(exist_ok=True)
@@ -122,7 +122,7 @@ def test_detect_records_keeps_the_stored_order(tmp_path):
         sizes = tf.strings.length(images)[:, None]
         return {
             "boxes": tf.zeros([len(images), 1, 4]),
-            "scores": tf.cast(sizes, tf.float32),  # tells the images apart
+            "scores": tf.cast(sizes, tf.float32),  # a different value for each image
             "classes": tf.ones_like(sizes),
             "num_detections": tf.ones([len(images)], tf.int32),
         }
@@ -142,7 +142,7 @@ def test_detect_records_keeps_the_stored_order(tmp_path):
 
 
 def test_classes_of_records_are_found_by_name(tmp_path):
-    """A network of 91 outputs on records of 80 classes: ids that COCO does not use are left out."""
+    """As with 91 outputs and records of 80 classes: detections of unused COCO ids are dropped."""
     write_records(draw_shapes(1, 0, image_size=64), tmp_path / "records", SHAPE_LABELS, shards=1)
     labels = ("N/A 1", *reversed(SHAPE_LABELS), "N/A 7")
 

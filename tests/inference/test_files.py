@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_keras.config import SSD300_VOC
-from ssd_keras.drawing import class_colour
+from ssd_keras.drawing import class_color
 from ssd_keras.inference.detector import Detector
 from ssd_keras.inference.files import JSON_NAME, detect_files, find_images
 from ssd_keras.model import ssd_vgg16
@@ -21,7 +21,7 @@ CLASSES = np.int32([2, 1, 0])
 
 
 def run(images):
-    """Finds the same two objects on every image; the third row is padding."""
+    """Returns the same two detections for every image; the third row is padding."""
     b = len(images)
     return {
         "detection_boxes": tf.tile(BOXES[None], [b, 1, 1]),
@@ -75,9 +75,9 @@ def test_json_and_picture(tmp_path):
     ]
     with Image.open(tmp_path / "out" / "a.png") as drawn:
         assert drawn.size == (80, 40)
-        colours = {colour for _, colour in drawn.getcolors(4000)}
-    assert class_colour(2) in colours
-    assert class_colour(1) not in colours  # its score is below 0.5
+        colors = {color for _, color in drawn.getcolors(4000)}
+    assert class_color(2) in colors
+    assert class_color(1) not in colors  # its score is below 0.5
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", JSON_NAME]
 
 
@@ -88,15 +88,15 @@ def test_thresholds(tmp_path):
     )
     assert summary.num_detections == 1
     with Image.open(tmp_path / "out" / "a.png") as drawn:
-        assert class_colour(1) in {colour for _, colour in drawn.getcolors(4000)}
+        assert class_color(1) in {color for _, color in drawn.getcolors(4000)}
     with pytest.raises(ValueError, match=r"json_threshold \(=1.5\) must be in \[0, 1\]"):
         detect_files(DETECTOR, [path], tmp_path / "other", json_threshold=1.5)
 
 
-def test_odd_images_are_detected_on_and_broken_ones_left_out(tmp_path, capsys):
+def test_unusual_images_are_processed_and_broken_ones_skipped(tmp_path, capsys):
     folder = tmp_path / "in"
     good = [
-        picture(folder / "grey.jpg", mode="L"),
+        picture(folder / "gray.jpg", mode="L"),
         picture(folder / "alpha.png", mode="RGBA"),
         picture(folder / "print.jpg", mode="CMYK"),
         picture(folder / "frames.gif", mode="P"),
@@ -117,7 +117,7 @@ def test_odd_images_are_detected_on_and_broken_ones_left_out(tmp_path, capsys):
     assert summary.num_images == len(good) + 2
     assert [path.name for path in summary.unreadable] == ["broken.jpg", "empty.png"]
     warnings = capsys.readouterr().err
-    assert f"warning: {folder / 'broken.jpg'} left out: does not decode" in warnings
+    assert f"warning: {folder / 'broken.jpg'} skipped: cannot be decoded" in warnings
     written = {line["file"]: line for line in lines(tmp_path / "out")}
     for path in (*good, turned):
         line = written[str(path)]
@@ -132,13 +132,13 @@ def test_a_batch_of_broken_files_only(tmp_path):
     assert lines(tmp_path / "out") == []
 
 
-def test_a_file_that_vanished_is_left_out(tmp_path, capsys):
+def test_a_missing_file_is_skipped(tmp_path, capsys):
     paths = [tmp_path / "gone.png", picture(tmp_path / "a.png")]
     assert detect_files(DETECTOR, paths, tmp_path / "out").unreadable == (paths[0],)
-    assert "gone.png left out: [Errno 2] No such file" in capsys.readouterr().err
+    assert "gone.png skipped: [Errno 2] No such file" in capsys.readouterr().err
 
 
-def test_pictures_of_one_name_all_stay(tmp_path):
+def test_images_of_the_same_name_are_all_kept(tmp_path):
     paths = [
         picture(tmp_path / folder / name)
         for folder, name in (("x", "a.png"), ("y", "a.png"), ("y", "a-2.png"), ("z", "A.webp"))
@@ -152,7 +152,7 @@ def test_pictures_of_one_name_all_stay(tmp_path):
 def test_folder_in_use_is_refused(tmp_path):
     path = picture(tmp_path / "in" / "a.png")
     other = picture(tmp_path / "out" / "mine.png")
-    with pytest.raises(ValueError, match=r"out\) already holds something: name another"):
+    with pytest.raises(ValueError, match=r"out\) is not empty: name another"):
         detect_files(DETECTOR, [path], tmp_path / "out")
     detect_files(DETECTOR, [path], tmp_path / "out", overwrite=True)
     assert other.is_file()
@@ -160,10 +160,10 @@ def test_folder_in_use_is_refused(tmp_path):
         detect_files(DETECTOR, [path], path)
 
 
-def test_inputs_are_never_written_over(tmp_path):
+def test_inputs_are_never_overwritten(tmp_path):
     path = picture(tmp_path / "a.png")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="holds one of the inputs"):
+    with pytest.raises(ValueError, match="contains one of the input images"):
         detect_files(DETECTOR, [path], tmp_path, overwrite=True)
     assert path.read_bytes() == before
 
@@ -174,16 +174,16 @@ def test_find_images(tmp_path):
     text.touch()
     assert find_images([str(tmp_path)]) == [a, b]
     assert find_images([str(tmp_path / "**" / "*.png"), str(tmp_path)]) == [b, a]
-    assert find_images([str(text)]) == [text]  # what is named itself is taken
+    assert find_images([str(text)]) == [text]  # any suffix is accepted in a file name
     strange = picture(tmp_path / "[1]*.png")
     assert find_images([str(strange)]) == [strange]  # a file, not a pattern
 
 
-def test_find_images_refuses_what_gives_none(tmp_path):
+def test_inputs_without_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="inputs is empty"):
         find_images([])
     for name in ("nothing/*.jpg", "missing.jpg", ""):
-        with pytest.raises(ValueError, match="gives no image: it must be a file"):
+        with pytest.raises(ValueError, match="matches no image: it must be a file"):
             find_images([str(tmp_path / name)])
 
 
@@ -195,6 +195,6 @@ def test_the_command(tmp_path):
     command += [f"--out={tmp_path / 'out'}", str(tmp_path / "in")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "broken.jpg left out: does not decode" in done.stderr
+    assert "broken.jpg skipped: cannot be decoded" in done.stderr
     assert f"1 images, {len(lines(tmp_path / 'out')[0]['detections'])} detections" in done.stdout
     assert (tmp_path / "out" / "a.png").is_file()

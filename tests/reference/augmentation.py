@@ -1,7 +1,7 @@
-"""The original's augmentation step by step in NumPy: slow, on whole images, with a real canvas.
+"""The original's augmentation in NumPy: slow, step by step, on whole images and a real canvas.
 
 Written from Caffe's branch ssd (im_transforms.cpp, sampler.cpp, data_transformer.cpp) and OpenCV's
-cvtColor and resize. It takes the drawn numbers and does the rest without `ssd_keras`.
+cvtColor and resize. It takes the random parameters as arguments and does not use `ssd_keras`.
 """
 
 import math
@@ -16,7 +16,7 @@ def to_uint8(x):
 
 
 def rgb_to_hsv8(image):
-    """OpenCV's 8-bit RGB -> HSV with its 12-bit fixed-point tables, in integers."""
+    """OpenCV's 8-bit RGB to HSV in integers, with its 12-bit fixed-point tables."""
     r, g, b = np.moveaxis(image.astype(int), -1, 0)
     v = np.max(image, axis=-1).astype(int)
     diff = v - np.min(image, axis=-1)
@@ -29,7 +29,7 @@ def rgb_to_hsv8(image):
 
 
 def hsv8_to_rgb(hsv):
-    """OpenCV's 8-bit HSV -> RGB by sectors; H from 180 to 255 goes round."""
+    """OpenCV's 8-bit HSV to RGB by sectors; H from 180 to 255 wraps."""
     h, s, v = np.moveaxis(hsv / np.array([30.0, 255.0, 255.0]), -1, 0)
     sector = np.floor(h).astype(int)
     f = h - sector
@@ -40,7 +40,7 @@ def hsv8_to_rgb(hsv):
 
 
 def distort(image, contrast_first, applied, brightness, contrast, saturation, hue):
-    """ApplyDistort on uint8 [H, W, 3]."""
+    """ApplyDistort on an image, uint8 [H, W, 3]."""
 
     def change_brightness(x):
         return to_uint8(x + np.float32(brightness))
@@ -70,7 +70,7 @@ def distort(image, contrast_first, applied, brightness, contrast, saturation, hu
 
 
 def expand(image, canvas, offset, mean):
-    """ExpandImage: uint8 [H, W, 3] onto a canvas of the mean."""
+    """ExpandImage: puts an image, uint8 [H, W, 3], on a canvas of the mean color."""
     big = np.empty((*canvas, 3), np.uint8)
     big[:] = mean
     big[offset[0] : offset[0] + image.shape[0], offset[1] : offset[1] + image.shape[1]] = image
@@ -89,7 +89,7 @@ def iou(a, b):
 def run_samplers(trials, boxes):
     """GenerateBatchSamples: (sampler, crop) of every sampler that succeeded, in order.
 
-    trials [6, 50, 4] are the boxes that samplers 2 to 7 draw.
+    Sampler 0 is the whole image. `trials` [6, 50, 4] are the boxes that the samplers 1 to 6 draw.
     """
     successes = [(0, (0.0, 0.0, 1.0, 1.0))]
     constraints = [(0.1, None), (0.3, None), (0.5, None), (0.7, None), (0.9, None), (None, 1.0)]
@@ -103,7 +103,7 @@ def run_samplers(trials, boxes):
 
 
 def emit(boxes, crop):
-    """TransformAnnotation with EmitConstraint CENTER: {index: box in the crop}."""
+    """TransformAnnotation with EmitConstraint CENTER: object index -> box in the crop."""
     ymin, xmin, ymax, xmax = crop
     emitted = {}
     for k, (top, left, bottom, right) in enumerate(boxes):
@@ -117,7 +117,7 @@ def emit(boxes, crop):
 
 
 def random_trial(rng):
-    """SampleBBox with numbers of its own: scale and aspect, then the place."""
+    """SampleBBox: draws scale and aspect ratio, then the position."""
     scale, aspect = rng.uniform(0.3, 1), rng.uniform(0.5, 2)
     aspect = min(max(aspect, scale**2), 1 / scale**2)
     width, height = scale * math.sqrt(aspect), scale / math.sqrt(aspect)
@@ -126,7 +126,7 @@ def random_trial(rng):
 
 
 def random_crop(rng, boxes):
-    """All of it: the sampler, its best overlap with an object, and the number of objects kept."""
+    """Draws a crop: its sampler, its largest IoU with an object, and the number of kept objects."""
     trials = [[random_trial(rng) for _ in range(50)] for _ in range(6)]
     successes = run_samplers(trials, boxes)
     sampler, crop = successes[rng.integers(len(successes))]
@@ -137,7 +137,7 @@ def random_crop(rng, boxes):
 
 
 def resize(image, size, interpolation):
-    """cv::resize of uint8 [H, W, 3] to [size, size, 3]; real numbers where OpenCV has 11 bits."""
+    """cv::resize of uint8 [H, W, 3] to [size, size, 3], with floats for OpenCV's 11-bit weights."""
     sides = image.shape[:2]
     area = "area" if min(sides) >= size else "area of two"
     kind = area if interpolation == "area" else interpolation
@@ -148,18 +148,18 @@ def resize(image, size, interpolation):
 
 
 def _weights(cell, size, side, kind):
-    """The weights of all `side` pixels of an axis in output pixel `cell` of `size`."""
+    """Weights of the `side` input pixels of an axis in output pixel `cell` of `size`."""
     weights = np.zeros(side)
     inverse = size / side
-    scale = 1 / inverse  # twice rounded, as in OpenCV
+    scale = 1 / inverse  # rounded twice, as in OpenCV
 
     def add(pixel, weight):
         weights[min(max(pixel, 0), side - 1)] += weight
 
     corner = math.floor(cell * scale)
-    centre = (cell + 0.5) * scale - 0.5
-    base = math.floor(centre)
-    fraction = centre - base
+    center = (cell + 0.5) * scale - 0.5
+    base = math.floor(center)
+    fraction = center - base
     if kind == "nearest":
         add(corner, 1)
     elif kind == "linear":
@@ -189,7 +189,7 @@ def _weights(cell, size, side, kind):
 
 
 def make_picture(image, params, size, mean, names):
-    """The whole way, with what `augment` says it drew: uint8 [size, size, 3]."""
+    """Augments an image with the "params" of `augment`: uint8 [size, size, 3]."""
     d = params.get("distortion")
     if d is not None:
         image = distort(image, *d)

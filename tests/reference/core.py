@@ -1,4 +1,4 @@
-"""Slow NumPy restatements of the original, one loop at a time, to compare the package with."""
+"""The original's default boxes, matching and loss, as slow loops in Python."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def default_boxes(config):
-    """prior_box_layer.cpp: every feature map, row, column, and the boxes of a cell in its order."""
+    """prior_box_layer.cpp: the default boxes in the order of feature maps, rows and columns."""
     out = []
     for m in config.feature_maps:
         low, high = m.min_size, m.max_size
@@ -31,7 +31,10 @@ def iou(a, b):
 
 
 def match(overlap, valid, threshold=0.5):
-    """MatchBBox: `overlap` [G, P], `valid` [G]; the ground truth of each default box, or -1."""
+    """MatchBBox: the index of the ground truth of each default box, or -1.
+
+    `overlap` [G, P] is the IoU, and `valid` [G] is False for padding.
+    """
     count, boxes = overlap.shape
     matched = [-1] * boxes
     pool = [j for j in range(count) if valid[j]]
@@ -59,10 +62,10 @@ def match(overlap, valid, threshold=0.5):
 
 
 def multibox_loss(ground_truth, predictions, overlaps, boxes, variances, threshold=0.5, ratio=3):
-    """Localisation loss, confidence loss (sums over the batch) and positives of a batch.
+    """Localization loss and confidence loss, summed over a batch, and its number of positives.
 
-    `overlaps` [B, G, P] comes from outside: a small object inside two default boxes of one size
-    overlaps both alike but for rounding, which would decide the match.
+    `overlaps` [B, G, P] is an argument because rounding can decide a match: a small object inside
+    two default boxes of equal size has the same IoU with both, except for rounding.
     """
     localization = confidence = 0.0
     positives = 0
@@ -90,7 +93,7 @@ def multibox_loss(ground_truth, predictions, overlaps, boxes, variances, thresho
             for got, want in zip(prediction[i, :4], wanted, strict=True):
                 d = abs(float(got) - want)
                 localization += 0.5 * d * d if d < 1 else d - 0.5
-        own = sum(j >= 0 for j in matched)
+        image_positives = sum(j >= 0 for j in matched)
         losses.sort(key=lambda pair: (-pair[0], pair[1]))
-        confidence += sum(loss for loss, _ in losses[: int(ratio * own)])
+        confidence += sum(loss for loss, _ in losses[: int(ratio * image_positives)])
     return localization, confidence, positives

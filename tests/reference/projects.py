@@ -1,6 +1,6 @@
-"""SSD as other projects state it: channels first, (cx, cy, w, h), their names, plain loops.
+"""SSD as other projects write it: OIHW kernels, (cx, cy, w, h) boxes, and their tensor names.
 
-Written from their code (named at each function), not from ours.
+Written in plain loops from their code, which each function names. It does not use `ssd_keras`.
 """
 
 import json
@@ -27,7 +27,7 @@ SIZES = {
 
 
 def sequential_places():
-    """Where amdegroot's vgg() (ssd.py) puts its convolutions in one list with ReLU and pooling."""
+    """Indices of the convolutions in amdegroot's vgg() (ssd.py), a list with ReLU and pooling."""
     places, place = [], 0
     for entry in CFG:
         if entry in ("M", "C"):
@@ -40,7 +40,7 @@ def sequential_places():
 
 
 def layer_names(source, size):
-    """Names of a source's layers: VGG with fc6 and fc7, extra layers, offsets, logits; scale."""
+    """Layer names of a project: VGG with fc6 and fc7, extra layers, offsets, logits, L2 scale."""
     places, maps = sequential_places(), 6 if size == 300 else 7
     extras = 2 * (maps - 2)
     heads = range(maps)
@@ -95,6 +95,27 @@ def layer_names(source, size):
             [f"multibox/conf/{i}" for i in heads],
             "extractor/norm4/scale",
         )
+    if source == "oarriaga":  # SSD300.py, ssd_utils.py; Keras numbers layers without a name
+        return (
+            [*(f"conv2d_{i}" for i in range(1, 15)), "branch_2"],
+            [n for i in range(4) for n in (f"conv2d_{15 + i}", f"branch_{3 + i}")],
+            [f"regression_leaf_{i}" for i in heads],
+            [f"classification_leaf_{i}" for i in heads],
+            "branch_1",
+        )
+    if source == "balancap":  # ssd_vgg_300.py, ssd_vgg_512.py, custom_layers.py
+        scope = f"ssd_{size}_vgg/"
+        boxes = [f"{scope}block{b}_box/" for b in (4, 7, 8, 9, 10, 11, 12)[:maps]]
+        more = [f"{scope}block{8 + i // 2}/conv{('1x1', '3x3')[i % 2]}" for i in range(extras)]
+        if size == 512:
+            more[-1] = f"{scope}block12/conv4x4"
+        return (
+            [f"{scope}{name[:5]}/{name}" for name in vgg] + [f"{scope}conv6", f"{scope}conv7"],
+            more,
+            [f"{box}conv_loc" for box in boxes],
+            [f"{box}conv_cls" for box in boxes],
+            f"{scope}block4_box/L2Normalization/gamma",
+        )
     more = [f"conv{6 + i // 2}_{1 + i % 2}" for i in range(extras)]  # caffe, pierluigi
     sources = ["conv4_3_norm", "fc7", *more[1::2]]
     return (
@@ -107,17 +128,17 @@ def layer_names(source, size):
 
 
 def conv(x, kernel, bias, stride=1, padding=0, dilation=1):
-    """torch.nn.Conv2d, but for the place of the channels of x; the kernel is OIHW."""
+    """torch.nn.Conv2d with an OIHW kernel, except that the channels of `x` are last."""
     x = tf.pad(x, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
     x = tf.nn.conv2d(x, kernel.transpose(2, 3, 1, 0), stride, "VALID", dilations=dilation)
     return x + bias
 
 
 def forward(layers, scale, images, size, outputs):
-    """The network: amdegroot's SSD.forward; for 512, lufficc's add_extras.
+    """The network: amdegroot's SSD.forward, and lufficc's add_extras for 512 pixels.
 
     `layers` are (kernel OIHW, bias) in the order of `layer_names`. Returns loc [B, P, 4] and conf
-    [B, P, outputs] as the source codes them.
+    [B, P, outputs] in the project's coding.
     """
     vgg, extras, loc_heads, conf_heads = layers
     x, i = images, 0
@@ -152,11 +173,11 @@ def forward(layers, scale, images, size, outputs):
     )
 
 
-def prior_boxes(size, tiling, integer, clamp):
-    """(cx, cy, w, h): amdegroot's PriorBox.
+def default_boxes(size, tiling, integer, clamp):
+    """amdegroot's PriorBox: default boxes as (cx, cy, w, h).
 
-    `clamp` is "sizes" as in torchvision or "all" as in amdegroot and lufficc, where it moves
-    centres, too.
+    `clamp` is "sizes" as in torchvision, or "all" as in amdegroot and lufficc, which also move
+    centers.
     """
     sizes = [int(s) if integer else s for s in SIZES[size, tiling]]
     boxes = []
@@ -173,10 +194,10 @@ def prior_boxes(size, tiling, integer, clamp):
     return np.minimum(boxes, limits[clamp]) if clamp else np.array(boxes)
 
 
-def decode(loc, priors):
+def decode(loc, defaults):
     """amdegroot's decode (box_utils.py), to (ymin, xmin, ymax, xmax)."""
-    cx, cy = (priors[:, i] + loc[..., i] * 0.1 * priors[:, 2 + i] for i in range(2))
-    w, h = (priors[:, 2 + i] * np.exp(loc[..., 2 + i] * 0.2) for i in range(2))
+    cx, cy = (defaults[:, i] + loc[..., i] * 0.1 * defaults[:, 2 + i] for i in range(2))
+    w, h = (defaults[:, 2 + i] * np.exp(loc[..., 2 + i] * 0.2) for i in range(2))
     return np.stack([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2], axis=-1)
 
 
@@ -186,7 +207,7 @@ def softmax(x):
 
 
 def safetensors(tensors):
-    """Bytes of a safetensors file. dtypes: float32, float16, bfloat16."""
+    """Content of a safetensors file."""
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, array in tensors.items():
@@ -202,6 +223,7 @@ def safetensors(tensors):
 
 
 def varint(n):
+    """A protobuf varint."""
     out = bytearray()
     while n > 127:
         out.append(n & 127 | 128)
@@ -215,22 +237,23 @@ def field(number, payload):
 
 
 def float_field(number, value):
+    """A protobuf field of one float."""
     return varint(number << 3 | 5) + np.float32(value).tobytes()
 
 
 def prior_box(
     low, high, ratios, step, clip=False, variance=(0.1, 0.1, 0.2, 0.2), offset=0.5, img_size=None
 ):
-    """PriorBoxParameter as ssd_pascal.py lets Caffe write it."""
+    """A PriorBoxParameter as Caffe writes it for ssd_pascal.py."""
     repeated = [(1, low), (2, high), *((3, r) for r in ratios), *((6, v) for v in variance)]
     floats = b"".join(float_field(n, v) for n, v in repeated if v is not None)
     flags = varint(4 << 3) + varint(1) + varint(5 << 3) + varint(int(clip))
-    own = b"" if img_size is None else varint(7 << 3) + varint(img_size)
-    return floats + flags + own + float_field(10, step) + float_field(13, offset)
+    size = b"" if img_size is None else varint(7 << 3) + varint(img_size)
+    return floats + flags + size + float_field(10, step) + float_field(13, offset)
 
 
 def blob(array, old):
-    """BlobProto: shape and packed data; before 2015, four dimensions instead of the shape."""
+    """A BlobProto: shape and packed data; `old` has four dimensions, as before 2015."""
     data = field(5, array.astype("<f4").tobytes())
     if not old:
         return field(7, field(1, b"".join(varint(n) for n in array.shape))) + data
@@ -239,9 +262,9 @@ def blob(array, old):
 
 
 def caffemodel(layers, priors=(), old=False):
-    """Bytes of a .caffemodel: [(name, [arrays])] and [(name, PriorBoxParameter)].
+    """Content of a .caffemodel from [(name, [arrays])] and [(name, PriorBoxParameter)].
 
-    With `old`, V1LayerParameter and four-dimensional blobs.
+    `old` selects V1LayerParameter and blobs of four dimensions.
     """
     number, name_number, blobs_number = (2, 4, 6) if old else (100, 1, 7)
     data = field(1, b"VGG_VOC0712_SSD_300x300_train")
@@ -254,11 +277,29 @@ def caffemodel(layers, priors=(), old=False):
     return data
 
 
-def keras2_h5(path, layers, scale):
-    """pierluigi's .h5: f[name][name]['kernel:0'], HWIO."""
+def tf1_checkpoint(prefix, arrays):
+    """Writes a checkpoint as tf.train.Saver does."""
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(arrays),
+        shape_and_slices=[""] * len(arrays),
+        tensors=[tf.constant(array) for array in arrays.values()],
+    )
+
+
+def slim_arrays(layers, scale_name, scale):
+    """Variables of TF-Slim: HWIO weights, and biases."""
+    arrays = {scale_name: scale}
+    for name, (kernel, bias) in layers:
+        arrays[f"{name}/weights"], arrays[f"{name}/biases"] = kernel.transpose(2, 3, 1, 0), bias
+    return arrays
+
+
+def keras2_h5(path, layers, scale, scale_name):
+    """Writes a .h5 file as pierluigiferrari's: HWIO kernels at f[name][name]["kernel:0"]."""
     with h5py.File(path, "w") as f:
         f.attrs["layer_names"] = [name.encode() for name, _ in layers]
         for name, (kernel, bias) in layers:
             f[f"{name}/{name}/kernel:0"] = kernel.transpose(2, 3, 1, 0)
             f[f"{name}/{name}/bias:0"] = bias
-        f["conv4_3_norm/conv4_3_norm_gamma:0"] = scale
+        f[f"{scale_name}/{scale_name}_gamma:0"] = scale

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_keras.config import SSD300_VOC
-from ssd_keras.data import pipeline
+from ssd_keras.data import epochs, pipeline
 from ssd_keras.data.records import Sample, write_records
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.matching import match
@@ -200,7 +200,7 @@ def test_what_a_killed_writer_left_is_removed(copied, records):
 def test_a_damaged_checkpoint_is_named(copied, records):
     (copied / "last.keras").write_bytes(b"half of it")
     (copied / "previous.keras").unlink()
-    with pytest.raises(ValueError, match=r"last\.keras is damaged or no \.keras file"):
+    with pytest.raises(ValueError, match=r"last\.keras is damaged or not a \.keras file"):
         train(narrow(), RECIPE, copied, [records], val_records=records)
 
 
@@ -216,7 +216,7 @@ def test_guard_stops_at_a_loss_that_is_no_number(records):
     for batch, value in enumerate((3.0, float("nan"), 4.0)):
         guard.on_train_batch_begin(batch)
         model.optimizer.apply([tf.fill(v.shape, value) for v in dense.trainable_variables])
-    names = ", ".join(pipeline.batch_image_ids([records], 2, 0, 2))
+    names = ", ".join(epochs.batch_image_ids([records], 2, 0, 2))
     with pytest.raises(FloatingPointError, match=rf"batch 2: .*\(=nan.* loss .*\(=5\).*{names}"):
         guard.on_epoch_end(0, {"loss": 5.0})
     # A loss that is no number although all gradients are: one of the span's batches.
@@ -374,7 +374,7 @@ def test_a_run_says_what_it_started_from(records, tmp_path, monkeypatch):
     assert json.loads((run_dir / "run.json").read_text())["weights"] == str(path)
     report = (run_dir / "weights.txt").read_text()
     assert hashlib.sha256(path.read_bytes()).hexdigest() in report
-    assert "project: caffe, as told" in report
+    assert "project: caffe, as given" in report
     model.optimizer.build(model.trainable_variables)
     model.save(run_dir / "last.keras")
     path.unlink()  # a resumption needs it no more
@@ -408,8 +408,8 @@ def test_the_command_starts_from_an_ssd_of_other_classes(records, tmp_path):
     command += ["--weights_labels=classes.txt", "--weights_config=SSD300_VOC"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "project: ssd_keras, as told" in done.stdout
-    assert "tiling: weights_config, as told" in done.stdout
+    assert "project: ssd_keras, as given" in done.stdout
+    assert "tiling: weights_config, as given" in done.stdout
     assert "sliced: background and 1 of the file's 2 classes; fresh: 1" in done.stdout
 
 

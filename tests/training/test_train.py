@@ -179,7 +179,7 @@ def test_a_recipe_of_the_paper(command, tmp_path, capsys):
             ["--records=mine", "--run_dir=r", "--weights=none.npz", "--width=0.03"],
             "none.npz",
         ),
-        (["--records=mine", "--boundaries=1,x"], "--boundaries (=1,x) must be whole numbers"),
+        (["--records=mine", "--boundaries=1,x"], "--boundaries (=1,x) must be integers"),
     ],
 )
 def test_what_is_refused(flags, message, command, capsys):

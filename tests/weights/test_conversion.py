@@ -51,7 +51,7 @@ def test_imagenet_comes_from_keras_applications(monkeypatch):
     }
 
 
-def test_a_failed_download_says_what_to_do(monkeypatch):
+def test_a_failed_download_names_the_remedy(monkeypatch):
     def fail(**_):
         raise Exception("URL fetch failure")
 
@@ -62,13 +62,13 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
         vgg16.imagenet_tensors()
 
 
-def test_convert_turns_layout_colour_and_offsets():
+def test_convert_reorders_layout_colors_and_offsets():
     kernel = np.arange(2 * 3 * 9, dtype="f4").reshape(2, 3, 3, 3)
     offsets = np.arange(8, dtype="f4")
     source = find_project(["vgg.0.weight", "loc.0.bias"])
     arrays = convert({"vgg.0.weight": kernel, "loc.0.bias": offsets, "other": kernel}, source)
     assert arrays["conv1_1/kernel"].shape == (3, 3, 3, 2)
-    assert arrays["conv1_1/kernel"][0, 1, 0, 1] == kernel[1, 2, 0, 1]  # blue first
+    assert arrays["conv1_1/kernel"][0, 1, 0, 1] == kernel[1, 2, 0, 1]  # BGR
     assert list(arrays["conv4_3_offsets/bias"]) == [1, 0, 3, 2, 5, 4, 7, 6]
     assert list(arrays) == ["conv1_1/kernel", "conv4_3_offsets/bias"]
 
@@ -77,13 +77,13 @@ def test_fully_connected_layers_of_other_projects_are_named():
     dense = np.broadcast_to(np.float32(0), (4096, 25088))
     with pytest.raises(
         ValueError,
-        match=r"vgg.31.weight has shape \(4096, 25088\), as in the VGG16 that is not red",
+        match=r"vgg.31.weight has shape \(4096, 25088\), that of a VGG16 without reduced fc6",
     ):
         convert({"vgg.31.weight": dense}, find_project(["vgg.31.weight"]))
 
 
 def test_fc1_and_fc2_reach_fc6_and_fc7(monkeypatch):
-    """Of the whole ImageNet VGG16, in a model of full width."""
+    """Loads a complete VGG16 of ImageNet into a full-width model."""
     shapes = {"fc1/kernel": (25088, 4096), "fc2/kernel": (4096, 4096)}
     model = ssd_vgg16(TINY, 2)
     for name in vgg16.CONVOLUTIONS:
@@ -117,13 +117,13 @@ def test_recoded_offsets_decode_to_the_same_boxes():
         (new_kernel, new_bias, ours, variances[1]),
     ):
         offsets = np.einsum("hwc,hwco->o", features, k) + b
-        defaults = np.concatenate([np.full((4, 2), 0.5), shape], axis=1).astype("f4")
+        defaults = np.concatenate([0.5 - shape / 2, 0.5 + shape / 2], axis=1)
         offsets = tf.constant(offsets.reshape(4, 4), tf.float32)
         decoded.append(boxes.decode(offsets, defaults, v))
     np.testing.assert_allclose(decoded[1], decoded[0], rtol=1e-4, atol=1e-5)
 
 
-def test_recoding_changes_nothing_when_nothing_differs():
+def test_recoding_to_the_same_boxes_changes_nothing():
     shapes = box_shapes(SSD300_VOC)[0]
     kernel, bias = np.full((3, 3, 2, 16), 0.3, "f4"), np.full(16, -0.7, "f4")
     v = SSD300_VOC.variances
@@ -142,7 +142,7 @@ def test_box_shapes_are_those_of_a_cell():
     assert round(box_shapes(SSD512_COCO)[0][0, 0] * 512) == 20
 
 
-def test_select_classes_keeps_own_values_where_there_are_none():
+def test_select_classes_keeps_the_values_of_new_classes():
     theirs = np.arange(6.0)  # 2 boxes of 3 outputs
     own = -np.arange(1.0, 9.0)  # 2 boxes of 4
     assert list(select_classes(theirs, (2, -1, 0, 1), own)) == [2, -2, 0, 1, 5, -6, 3, 4]
@@ -165,14 +165,17 @@ def test_all_voc_classes_are_in_coco_under_some_name():
 @pytest.mark.parametrize(
     ("arguments", "rows"),
     [
-        ((4, None, 3, None, False), (0, 1, 2, 3)),  # as many, no names: in order
+        (
+            (4, None, 3, None, False),
+            (0, 1, 2, 3),
+        ),  # equal numbers, no names: same order
         ((4, None, 3, None, True), (3, 0, 1, 2)),
         ((4, ("a", "b", "c"), 2, ("C", "new"), False), (0, 3, -1)),
         ((4, ("a", "b", "c"), 3, ("c", "b", "a"), True), (3, 2, 1, 0)),
         ((91, None, 80, None, False), (0, *COCO_CATEGORY_IDS)),
         ((91, None, 90, None, False), tuple(range(91))),
         ((91, None, 90, COCO_ID_NAMES, False), tuple(range(91))),
-        (  # as torchvision names them
+        (  # the names of torchvision
             (91, ["N/A" if is_unused(n) else n for n in COCO_ID_NAMES], 90, COCO_ID_NAMES, False),
             tuple(range(91)),
         ),

@@ -7,22 +7,21 @@ import h5py
 import numpy as np
 import pytest
 
-from ssd_keras.weights import caffemodel
-from ssd_keras.weights import formats as weight_files
+from ssd_keras.weights import caffemodel, formats
 from ssd_keras.weights.formats import MAX_BYTES, read_tensors
-from tests.reference import projects as peer
+from tests.reference import projects
 
 ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "a/bias": np.ones(3, "f4")}
 
 
 def write(path):
-    """A right file of the kind that the name tells."""
+    """Writes a valid file of the format of its suffix."""
     if path.suffix == ".npz":
         np.savez(path, **ARRAYS)
     elif path.suffix == ".safetensors":
-        path.write_bytes(peer.safetensors(ARRAYS))
+        path.write_bytes(projects.safetensors(ARRAYS))
     elif path.suffix == ".caffemodel":
-        path.write_bytes(peer.caffemodel([("a", [*ARRAYS.values()])]))
+        path.write_bytes(projects.caffemodel([("a", [*ARRAYS.values()])]))
     elif path.suffix == ".h5":
         with h5py.File(path, "w") as f:
             for name, array in ARRAYS.items():
@@ -41,7 +40,7 @@ NAMES = {
     ".npz": ["a/kernel", "a/bias"],
     ".safetensors": ["a/kernel", "a/bias"],
     ".caffemodel": ["a/0", "a/1"],
-    ".h5": ["a/bias", "a/kernel"],  # HDF5 lists a group by name
+    ".h5": ["a/bias", "a/kernel"],  # HDF5 sorts the names of a group
     ".keras": ["a/kernel", "a/bias"],
 }
 KINDS = list(NAMES)
@@ -69,7 +68,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind, keep):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, ".pth"])
-def test_an_empty_file_and_a_text_are_refused(tmp_path, kind):
+def test_an_empty_file_and_a_text_file_are_refused(tmp_path, kind):
     path = tmp_path / f"w{kind}"
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="has 0 bytes"):
@@ -116,7 +115,7 @@ def test_npz_that_promises_more_than_it_holds_is_refused_before_allocation(tmp_p
 
 def test_npz_that_inflates_beyond_the_limit_is_refused(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "w.npz", a=np.zeros(10**6, np.float32))
-    monkeypatch.setattr(weight_files, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(formats, "MAX_BYTES", 10**6)
     with pytest.raises(ValueError, match="above the limit of 1000000"):
         read_tensors(tmp_path / "w.npz")
 
@@ -124,15 +123,15 @@ def test_npz_that_inflates_beyond_the_limit_is_refused(tmp_path, monkeypatch):
 def test_keras_files_that_inflate_beyond_the_limit_are_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "w.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(10**6))
-    monkeypatch.setattr(weight_files, "MAX_BYTES", 10**5)
+    monkeypatch.setattr(formats, "MAX_BYTES", 10**5)
     with pytest.raises(ValueError, match="above the limit of 100000"):
         read_tensors(tmp_path / "w.keras")
 
 
 def test_files_beyond_the_limit_are_not_opened(tmp_path, monkeypatch):
     np.savez(tmp_path / "w.npz", a=np.zeros(100))
-    monkeypatch.setattr(weight_files, "MAX_BYTES", 100)
-    with pytest.raises(ValueError, match="bytes, which must be 1 to 100"):
+    monkeypatch.setattr(formats, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="bytes, but must have 1 to 100"):
         read_tensors(tmp_path / "w.npz")
 
 
@@ -173,24 +172,24 @@ def raw_safetensors(header, data=b""):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ((1 << 60).to_bytes(8, "little") + b"{}", "header would take"),
+        ((1 << 60).to_bytes(8, "little") + b"{}", "header takes"),
         (raw_safetensors(b"{'a'"), "cannot be read"),
         (raw_safetensors([1, 2]), "cannot be read"),
         (
             raw_safetensors(
                 {"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}, b"1234"
             ),
-            r"a of shape \(9,\) cannot be bytes 0 to 36 of 4",
+            r"a of shape \(9,\) does not fit bytes 0 to 36 of 4",
         ),
         (
             raw_safetensors({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"),
-            "cannot be bytes",
+            "does not fit bytes",
         ),
         (
             raw_safetensors(
                 {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}, b"1234"
             ),
-            "cannot be bytes",
+            "does not fit bytes",
         ),
         (
             raw_safetensors(
@@ -200,7 +199,7 @@ def raw_safetensors(header, data=b""):
                 },
                 bytes(12),
             ),
-            r"b of shape \(2,\) cannot be bytes 4 to 12 of 12, or shares them",
+            r"b of shape \(2,\) does not fit bytes 4 to 12 of 12, or shares bytes",
         ),
         (
             raw_safetensors({"a": {"dtype": "Q4", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
@@ -215,38 +214,40 @@ def test_hostile_safetensors_are_refused(tmp_path, content, message):
 
 
 def test_caffemodel_blobs_must_hold_what_their_shape_says():
-    huge = peer.field(7, peer.field(1, peer.varint(1 << 40))) + peer.field(5, b"1234")
-    data = peer.field(100, peer.field(1, b"fc6") + peer.field(7, huge))
+    huge = projects.field(7, projects.field(1, projects.varint(1 << 40))) + projects.field(
+        5, b"1234"
+    )
+    data = projects.field(100, projects.field(1, b"fc6") + projects.field(7, huge))
     with pytest.raises(ValueError, match=r"fc6/0 has shape \(1099511627776,\) but 4 bytes"):
         caffemodel.caffemodel_arrays(data)
 
 
 def test_safetensors_headers_beyond_the_limit_are_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(weight_files, "_MAX_HEADER", 100)
+    monkeypatch.setattr(formats, "_MAX_HEADER", 100)
     (tmp_path / "w.safetensors").write_bytes(raw_safetensors(b"{}" + b" " * 200))
-    with pytest.raises(ValueError, match="header would take 202 of 210 bytes; 100 are allowed"):
+    with pytest.raises(ValueError, match="header takes 202 of 210 bytes, but may take 100 at most"):
         read_tensors(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (peer.field(100, b"") * 20_000, "20000 layers, above the limit of 10000"),
-        (peer.field(2, b"") * 20_000, "20000 layers"),
+        (projects.field(100, b"") * 20_000, "20000 layers, above the limit of 10000"),
+        (projects.field(2, b"") * 20_000, "20000 layers"),
         (
-            peer.field(100, peer.field(1, b"fc6") + peer.field(7, b"") * 20_000),
+            projects.field(100, projects.field(1, b"fc6") + projects.field(7, b"") * 20_000),
             "fc6 has 20000 blobs, above the limit of 16",
         ),
     ],
 )
-def test_caffemodels_of_more_layers_than_any_are_refused_before_they_are_parsed(data, message):
+def test_caffemodels_with_too_many_layers_are_refused_before_parsing(data, message):
     with pytest.raises(ValueError, match=message):
         caffemodel.caffemodel_arrays(data)
 
 
 def test_old_caffe_biases_of_four_dimensions_become_vectors():
     array = np.arange(3, dtype=np.float32)
-    data = peer.caffemodel([("conv1_1", [array.reshape(1, 3, 1, 1), array])], old=True)
+    data = projects.caffemodel([("conv1_1", [array.reshape(1, 3, 1, 1), array])], old=True)
     arrays = caffemodel.caffemodel_arrays(data)
     assert arrays["conv1_1/0"].shape == (1, 3, 1, 1)
     np.testing.assert_array_equal(arrays["conv1_1/1"], array)

@@ -9,8 +9,8 @@ from ssd_keras.config import SSD300_COCO
 from tests.cli import ROOT
 from tests.peer_files import narrow, random_layers, write_file
 
-# The command builds the network of full width; here it is narrow, to be quick. It is a process of
-# its own, since flags of several commands cannot live in one, which runs it several times.
+# The command builds a full-width network; this script uses a narrow one to be fast. It runs as a
+# separate process, because absl cannot define the flags of several commands in one process.
 RUN = """
 import functools, json, sys
 from absl import logging
@@ -24,7 +24,7 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def run(*commands):
-    """Runs the command with each of the lists of flags; gives stdout and stderr of all."""
+    """Runs the command once for each list of flags; returns all of stdout and stderr."""
     python = [sys.executable, "-c", RUN, json.dumps(commands)]
     done = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -52,21 +52,21 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path):
         ],
     )
     first, again, custom = stdout.split("exit")[:3]
-    assert "project: torchvision, found by its tensors" in first
+    assert "project: torchvision, detected from the names of its tensors" in first
     assert "backbone.extra.0.7.1.weight" in first
     assert "71 of 71 tensors used; layers: 30 loaded, 6 sliced, 0 fresh" in first
     assert first.count("used: conv1_1/kernel") == 1
     assert "71 of 71 tensors used" in stderr
-    assert "used: conv1_1/kernel" not in stderr  # the table is printed, not logged as well
+    assert "used: conv1_1/kernel" not in stderr  # the table is only printed
     model = keras.models.load_model(out)
     assert model.labels == ("person", "platelet")
     fc7 = groups[0][14][0].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(model.get_layer("fc7").kernel, fc7)
 
-    assert again.split()[0] == "0"  # how the first ended
-    assert "model.keras) exists already" in stderr
+    assert again.split()[0] == "0"  # the exit code of the first run
+    assert "model.keras) already exists" in stderr
 
-    assert "tiling: weights_config, as told" in custom
+    assert "tiling: weights_config, as given" in custom
     model = keras.models.load_model(other / "model.keras")
     bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 3)
     theirs = other_groups[3][5][1].reshape(4, 3)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from ssd_keras.config import CONFIGS, SSD300_COCO, SSD300_VOC
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.vgg16 import CONVOLUTIONS
+from ssd_keras.weights.formats import read_tensors
 from ssd_keras.weights.load import load_weights
 from tests.peer_files import WIDTH, narrow, random_layers, write_file
-from tests.reference import projects as peer
+from tests.reference import projects
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def voc_model():
     return narrow(SSD300_VOC, 20, VOC_CLASSES)
 
 
-# source, size, tiling, outputs, written in the old form
+# project, input size, tiling, outputs per box, old file format
 PEERS = [
     ("torchvision", 300, "COCO", 91, False),
     ("amdegroot", 300, "VOC", 21, False),
@@ -34,7 +36,13 @@ PEERS = [
     ("pierluigi", 512, "VOC", 21, False),
     ("chainercv", 300, "VOC", 21, False),
     ("chainercv", 512, "VOC", 21, False),
+    ("oarriaga", 300, "VOC", 21, False),
+    ("balancap", 300, "COCO", 21, False),
+    ("balancap", 512, "COCO", 21, False),
 ]
+
+
+BGR = ("caffe", "pierluigi", "oarriaga")
 
 
 @pytest.mark.parametrize(("source", "size", "tiling", "outputs", "old"), PEERS)
@@ -47,40 +55,68 @@ def test_the_model_predicts_what_the_peer_predicts(tmp_path, source, size, tilin
     report = load_weights(model, path)
     assert report.project == source
     assert report.fresh == report.skipped == ()
-    assert ("conv1_1: kernel turned" in str(report)) == (source not in ("caffe", "pierluigi"))
+    assert ("conv1_1: kernel reordered" in str(report)) == (source not in BGR)
     assert ("background moved" in str(report)) == ("mmdetection" in source)
 
     image = np.random.default_rng(1).integers(0, 256, (1, size, size, 3)).astype(np.float32)
-    centred = image - mean  # RGB
-    if source in ("caffe", "pierluigi"):
-        centred = centred[..., ::-1]
-    loc, conf = peer.forward(groups, scale, centred.astype(np.float32), size, outputs)
-    if source == "chainercv":  # codes (y, x, h, w)
+    centered = image - mean  # RGB
+    if source in BGR:
+        centered = centered[..., ::-1]
+    loc, conf = projects.forward(groups, scale, centered.astype(np.float32), size, outputs)
+    if source == "chainercv":  # its offsets are (y, x, h, w)
         loc = loc[..., [1, 0, 3, 2]]
-    priors = peer.prior_boxes(
+    defaults = projects.default_boxes(
         size,
         tiling,
         integer=source.startswith(("caffe", "mmdetection")),
         clamp="sizes" if source in ("torchvision", "amdegroot", "lufficc") else None,
     )
-    expected = peer.softmax(conf)
+    expected = projects.softmax(conf)
     expected = expected[..., :-1] if "mmdetection" in source else expected[..., 1:]
     boxes, scores = DetectionDecoder(config).candidates(model(image))
-    np.testing.assert_allclose(boxes, peer.decode(loc, priors), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(boxes, projects.decode(loc, defaults), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_a_checkpoint_of_a_training_run_warns_of_the_tiling(tmp_path, voc_model):
+    """balancap's files of 21 outputs have either tiling; slots of the optimizer are skipped."""
+    groups, scale = random_layers(voc_model, 300, 21)
+    path = write_file(tmp_path, "balancap", 300, "VOC", groups, scale)
+    arrays = read_tensors(path)
+    name = "ssd_300_vgg/conv1/conv1_1/weights"
+    more = {"global_step": np.int64(9), f"{name}/Momentum": arrays[name]}
+    projects.tf1_checkpoint(path, arrays | more)
+    with pytest.raises(ValueError, match="its tiling is that of SSD300_COCO, but the model"):
+        load_weights(voc_model, path)
+    report = load_weights(voc_model, path, weights_config=SSD300_VOC)
+    assert report.skipped == ("global_step", f"{name}/Momentum")
+    assert str(report).count("sha256: ") == 2  # of the data and of the index
+    assert "net.ckpt.index" in str(report)
+    coco = narrow(SSD300_COCO, 20, VOC_CLASSES)
+    assert any(
+        "assumed from 21 outputs" in warning for warning in load_weights(coco, path).warnings
+    )
+
+
+def test_the_first_version_of_the_network_is_refused(tmp_path, voc_model):
+    path = tmp_path / "weights_SSD300.hdf5"
+    with h5py.File(path, "w") as f:
+        f["conv1_1/conv1_1_W:0"] = np.zeros((3, 3, 3, 8), "f4")
+        f["pool6_mbox_loc_flat/pool6_mbox_loc_flat_W:0"] = np.zeros((8, 24), "f4")
+    with pytest.raises(ValueError, match=r"rykov8/ssd_keras wrote it.*7308 default boxes"):
+        load_weights(voc_model, path)
+
+
 @pytest.mark.parametrize("source", ["amdegroot", "lufficc"])
-def test_some_move_114_centres_into_the_image_and_the_report_says_so(tmp_path, voc_model, source):
-    """The last row and column of conv8_2: (9 + 0.5) * 32 = 304 of 300 pixels; 19 cells of 6."""
-    priors = [peer.prior_boxes(300, "VOC", False, clamp) for clamp in ("sizes", "all")]
-    assert (priors[0] != priors[1]).any(axis=1).sum() == 114
-    np.testing.assert_allclose(np.abs(priors[0] - priors[1]).max(), 4 / 300)
+def test_114_default_boxes_that_some_projects_move_are_reported(tmp_path, voc_model, source):
+    """The last row and column of conv8_2: (9 + 0.5) * 32 = 304 of 300 pixels; 19 * 6 boxes."""
+    defaults = [projects.default_boxes(300, "VOC", False, clamp) for clamp in ("sizes", "all")]
+    assert (defaults[0] != defaults[1]).any(axis=1).sum() == 114
+    np.testing.assert_allclose(np.abs(defaults[0] - defaults[1]).max(), 4 / 300)
     groups, scale = random_layers(voc_model, 300, 21)
     path = write_file(tmp_path, source, 300, "VOC", groups, scale)
-    assert f"DIFFERENCE: 114 default boxes are centred outside the image, where {source}" in str(
-        load_weights(voc_model, path)
-    )
+    difference = f"DIFFERENCE: 114 default boxes have centers outside the image; {source} moves"
+    assert difference in str(load_weights(voc_model, path))
 
 
 def test_another_mean_is_folded_into_the_first_layer(tmp_path):
@@ -98,16 +134,17 @@ def test_another_mean_is_folded_into_the_first_layer(tmp_path):
     np.testing.assert_allclose(first[1], first[0], atol=1e-4)
 
 
-def test_classes_are_taken_by_name_and_new_ones_stay(tmp_path):
+def test_classes_are_matched_by_name_and_new_ones_keep_their_weights(tmp_path):
     model = narrow(SSD300_COCO, 4, ("TV monitor", "platelet", "person", "potted_plant"))
     groups, scale = random_layers(model, 300, 91)
     path = write_file(tmp_path, "torchvision", 300, "COCO", groups, scale)
     head = model.get_layer("conv8_2_logits")
-    xavier = head.kernel.numpy().reshape(3, 3, -1, 6, 5) * 10  # the heads start at a tenth of it
+    # The heads are initialized with a tenth of Xavier's weights.
+    xavier = head.kernel.numpy().reshape(3, 3, -1, 6, 5) * 10
     report = load_weights(model, path)
     kernel, bias = head.kernel.numpy().reshape(3, 3, -1, 6, 5), head.bias.numpy().reshape(6, 5)
     theirs = groups[3][2][0].transpose(2, 3, 1, 0).reshape(3, 3, -1, 6, 91)
-    # COCO's category ids: tv 72, person 1, potted plant 64
+    # COCO category ids: tv 72, person 1, potted plant 64
     for ours, row in ((0, 0), (1, 72), (3, 1), (4, 64)):
         np.testing.assert_array_equal(kernel[..., ours], theirs[..., row])
         np.testing.assert_array_equal(bias[:, ours], groups[3][2][1].reshape(6, 91)[:, row])
@@ -119,11 +156,11 @@ def test_classes_are_taken_by_name_and_new_ones_stay(tmp_path):
     assert dict(report.layers)["conv8_2_offsets"] == "loaded"
     assert "platelet" in report.warnings[0]
     assert "bbox_xform_clip" in str(report)
-    assert "DIFFERENCE: torchvision cuts the boxes" in str(report)
+    assert "DIFFERENCE: torchvision clips boxes" in str(report)
 
 
 def keras_vgg16(top=False):
-    """keras.applications' layers, as narrow as the model."""
+    """Builds VGG16 with the layer names of keras.applications and the width of the model."""
     x = inputs = keras.Input((32, 32, 3))
     for block, (count, filters) in enumerate(((2, 8), (2, 16), (3, 32), (3, 64), (3, 64)), 1):
         for i in range(1, count + 1):
@@ -135,13 +172,13 @@ def keras_vgg16(top=False):
 
 @pytest.mark.parametrize("name", ["v.weights.h5", "v.keras", "whole.h5", "old.h5", "v.npz"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_vgg16_of_keras_in_all_its_layouts(tmp_path, voc_model, name):
+def test_keras_vgg16_in_every_file_layout(tmp_path, voc_model, name):
     vgg, path = keras_vgg16(top=True), tmp_path / name
     arrays = {f"{layer.name}/{v.name}": v.numpy() for layer in vgg.layers for v in layer.weights}
     if name == "v.npz":
         np.savez(path, **arrays)
-    elif name == "old.h5":  # the released files of keras.applications
-        with peer.h5py.File(path, "w") as f:
+    elif name == "old.h5":  # the format of the files that keras.applications downloads
+        with projects.h5py.File(path, "w") as f:
             for key, array in arrays.items():
                 layer, variable = key.split("/")
                 f[f"{layer}/{layer}_{ {'kernel': 'W', 'bias': 'b'}[variable] }_1:0"] = array
@@ -156,19 +193,19 @@ def test_vgg16_of_keras_in_all_its_layouts(tmp_path, voc_model, name):
         np.testing.assert_array_equal(voc_model.get_layer(layer).bias, arrays[f"{theirs}/bias"])
     assert report.project == "keras_vgg16"
     assert report.fresh[:2] == ("fc6", "fc7")
-    assert "START RANDOM" in str(report)
+    assert "START WITH RANDOM VALUES" in str(report)
     assert set(report.skipped) == {"predictions/kernel", "predictions/bias"}
 
 
 def test_reduced_vgg16_of_caffe_and_amdegroot(tmp_path, voc_model):
     (vgg, *_), _ = random_layers(voc_model, 300, 21)
-    names = peer.layer_names("caffe", 300)[0]
+    names = projects.layer_names("caffe", 300)[0]
     caffe = tmp_path / "VGG_ILSVRC_16_layers_fc_reduced.caffemodel"
-    caffe.write_bytes(peer.caffemodel([(n, list(p)) for n, p in zip(names, vgg, strict=True)]))
-    places = peer.sequential_places()
+    caffe.write_bytes(projects.caffemodel([(n, list(p)) for n, p in zip(names, vgg, strict=True)]))
+    places = projects.sequential_places()
     torch = tmp_path / "vgg16_reducedfc.safetensors"
     torch.write_bytes(
-        peer.safetensors(
+        projects.safetensors(
             {
                 f"{place}.{v}": array[:, ::-1] if place == 0 and v == "weight" else array
                 for place, pair in zip(places, vgg, strict=True)
@@ -181,7 +218,7 @@ def test_reduced_vgg16_of_caffe_and_amdegroot(tmp_path, voc_model):
             variable.assign(variable * 0)
         report = load_weights(voc_model, path)
         assert report.project == source
-        unsure = ("images: RGB assumed; conv1_1 is not the one of ImageNet's VGG16",)
+        unsure = ("images: RGB assumed; conv1_1 is not that of the ImageNet VGG16",)
         assert report.warnings == (unsure if source == "amdegroot_vgg16" else ())
         for i, name in ((0, "conv1_1"), (12, "conv5_3"), (13, "fc6"), (14, "fc7")):
             kernel = voc_model.get_layer(name).kernel
@@ -191,9 +228,9 @@ def test_reduced_vgg16_of_caffe_and_amdegroot(tmp_path, voc_model):
 
 @pytest.fixture(scope="module")
 def amdegroot(tmp_path_factory, voc_model):
-    """A whole, right state dict."""
+    """A complete, valid state dict."""
     groups, scale = random_layers(voc_model, 300, 21)
-    *names, scale_name = peer.layer_names("amdegroot", 300)
+    *names, scale_name = projects.layer_names("amdegroot", 300)
     return {
         scale_name: scale,
         **{
@@ -227,7 +264,7 @@ def with_nan(array):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (renamed, r"lacks extras.3.weight; it has the unknown extras.3.kernel"),
+        (renamed, r"lacks extras.3.weight; unknown tensors: extras.3.kernel"),
         (without_heads, r"lacks loc.0.weight, loc.0.bias, loc.1.weight and 21 more"),
         (
             with_one("vgg.2.weight", lambda a: a.astype(np.float16)),
@@ -235,10 +272,10 @@ def with_nan(array):
         ),
         (with_one("vgg.2.weight", lambda a: a.astype(np.float64)), "vgg.2.weight is float64"),
         (
-            with_one("vgg.2.bias", lambda a: a.astype(peer.ml_dtypes.bfloat16)),
+            with_one("vgg.2.bias", lambda a: a.astype(projects.ml_dtypes.bfloat16)),
             "vgg.2.bias is bfloat16",
         ),
-        (with_one("vgg.2.bias", with_nan), "vgg.2.bias holds numbers that are not finite"),
+        (with_one("vgg.2.bias", with_nan), "vgg.2.bias holds values that are not finite"),
         (with_one("vgg.2.weight", lambda a: a[0]), r"vgg.2.weight has shape \(8, 3, 3\)"),
         (
             with_one("vgg.31.weight", lambda a: a[:8]),
@@ -259,7 +296,7 @@ def test_a_wrong_file_is_refused_and_the_model_untouched(
     tmp_path, voc_model, amdegroot, change, message
 ):
     path = tmp_path / "w.safetensors"
-    path.write_bytes(peer.safetensors(change(amdegroot)))
+    path.write_bytes(projects.safetensors(change(amdegroot)))
     before = voc_model.get_weights()
     with pytest.raises(ValueError, match=message) as error:
         load_weights(voc_model, path)
@@ -292,24 +329,26 @@ def test_a_wrong_file_is_refused_and_the_model_untouched(
             {"weights_project": "torch"},
             r"weights_project \(=torch\) must be one of keras_vgg16, torchv",
         ),
-        (SSD300_VOC, {"weights_project": "lufficc"}, "taken for lufficc's, it lacks"),
+        (SSD300_VOC, {"weights_project": "lufficc"}, "read as a file of lufficc, it lacks"),
         (SSD300_VOC, {"weights_config": SSD300_COCO}, "its tiling is that of SSD300_COCO"),
         (SSD300_VOC, {"weights_labels": ("a", "b")}, "weights_labels has 2 names, .* 20 classes"),
     ],
 )
-def test_what_does_not_fit_the_model_is_refused(tmp_path, amdegroot, config, options, message):
+def test_options_that_do_not_fit_the_model_are_refused(
+    tmp_path, amdegroot, config, options, message
+):
     path = tmp_path / "w.safetensors"
-    path.write_bytes(peer.safetensors(amdegroot))
+    path.write_bytes(projects.safetensors(amdegroot))
     model = narrow(config, 20, VOC_CLASSES)
     with pytest.raises(ValueError, match=message):
         load_weights(model, path, **options)
 
 
 @pytest.mark.parametrize("change", [{}, {"clip": True}, {"integer_sizes": False}])
-def test_own_models_go_on_with_other_classes(tmp_path, change):
+def test_own_models_are_fine_tuned_with_other_classes(tmp_path, change):
     config = dataclasses.replace(SSD300_VOC, mean=(120.0, 110.0, 100.0), **change)
     theirs = narrow(config, 2, ("cat", "dog"))
-    theirs.compile(keras.optimizers.SGD(momentum=0.9))  # whose variables are no weights
+    theirs.compile(keras.optimizers.SGD(momentum=0.9))  # its variables are not weights
     theirs.optimizer.build(theirs.trainable_variables)
     for variable in theirs.trainable_variables:
         variable.assign_add(np.random.default_rng(1).normal(0, 0.01, variable.shape))
@@ -325,7 +364,7 @@ def test_own_models_go_on_with_other_classes(tmp_path, change):
 
 def test_a_voc_model_fine_tuned_from_coco_keeps_its_tiling(tmp_path, amdegroot):
     path = tmp_path / "w.safetensors"
-    path.write_bytes(peer.safetensors(amdegroot))
+    path.write_bytes(projects.safetensors(amdegroot))
     model = narrow(SSD300_COCO, 20)
     assert load_weights(model, path, weights_config=SSD300_COCO).fresh == ()
 
@@ -349,5 +388,5 @@ def test_ssd_vgg16_takes_all_that_load_weights_takes(tmp_path):
     model = ssd_vgg16(SSD300_COCO, 1, weights_config=SSD300_COCO, **options)
     bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 2)
     np.testing.assert_array_equal(bias, groups[3][5][1].reshape(4, 3)[:, [0, 2]])
-    with pytest.raises(ValueError, match="taken for amdegroot's, it lacks"):
+    with pytest.raises(ValueError, match="read as a file of amdegroot, it lacks"):
         ssd_vgg16(SSD300_COCO, 1, weights_project="amdegroot", **options)

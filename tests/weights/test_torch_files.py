@@ -1,4 +1,4 @@
-"""PyTorch files, read by a stand-in of PyTorch or, where it is installed, by itself."""
+"""PyTorch files, read with a fake of PyTorch, or with PyTorch if it is installed."""
 
 import argparse
 import contextlib
@@ -11,11 +11,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from ssd_keras.weights import formats as weight_files
+from ssd_keras.weights import formats
 from ssd_keras.weights.formats import read_tensors
 
 
-def test_pytorch_files_say_what_they_need(tmp_path, monkeypatch):
+def test_pytorch_files_require_a_recent_torch(tmp_path, monkeypatch):
     (tmp_path / "w.pth").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"pip install 'torch>=2.10'"):
@@ -26,7 +26,7 @@ def test_pytorch_files_say_what_they_need(tmp_path, monkeypatch):
 
 
 class FakeTensor:
-    """As much of a tensor as is asked of one."""
+    """The part of `torch.Tensor` that the reader uses."""
 
     dtype = "float32"
 
@@ -47,7 +47,7 @@ class FakeTensor:
 
 
 def read_with_fake_torch(path, monkeypatch, content, data=b"x"):
-    """Reads a file that a PyTorch of the test's own makes `content` of."""
+    """Reads a file with a fake PyTorch that returns `content`."""
 
     def load(path, *, map_location, weights_only):
         assert (map_location, weights_only) == ("cpu", True)
@@ -94,7 +94,7 @@ def test_the_state_dict_is_found_in_checkpoints_of_many_scripts(tmp_path, monkey
 def test_mmdetections_version_is_kept(tmp_path, monkeypatch):
     for meta, version in (
         ({"mmdet_version": "2.14.0+x"}, [2, 14]),
-        ({"mmdet_version": "1.0rc1+5f9f470"}, [2, 0]),  # the SSDs that were released for 2.0
+        ({"mmdet_version": "1.0rc1+5f9f470"}, [2, 0]),  # the version of the SSDs released for 2.0
         ({"mmdet_version": "1.0rc1+0123456"}, [1, 0]),
         ({"epoch": 1}, None),
     ):
@@ -127,7 +127,7 @@ ADVICE = "Re-running with `weights_only` set to `False` will likely succeed"
         ({"a": FakeTensor(1, size=1 << 40)}, "above the limit"),
     ],
 )
-def test_what_pytorch_refuses_is_refused_without_its_advice(
+def test_files_that_pytorch_refuses_are_refused_without_its_advice(
     tmp_path, monkeypatch, content, message
 ):
     with pytest.raises(ValueError, match=message) as error:
@@ -139,7 +139,7 @@ def test_archives_of_pytorch_that_inflate_beyond_the_limit_are_refused(tmp_path,
     with zipfile.ZipFile(tmp_path / "big.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data/0", bytes(10**6))
     big = (tmp_path / "big.pth").read_bytes()
-    monkeypatch.setattr(weight_files, "MAX_BYTES", 10**5)
+    monkeypatch.setattr(formats, "MAX_BYTES", 10**5)
     with pytest.raises(ValueError, match="above the limit of 100000"):
         read_with_fake_torch(tmp_path / "w.pth", monkeypatch, STATE, big)
 

@@ -1,4 +1,5 @@
-// node check.mjs URL CHROMIUM SCREENSHOT PICTURE ...: what the page detects, as JSON. Run by check.py.
+// node check.mjs URL CHROMIUM SCREENSHOT IMAGE ...
+// Opens the page in Chromium and prints its detections as JSON. Run by check.py.
 
 import { chromium } from "playwright-core";
 
@@ -23,7 +24,7 @@ try {
     await page.evaluate(() => delete window.detections);
     await page.setInputFiles("#file", picture);
     await page.waitForFunction(
-      () => window.detections || / not a picture|failed/.test(document.getElementById("status").textContent),
+      () => window.detections || /cannot read|failed/.test(document.getElementById("status").textContent),
       undefined,
       { timeout: 120_000 },
     );

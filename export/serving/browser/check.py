@@ -1,12 +1,14 @@
-"""Command: does the page find in a browser what the Python interpreter finds in the same file?
+"""Compares the detections of the page in a browser with those of the Python interpreter.
 
     npm install
-    python check.py --model detector.tflite --chromium /usr/bin/chromium street.jpg [MORE ...]
+    python check.py --model=detector.tflite --chromium=/usr/bin/chromium street.jpg [MORE ...]
 
-Opens the page in headless Chromium, gives it each picture as it is and as a PNG of the same
-pixels, compares with the interpreter and writes a screenshot. Exit code 1 if a detection above
-0.05 has no like: the same class, edges and score within 0.001. In 8 bits, where scores tie and
-either box may be kept, nine of ten above 0.5 must have one of the same class, edges within 0.1.
+Opens the page in headless Chromium, gives it each image file and a PNG copy of its pixels, and
+writes a screenshot. For a float file, every detection with a score above 0.05 must have a
+counterpart of the same class on the other side, with edges and score within 0.001. In an 8-bit file
+scores are often equal, and either of two boxes may be kept. There, nine of ten detections above 0.5
+must have a counterpart of the same class with edges within 0.1. The exit code is 1 if the two
+differ.
 """
 
 import dataclasses
@@ -26,16 +28,23 @@ from ssd_keras.commands.common import run_script
 from ssd_keras.export.tflite.interpreter import TFLiteDetector
 from ssd_keras.images import to_rgb, warp
 
-WORDS = "pictures"
+WORDS = "IMAGES ..."
 
-_MODEL = flags.DEFINE_string("model", None, "A TFLite file of kind detections.", required=True)
-_CHROMIUM = flags.DEFINE_string("chromium", "/usr/bin/chromium", "The browser.")
-_SCREENSHOT = flags.DEFINE_string("screenshot", "browser.png", "Picture of the page to write.")
+_MODEL = flags.DEFINE_string("model", None, "TFLite file of kind detections.", required=True)
+_CHROMIUM = flags.DEFINE_string("chromium", "/usr/bin/chromium", "Executable of the browser.")
+_SCREENSHOT = flags.DEFINE_string("screenshot", "browser.png", "PNG for the screenshot.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How the page may differ: from which score on, by how much, in what share of detections."""
+    """Allowed differences between the page and the interpreter.
+
+    Attributes:
+        least: Score above which a detection is compared.
+        edges: Allowed difference of a box edge, as a fraction of the image.
+        score: Allowed difference of a score.
+        share: Share of the detections that may differ by more.
+    """
 
     least: float
     edges: float
@@ -50,17 +59,17 @@ EIGHT_BITS = Tolerance(least=0.5, edges=0.1, score=1.0, share=0.1)
 def compare(
     page: list[dict[str, Any]], labels: list[str], expected: dict[str, np.ndarray], least: float
 ) -> np.ndarray:
-    """What is the nearest to each detection of the interpreter, and to each of the page?
+    """Finds the nearest counterpart of each detection of the page and of the interpreter.
 
     Args:
-        page: Its detections.
-        labels: Class names.
-        expected: The interpreter's: boxes [N, 4], scores [N], classes [N] from 1.
-        least: Score above which a detection counts.
+        page: The detections of the page: `label`, `score` and `box` of each.
+        labels: Class names; `labels[0]` is class 1.
+        expected: The detections of the interpreter: `boxes` [N, 4], `scores` [N] and `classes` [N].
+        least: Score above which a detection is compared.
 
     Returns:
-        float64 [M, 2], for each detection of either above `least`: the differences of box and score
-        to the nearest box of its class of the other; infinite if there is none.
+        float64 [M, 2]. Each row is the difference in box and score between a detection and the
+        nearest box of its class on the other side; infinite if there is none.
     """
     sides = [
         [(d["label"], np.array(d["box"]), d["score"]) for d in page],
@@ -75,20 +84,28 @@ def compare(
         min(
             (
                 (float(abs(box - other).max()), float(abs(score - other_score)))
-                for other_label, other, other_score in theirs
+                for other_label, other, other_score in counterparts
                 if other_label == label
             ),
             default=(np.inf, np.inf),
         )
-        for ours, theirs in (sides, sides[::-1])
-        for label, box, score in ours
+        for detections, counterparts in (sides, sides[::-1])
+        for label, box, score in detections
         if score > least
     ]
     return np.array(rows).reshape(-1, 2)
 
 
 def browse(model: Path, pictures: list[Path]) -> dict[str, Any]:
-    """What check.mjs prints."""
+    """Opens the page with check.mjs, and returns the JSON that it prints.
+
+    Args:
+        model: The TFLite file.
+        pictures: Image files.
+
+    Raises:
+        RuntimeError: If check.mjs fails.
+    """
     with server(model, 0) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         url = f"http://localhost:{running.server_port}/"
@@ -101,10 +118,10 @@ def browse(model: Path, pictures: list[Path]) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> int:
-    """Compares, and prints a table."""
+    """Compares the page with the interpreter and prints a table."""
     paths = [Path(name) for name in words]
     if not paths:
-        raise ValueError("name at least one picture")
+        raise ValueError("give at least one image")
     detector = TFLiteDetector(_MODEL.value)
     labels = detector.description["labels"]
     tolerance = EIGHT_BITS if detector.description["precision"] in ("dynamic", "int8") else FLOAT
@@ -117,9 +134,10 @@ def main(words: list[str]) -> int:
         expected = detector(warp(p.read_bytes(), size).numpy() for p in [*copies, *paths])
         result = browse(Path(_MODEL.value), [*copies, *paths])
     agrees, compared = not result["problems"] and not result["elsewhere"], 0
-    for problem in (*result["problems"], *(f"asked {url}" for url in result["elsewhere"])):
+    requests = (f"the page requested {url}" for url in result["elsewhere"])
+    for problem in (*result["problems"], *requests):
         print(problem)
-    print(f"{'picture':32}{'detections':>12}{'boxes':>10}{'scores':>10}{'beyond':>8}")
+    print(f"{'image':32}{'detections':>12}{'boxes':>10}{'scores':>10}{'beyond':>8}")
     for i, found in enumerate(result["found"]):
         name = paths[i % len(paths)].name + (" as PNG" if i < len(paths) else "")
         rows = compare(found, labels, expected[i], tolerance.least)

@@ -1,14 +1,14 @@
-// An exported TFLite file of kind "detections" as a function from a picture to its detections.
-// The contract of the file is in export/README.md.
+// Runs a TFLite file of kind "detections", made by `ssd-keras export tflite`.
 
 import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 
 /**
- * Loads the runtime and a detector.
+ * Loads the LiteRT runtime and a detector.
  *
- * @param {string} url Of the TFLite file.
- * @param {string} wasm Folder of the runtime's files.
+ * @param {string} url URL of the TFLite file.
+ * @param {string} wasm URL of the folder with the runtime's files.
  * @returns {Promise<Detector>}
+ * @throws {Error} If the file cannot be loaded or is of another kind.
  */
 export async function loadDetector(url, wasm = "./node_modules/@litertjs/core/wasm/") {
   const response = await fetch(url);
@@ -16,24 +16,29 @@ export async function loadDetector(url, wasm = "./node_modules/@litertjs/core/wa
   const file = new Uint8Array(await response.arrayBuffer());
   const description = readDescription(file, url);
   if (description.kind !== "detections") {
-    throw new Error(`${url} is of kind "${description.kind}": export it with --kind detections`);
+    throw new Error(`${url} is of kind "${description.kind}": export it with --kind=detections`);
   }
   const threads = await loadRuntime(wasm);
   const model = await loadAndCompile(file, {
-    accelerator: "wasm", // the GPU back end has no suppression
+    accelerator: "wasm", // the GPU accelerator lacks the suppression operator
     cpuOptions: { numThreads: threads ? navigator.hardwareConcurrency || 1 : 1 },
   });
   return new Detector(model, description, threads);
 }
 
-/** Whether with threads: they need a page isolated by two headers (serve.py) and relaxed SIMD. */
+/**
+ * Loads the LiteRT runtime, with threads if possible. Threads require relaxed SIMD in the browser and
+ * a page that two HTTP headers isolate from other sites (see serve.py).
+ *
+ * @returns {Promise<boolean>} Whether threads are available.
+ */
 async function loadRuntime(wasm) {
   if (globalThis.crossOriginIsolated) {
     try {
       await loadLiteRt(wasm, { threads: true });
       return true;
     } catch (error) {
-      console.warn(`without threads: ${error.message}`);
+      console.warn(`threads are not available: ${error.message}`);
     }
   }
   await loadLiteRt(wasm);
@@ -44,18 +49,18 @@ export class Detector {
   constructor(model, description, threads) {
     const input = model.getInputDetails()[0];
     this.model = model;
-    this.description = description; // labels, thresholds, config
-    this.threads = threads; // whether it uses several
+    this.description = description; // labels, thresholds and config, see export_tflite
+    this.threads = threads; // whether several threads are used
     this.size = input.shape[1];
     this.array = input.dtype === "uint8" ? Uint8ClampedArray : Float32Array;
   }
 
   /**
-   * Detects on one picture.
+   * Detects on one image.
    *
    * @param {{data: Uint8ClampedArray, width: number, height: number}} picture RGBA, as ImageData.
-   * @returns {Promise<{label: string, score: number, box: number[]}[]>} By falling score; boxes
-   *     are ymin, xmin, ymax, xmax, fractions of the picture.
+   * @returns {Promise<{label: string, score: number, box: number[]}[]>} In descending order of score.
+   *     Boxes are [ymin, xmin, ymax, xmax], as fractions of the image.
    */
   async detect(picture) {
     const pixels = this.array.from(resize(picture, this.size)); // Uint8ClampedArray rounds
@@ -77,9 +82,11 @@ export class Detector {
 }
 
 /**
- * A square of `size` pixels by bilinear interpolation between pixel centres without antialiasing,
- * as in training and evaluation. (A canvas would blur, each browser in its own way.)
+ * Resizes an image to a square by bilinear interpolation between pixel centers, without
+ * antialiasing, as in training and evaluation. A canvas would apply the browser's own filter.
  *
+ * @param {{data: Uint8ClampedArray, width: number, height: number}} picture RGBA, as ImageData.
+ * @param {number} size Edge of the square in pixels.
  * @returns {Float32Array} [size, size, 3], RGB 0..255.
  */
 export function resize({ data, width, height }, size) {
@@ -99,7 +106,7 @@ export function resize({ data, width, height }, size) {
   return out;
 }
 
-/** For each pixel of a resized axis: the two pixels it lies between and how far along. */
+/** For each pixel of a resized axis: its two neighbors on the original axis, and the weight of the second. */
 function axis(from, to) {
   return Array.from({ length: to }, (_, i) => {
     const place = ((i + 0.5) * from) / to - 0.5;
@@ -108,11 +115,18 @@ function axis(from, to) {
   });
 }
 
-/** What export_tflite wrote into detector.json, in the zip archive at the end of the file. */
+/**
+ * Reads detector.json, which export_tflite stored in a zip archive at the end of the TFLite file.
+ *
+ * @param {Uint8Array} file Content of the TFLite file.
+ * @param {string} name Name of the file, for the error message.
+ * @returns {Object} Kind, precision, labels, thresholds and config.
+ * @throws {Error} If the file was not made by export_tflite.
+ */
 export function readDescription(file, name = "the file") {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const text = (start, length) => new TextDecoder().decode(file.subarray(start, start + length));
-  let end = file.length - 22; // of the end record, which has no comment
+  let end = file.length - 22; // start of the zip end record, which has no comment
   if (end >= 0 && view.getUint32(end, true) === 0x06054b50) {
     let at = view.getUint32(end + 16, true);
     for (let entries = view.getUint16(end + 10, true); entries > 0; entries--) {
@@ -125,5 +139,5 @@ export function readDescription(file, name = "the file") {
       at += 46 + length + extra + comment;
     }
   }
-  throw new Error(`${name} carries no detector.json: it must be made by export/tflite.py`);
+  throw new Error(`${name} contains no detector.json: it must be made by ssd-keras export tflite`);
 }

@@ -1,20 +1,20 @@
 import { loadDetector } from "./detector.js";
 
-const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000"];
-const [MAX_PIXELS, MAX_SIDE] = [4096 * 4096, 8192]; // of a canvas, on iOS and on old devices
+const COLORS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000"];
+const [MAX_PIXELS, MAX_SIDE] = [4096 * 4096, 8192]; // limits of a canvas on iOS and old devices
 const element = (id) => document.getElementById(id);
 const status = element("status");
 const canvas = element("picture");
 const context = canvas.getContext("2d", { willReadFrequently: true });
 
 let detector = null;
-let shown = null; // the picture and its detections
+let shown = null; // the image and its detections
 
-function say(message) {
+function showStatus(message) {
   status.textContent = message;
 }
 
-/** Gives the canvas a picture's size; false if the browser makes none so large, but an empty one. */
+/** Resizes the canvas. Returns false if the size exceeds the browser's limit: it is then unusable. */
 function fits({ width, height }) {
   canvas.width = width;
   canvas.height = height;
@@ -26,7 +26,7 @@ async function open(file) {
   if (!detector) return;
   let bitmap;
   try {
-    // Upright, as people see it; colours as stored, as in training.
+    // Rotated by its EXIF orientation, as people see it; colors as stored, as in training.
     const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
     bitmap = await createImageBitmap(file, options);
     if (!fits(bitmap)) {
@@ -36,22 +36,22 @@ async function open(file) {
       bitmap = await createImageBitmap(bitmap, { resizeWidth, resizeHeight, resizeQuality: "high" });
     }
   } catch {
-    return say(`${file.name} is not a picture that this browser reads.`);
+    return showStatus(`This browser cannot read ${file.name} as an image.`);
   }
-  say("Detecting ...");
-  await new Promise((resolve) => setTimeout(resolve)); // lets the words appear
+  showStatus("Detecting ...");
+  await new Promise((resolve) => setTimeout(resolve)); // lets the browser show the status
   try {
-    if (!fits(bitmap)) throw new Error("the picture is too large for this browser");
+    if (!fits(bitmap)) throw new Error("the image is too large for this browser");
     context.drawImage(bitmap, 0, 0);
     const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
     const start = performance.now();
     const found = await detector.detect(pixels);
     shown = { bitmap, found, milliseconds: performance.now() - start };
   } catch (error) {
-    return say(`Detection failed: ${error.message}`);
+    return showStatus(`Detection failed: ${error.message}`);
   }
   draw();
-  window.detections = shown.found; // for check.mjs
+  window.detections = shown.found; // read by check.mjs
 }
 
 function draw() {
@@ -70,7 +70,7 @@ function draw() {
     const [width, height] = [(xmax - xmin) * bitmap.width, (ymax - ymin) * bitmap.height];
     const words = `${label} ${score.toFixed(2)}`;
     const labels = detector.description.labels;
-    context.strokeStyle = context.fillStyle = COLOURS[labels.indexOf(label) % COLOURS.length];
+    context.strokeStyle = context.fillStyle = COLORS[labels.indexOf(label) % COLORS.length];
     context.strokeRect(x, y, width, height);
     const top = Math.max(0, y - 14 * unit);
     context.fillRect(x - unit, top, context.measureText(words).width + 4 * unit, 14 * unit);
@@ -84,7 +84,7 @@ function draw() {
   });
   element("found").tBodies[0].replaceChildren(...rows);
   element("found").hidden = !rows.length;
-  say(`${rows.length} objects, in ${milliseconds.toFixed(0)} ms.`);
+  showStatus(`${rows.length} objects in ${milliseconds.toFixed(0)} ms.`);
 }
 
 element("file").addEventListener("change", ({ target }) => target.files[0] && open(target.files[0]));
@@ -92,7 +92,7 @@ element("least").addEventListener("input", draw);
 const drop = element("drop");
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
-    event.preventDefault(); // else the browser leaves the page for the picture
+    event.preventDefault(); // the browser would open the image instead of the page
     drop.classList.toggle("over", kind === "dragover");
     if (kind === "drop" && event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
   });
@@ -101,9 +101,9 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 try {
   const url = new URLSearchParams(location.search).get("model") ?? "detector.tflite";
   detector = await loadDetector(url);
-  window.threads = detector.threads; // for check.mjs
-  say(`Ready: ${detector.description.labels.join(", ")}.`);
+  window.threads = detector.threads; // read by check.mjs
+  showStatus(`Ready. Classes: ${detector.description.labels.join(", ")}.`);
 } catch (error) {
-  say(`The detector could not be loaded: ${error.message}`);
+  showStatus(`The detector could not be loaded: ${error.message}`);
 }
 window.ready = true;

@@ -1,1 +1,1 @@
-"""Data sets that can be read: VOC, ILSVRC DET, COCO, YOLO, TFDS and built-in shapes."""
+"""Readers of dataset formats: VOC, ILSVRC DET, COCO, YOLO, TFDS, and built-in shapes."""

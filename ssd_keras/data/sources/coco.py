@@ -1,4 +1,4 @@
-"""COCO, and any data set in its JSON form."""
+"""Reads COCO and other datasets in COCO's JSON format."""
 
 import collections
 import dataclasses
@@ -17,10 +17,10 @@ from ssd_keras.data.sources.source import (
     annotated_size,
     label_id,
     make_sample,
-    mix,
     path_inside,
     require_files,
-    warn_of_other_size,
+    shuffle_by_name,
+    warn_if_size_differs,
 )
 from ssd_keras.files import read_lines, read_text
 
@@ -33,10 +33,10 @@ _PUBLISHED_SIZES = {
     "val2017": 5000,
 }
 _UNIONS = {"trainval35k": "train2014+valminusminival2014"}
-# What is read of each entry, and as what.
-_FIELDS: dict[str, dict[str, Any]] = {
+# Required lists of the JSON file -> required fields of their entries -> types of the fields.
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "images": {"id": (int, str), "file_name": str},
-    "annotations": {"image_id": (int, str), "category_id": int},  # and perhaps "id"
+    "annotations": {"image_id": (int, str), "category_id": int},
     "categories": {"id": int, "name": str},
 }
 _PARTS_OF_VAL2014 = ("minival2014", "valminusminival2014")
@@ -44,7 +44,14 @@ _PARTS_OF_VAL2014 = ("minival2014", "valminusminival2014")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Image:
-    """A listed image: its id, its file, (height, width) if they are told, and its objects."""
+    """An image of the JSON file.
+
+    Attributes:
+        image_id: Id of the image.
+        path: The image file.
+        size: (height, width) in pixels, or None if the JSON file does not have them.
+        objects: The objects of the image.
+    """
 
     image_id: str
     path: pathlib.Path
@@ -55,25 +62,30 @@ class _Image:
 def open_coco(
     path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = None
 ) -> Source:
-    """Opens COCO, or a data set of one's own in COCO's JSON form.
+    """Opens COCO, or another dataset in COCO's JSON format.
 
-    Category ids (1 to 90 with gaps in COCO) become label ids without gaps, in the order of the
-    ids; the card's `category_ids` are the way back. Crowd regions are dropped and noted.
+    Category ids (1 to 90 with gaps in COCO) become label ids without gaps, in the same order. The
+    `category_ids` in the card map them back. Crowd regions are left out, and so is the root
+    category of Roboflow's exports if it has no objects. The notes name both.
 
     Args:
-        path: The folder. For "train2017" it holds annotations/instances_train2017.json and
-            train2017. For "minival2014" and "valminusminival2014" it holds val2014 and either
-            annotations/instances_minival2014.json or a list of image ids or names,
-            annotations/minival2014.txt.
-        splits: Joined by "+"; "trainval35k" stands for "train2014+valminusminival2014". For other
-            names "train.json:images": a JSON file and an image folder, both inside `path`.
-        labels: Category name -> class name, giving the order; by default those of the JSON file.
+        path: The folder. For "train2017" it contains annotations/instances_train2017.json and the
+            images in train2017. For "minival2014" and "valminusminival2014" it contains the images
+            in val2014 and either annotations/instances_minival2014.json or
+            annotations/minival2014.txt, a list of image ids or image names.
+        splits: Splits joined by "+". "trainval35k" means "train2014+valminusminival2014". For
+            other datasets, "train.json:images" names a JSON file and an image folder in `path`.
+        labels: Category name -> class name, in order of the label ids. None uses the category
+            names of the JSON file.
+
+    Returns:
+        The dataset.
 
     Raises:
         FileNotFoundError: If a JSON file or an image is missing.
-        ValueError: If a JSON file is not COCO's, ids or category names repeat, the splits'
-            categories differ, a file name leads out of the folder, or an annotation's category is
-            not declared.
+        ValueError: If a JSON file does not have COCO's format, an id or a category name occurs
+            twice, the categories of two splits differ, a file name is outside the folder, the
+            category of an annotation is not declared, or a name in `labels` is not a category.
     """
     root = pathlib.Path(path)
     notes = Notes()
@@ -85,15 +97,18 @@ def open_coco(
         declared = {c["id"]: c["name"] for c in content["categories"]}
         if categories and declared != categories:
             raise ValueError(
-                f"{json_path} declares other categories than the splits before it (one above the "
-                "others that no object has does not count: name the classes with --labels)"
+                f"{json_path} declares other categories than the splits before it: joined splits "
+                "must have equal categories. A root category without objects is left out unless "
+                "--labels names it"
             )
         categories = dict(sorted(declared.items()))
-        listed = [i for i in content["images"] if kept_ids is None or i["id"] in kept_ids]
-        warn_of_other_size(split, len(listed), _PUBLISHED_SIZES)
+        listed = [
+            image for image in content["images"] if kept_ids is None or image["id"] in kept_ids
+        ]
+        warn_if_size_differs(split, len(listed), _PUBLISHED_SIZES)
         labels = {name: name for name in categories.values()} if labels is None else labels
         wanted = {image["id"] for image in listed}
-        objects = _by_image(content, wanted, categories, labels, json_path, notes)
+        objects = _objects_by_image(content, wanted, categories, labels, json_path, notes)
         images_of_split = [
             _Image(
                 str(image["id"]),
@@ -108,27 +123,30 @@ def open_coco(
         for image in images_of_split:
             if image.image_id in taken:
                 raise ValueError(
-                    f"{json_path} numbers an image {image.image_id}, as a split before it does: "
-                    "prepare each split by itself and train on both record sets, --records=a,b"
+                    f"{json_path} has an image with id {image.image_id}, and so has another split: "
+                    "prepare each split separately and train on both record sets (--records=a,b)"
                 )
         found += images_of_split
     category_ids = {name: category for category, name in categories.items()}
     labels = labels or {}
     undeclared = [name for name in labels if name not in category_ids]
     if undeclared:
-        raise ValueError(f"class {undeclared[0]!r} is not among the categories of {path}")
+        raise ValueError(
+            f"class {undeclared[0]!r} of the labels is not among the categories in {path}: correct "
+            "the label file"
+        )
     return Source(
         description=f"COCO {root.name} {splits}",
         labels=tuple(labels.values()),
         num_images=len(found),
-        samples=_samples(mix(found, lambda image: image.image_id), notes),
+        samples=_samples(shuffle_by_name(found, lambda image: image.image_id), notes),
         notes=notes,
         category_ids=tuple(category_ids[name] for name in labels),
     )
 
 
 def _locate(root: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path, set[int] | None]:
-    """The JSON file and the image folder of a split, and the ids to keep of them (None: all)."""
+    """Returns the JSON file of a split, its image folder, and the image ids to keep or None."""
     if ":" in split:
         json_name, _, folder = split.partition(":")
         return path_inside(root, json_name), path_inside(root, folder), None
@@ -138,13 +156,13 @@ def _locate(root: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path,
     id_list = root / "annotations" / f"{split}.txt"
     if json_path.is_file() or not id_list.is_file():
         return json_path, root / "val2014", None
-    # A line is "42" or, in the original's lists, "COCO_val2014_000000000042".
+    # A line is "42", or "COCO_val2014_000000000042" as in the original's lists.
     ids = {int(line.rpartition("_")[2]) for line in read_lines(id_list)}
     return json_path.with_name("instances_val2014.json"), root / "val2014", ids
 
 
 def _image_path(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The file of a name in the JSON file; on Windows some tools write it with backslashes."""
+    """Returns the image file of a name in a JSON file. Tools on Windows may write backslashes."""
     path = path_inside(folder, name)
     return path if path.is_file() else path_inside(folder, name.replace("\\", "/"))
 
@@ -152,7 +170,7 @@ def _image_path(folder: pathlib.Path, name: str) -> pathlib.Path:
 def _read(
     json_path: pathlib.Path, labels: dict[str, str] | None, notes: Notes
 ) -> dict[str, list[dict[str, Any]]]:
-    """The JSON file's content, which has all of `_FIELDS`, without a root of the categories."""
+    """Reads a JSON file, checks that it has all `_FIELDS`, and removes a root category."""
     try:
         content = json.loads(read_text(json_path))
     except json.JSONDecodeError as error:
@@ -160,16 +178,18 @@ def _read(
     for key, fields in _FIELDS.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise ValueError(f"{json_path} has no list {key!r}: it is not COCO's ground truth")
+            raise ValueError(
+                f"{json_path} has no list {key!r}: it is not ground truth in COCO's format"
+            )
         for k, entry in enumerate(entries):
             for name, kind in fields.items():
                 value = entry.get(name) if isinstance(entry, dict) else None
                 if not isinstance(value, kind):
                     raise ValueError(
-                        f"{json_path} has no usable {name!r} (={value!r}) in {key}[{k}]: it is "
-                        "not COCO's ground truth"
+                        f"{json_path} has no valid {name!r} (={value!r}) in {key}[{k}]: it is "
+                        "not ground truth in COCO's format"
                     )
-    _drop_root(content, labels, notes)
+    _drop_root_category(content, labels, notes)
     require_unique((c["name"] for c in content["categories"]), json_path)
     for key in ("categories", "annotations"):
         ids = collections.Counter(entry["id"] for entry in content[key] if "id" in entry)
@@ -179,22 +199,26 @@ def _read(
     return content
 
 
-def _drop_root(
+def _drop_root_category(
     content: dict[str, list[dict[str, Any]]], labels: dict[str, str] | None, notes: Notes
 ) -> None:
-    """Removes the category that Roboflow puts above all others and that no object has."""
+    """Removes the root category of Roboflow's exports, which is the parent of the others.
+
+    A category is kept if an object has it, or if `labels` names it and no other category has its
+    name.
+    """
     used = {annotation["category_id"] for annotation in content["annotations"]}
     for root in list(content["categories"]):
         others = [c for c in content["categories"] if c is not root]
         is_root = root.get("supercategory") == "none" and root["id"] not in used
         is_root &= any(c.get("supercategory") == root["name"] for c in others)
-        asked_for = labels is not None and root["name"] in labels
-        if is_root and not (asked_for and root["name"] not in {c["name"] for c in others}):
+        wanted = labels is not None and root["name"] in labels
+        if is_root and not (wanted and root["name"] not in {c["name"] for c in others}):
             content["categories"] = others
-            notes.skipped["category above the others, without objects"].append(root["name"])
+            notes.skipped["root category without objects"].append(root["name"])
 
 
-def _by_image(
+def _objects_by_image(
     content: dict[str, list[dict[str, Any]]],
     wanted: set[int | str],
     categories: dict[int, str],
@@ -202,11 +226,11 @@ def _by_image(
     json_path: pathlib.Path,
     notes: Notes,
 ) -> dict[int | str, list[Object]]:
-    """Image id -> its objects, without crowd regions, for the image ids `wanted`."""
+    """Returns the objects of each wanted image, by image id. Crowd regions are left out."""
     ids = {name: k for k, name in enumerate(labels, start=1)}
     listed = {image["id"] for image in content["images"]}
     objects: dict[int | str, list[Object]] = collections.defaultdict(list)
-    lost = 0
+    unlisted = 0
     for annotation in content["annotations"]:
         name = f"annotation {annotation.get('id')}"
         image_id, category = annotation["image_id"], annotation["category_id"]
@@ -215,23 +239,23 @@ def _by_image(
                 f"{name} in {json_path} has the category id {category}, which is not declared there"
             )
         if image_id not in listed:
-            lost += 1
+            unlisted += 1
             notes.skipped["annotation of an image that is not listed"].append(name)
         elif image_id in wanted and annotation.get("iscrowd"):
             notes.skipped["crowd region"].append(name)
         elif image_id in wanted:
             label = label_id(categories[category], ids, f"{name} in {json_path}")
             objects[image_id].append(Object(_yxyx(annotation), label))
-    if lost and lost == len(content["annotations"]):
+    if unlisted and unlisted == len(content["annotations"]):
         raise ValueError(
-            f"{json_path} lists no image that has annotations: image_id (={image_id!r}) must be "
-            f"the id of one, and be written as there: {next(iter(listed), None)!r}"
+            f"{json_path} has no annotation of a listed image: image_id (={image_id!r}) must equal "
+            f"the id of an image, which is written as {next(iter(listed), None)!r}"
         )
     return objects
 
 
 def _yxyx(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
-    """COCO's (x, y, width, height) as corners; NaN if it is anything else."""
+    """Converts COCO's (x, y, width, height) to corners; NaN if they are not four numbers."""
     try:
         x, y, width, height = map(float, annotation["bbox"])
     except (KeyError, TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""The built-in data set: pictures of shapes, drawn as they are asked for.
+"""The built-in dataset: images of shapes, drawn on demand.
 
-Five classes in any colour, filled with texture, on textured backgrounds: nothing but the outline
-tells them apart. Small and large, slightly turned, at most mildly overlapping.
+The five classes differ in their outlines only. Shapes and background have random colors and
+textures. The shapes vary in size, are slightly rotated, and overlap very little.
 """
 
 import io
@@ -15,14 +15,14 @@ from ssd_keras.data.records import Sample
 SHAPE_LABELS = ("disk", "ring", "square", "triangle", "cross")
 
 _MAX_OBJECTS = 8
-_SIZES = (24 / 300, 170 / 300)  # of the image's side
-_MAX_COVER = 0.1  # of the smaller of two boxes, by the other
-_MAX_TURN = np.pi / 9
+_SIZES = (24 / 300, 170 / 300)  # smallest and largest, as a fraction of the image's side
+_MAX_OVERLAP = 0.1  # of two boxes, as a fraction of the area of the smaller one
+_MAX_ROTATION = np.pi / 9
 _SUPERSAMPLING = 4
-_HALF_COVERED = [0] * 128 + [255] * 128  # a lookup table
+_HALF_COVERED = [0] * 128 + [255] * 128  # lookup table: 255 if a pixel is at least half covered
 _JPEG_QUALITY = 90
 
-# Corners as (x, y), in any unit.
+# Corners as (x, y). The unit is arbitrary.
 _OUTLINES = {
     "square": np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]),
     "triangle": np.array([(0, -1), (1, 1), (-1, 1)]),
@@ -38,28 +38,30 @@ _OUTLINES = {
 def draw_shapes(num_images: int, seed: int, *, image_size: int = 300) -> Iterator[Sample]:
     """Draws images of shapes with their ground truth.
 
-    An image depends on `seed` and its own number only, so a longer set begins with the shorter.
+    An image depends only on `seed` and its index, so a large set begins with the images of a
+    smaller one.
 
     Args:
-        num_images: How many to draw.
-        seed: Not negative. Different seeds give different pictures (training and held-out splits).
+        num_images: Number of images.
+        seed: Seed, at least 0. Use different seeds for the training set and the test set.
         image_size: Height and width in pixels, at least 64.
 
     Yields:
-        One sample an image, JPEG encoded, with 1 to 8 objects.
+        One sample for each image, encoded as JPEG, with 1 to 8 objects.
 
     Raises:
         ValueError: If `image_size` is too small for the smallest shapes.
     """
     if image_size < 64:
-        raise ValueError(f"`image_size` (={image_size}) must be at least 64 pixels.")
+        raise ValueError(f"`image_size` (={image_size}) must be at least 64 pixels")
     for index in range(num_images):
         yield _draw_sample(np.random.default_rng((seed, index)), f"{seed}-{index:06d}", image_size)
 
 
 def _draw_sample(rng: np.random.Generator, name: str, image_size: int) -> Sample:
-    background_colour = rng.uniform(40, 215, 3)
-    image = _texture(rng, background_colour, image_size, image_size)
+    """Draws one image. A shape that finds no room is left out."""
+    background_color = rng.uniform(40, 215, 3)
+    image = _texture(rng, background_color, image_size, image_size)
     boxes: list[np.ndarray] = []
     labels: list[int] = []
     for size in _draw_sizes(rng, image_size):
@@ -67,7 +69,7 @@ def _draw_sample(rng: np.random.Generator, name: str, image_size: int) -> Sample
         mask = _draw_mask(rng, SHAPE_LABELS[label - 1], size)
         box = _place(rng, mask, boxes, image_size)
         if box is not None:
-            fill = _texture(rng, _contrasting_colour(rng, background_colour), *mask.size)
+            fill = _texture(rng, _contrasting_color(rng, background_color), *mask.size)
             image.paste(fill, (int(box[1]), int(box[0])), mask)
             boxes.append(box)
             labels.append(label)
@@ -85,19 +87,19 @@ def _draw_sample(rng: np.random.Generator, name: str, image_size: int) -> Sample
 
 
 def _draw_sizes(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Sizes in pixels, largest first: so the large find room, and the small lie on top."""
+    """Draws sizes in pixels, largest first, so that large shapes find room."""
     num_objects = rng.integers(1, _MAX_OBJECTS + 1)
     return np.sort(rng.uniform(*_SIZES, num_objects) * image_size)[::-1]
 
 
 def _draw_mask(rng: np.random.Generator, shape: str, size: float) -> Image.Image:
-    """An antialiased mask, cropped to the pixels that are at least half covered."""
+    """Draws an antialiased mask, cropped to the pixels that are at least half covered."""
     side = int(np.ceil(size)) * _SUPERSAMPLING
     canvas = Image.new("L", (side, side))
     draw = ImageDraw.Draw(canvas)
     if shape in _OUTLINES:
-        turn = rng.uniform(-_MAX_TURN, _MAX_TURN)
-        rotation = np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
+        angle = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
+        rotation = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
         points = _OUTLINES[shape] @ rotation
         points -= points.min(axis=0)
         points *= (side - 1) / points.max()
@@ -114,7 +116,7 @@ def _draw_mask(rng: np.random.Generator, shape: str, size: float) -> Image.Image
 def _place(
     rng: np.random.Generator, mask: Image.Image, boxes: list[np.ndarray], image_size: int
 ) -> np.ndarray | None:
-    """A pixel box (yxyx) for the mask that hardly overlaps the others, or None without room."""
+    """Finds a box in pixels (yxyx) that overlaps the other boxes very little, or returns None."""
     sides = np.array([mask.height, mask.width])
     corners = rng.integers(image_size - sides + 1, size=(20, 2))
     candidates = np.concatenate([corners, corners + sides], axis=1)
@@ -122,29 +124,29 @@ def _place(
     for box in boxes:
         overlap = np.minimum(candidates[:, 2:], box[2:]) - np.maximum(candidates[:, :2], box[:2])
         smaller = min(np.prod(sides), np.prod(box[2:] - box[:2]))
-        fits &= np.prod(np.maximum(overlap, 0), axis=1) <= _MAX_COVER * smaller
+        fits &= np.prod(np.maximum(overlap, 0), axis=1) <= _MAX_OVERLAP * smaller
     return candidates[fits.argmax()] if fits.any() else None
 
 
-def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
-    """A colour that differs from the background's by at least 90 in some channel."""
+def _contrasting_color(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+    """Draws a color that differs from the background by at least 90 levels in some channel."""
     while True:
-        colour = rng.uniform(10, 245, 3)
-        if np.abs(colour - background).max() >= 90:
-            return colour
+        color = rng.uniform(10, 245, 3)
+        if np.abs(color - background).max() >= 90:
+            return color
 
 
-def _texture(rng: np.random.Generator, colour: np.ndarray, width: int, height: int) -> Image.Image:
-    """A colour with coarse blotches, finer ones, and stripes."""
-    amplitude, direction = rng.uniform(0, 12), rng.uniform(0, np.pi)
+def _texture(rng: np.random.Generator, color: np.ndarray, width: int, height: int) -> Image.Image:
+    """Draws an image of a color with stripes, coarse blotches and fine blotches."""
+    amplitude, direction = rng.uniform(0, 12), rng.uniform(0, np.pi)  # of the stripes
     frequency = 2 * np.pi / rng.uniform(6, 40)
     y = (np.arange(height) * frequency * np.sin(direction)).astype(np.float32)[:, None]
     x = (np.arange(width) * frequency * np.cos(direction)).astype(np.float32)
-    shade = amplitude * (np.sin(y) * np.cos(x) + np.cos(y) * np.sin(x))  # stripes: sin(y + x)
+    shade = amplitude * (np.sin(y) * np.cos(x) + np.cos(y) * np.sin(x))  # sin(y + x)
     for cells, amplitude in ((rng.integers(3, 7), 25), (rng.integers(20, 40), 10)):
         grid = rng.uniform(-amplitude, amplitude, (cells, cells)).astype(np.float32)
         blotches = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
         shade += np.asarray(blotches)
-    grey = Image.fromarray((shade + 128).astype(np.uint8))
-    tables = np.clip(np.arange(-128, 128) + colour[:, None], 0, 255).astype(int)  # [3, 256]
-    return Image.merge("RGB", [grey.point(table.tolist()) for table in tables])
+    gray = Image.fromarray((shade + 128).astype(np.uint8))
+    tables = np.clip(np.arange(-128, 128) + color[:, None], 0, 255).astype(int)  # [3, 256]
+    return Image.merge("RGB", [gray.point(table.tolist()) for table in tables])

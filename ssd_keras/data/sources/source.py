@@ -1,6 +1,7 @@
-"""What every source of samples shares: class names, checked file names, cleaned ground truth.
+"""Shared code of the sources: checks of files, class names and boxes.
 
-The sources themselves are `voc_source`, `coco_source`, `yolo_source`, `tfds_source` and `shapes`.
+A source reads one dataset format. The sources are the modules `voc`, `coco`, `yolo`, `tfds` and
+`shapes` in this package.
 """
 
 import dataclasses
@@ -17,22 +18,22 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import EncodedImage
 from ssd_keras.data.records import Sample
 
-_CLIPPED = 1e-4  # of the image's side; less is rounding
+_MIN_CLIPPED = 1e-4  # fraction of the image's side; a smaller change is rounding
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A data set that is ready to be read.
+    """A dataset that is ready to be read.
 
     Attributes:
-        description: What it is, in words, for the data card.
-        labels: Class names; the first is label id 1.
-        num_images: Images it lists; those that cannot be used are still among them.
-        samples: To be read once.
-        notes: Filled while `samples` is read.
-        category_ids: The data set's own id of every label, or None.
+        description: Description of the dataset, for the data card.
+        labels: Class names; the first has label id 1.
+        num_images: Number of images in the dataset, including images that will be skipped.
+        samples: The samples. They can be read once.
+        notes: Names of skipped and changed items. Reading `samples` adds to them.
+        category_ids: The id of each class in the dataset, or None.
     """
 
     description: str
@@ -45,24 +46,47 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Object:
-    """An annotated object: its box as found (yxyx, any unit) and its label id."""
+    """An annotated object.
+
+    Attributes:
+        box: (ymin, xmin, ymax, xmax) as annotated, in pixels or normalized.
+        label: Label id, from 1.
+        difficult: Whether the object is flagged as difficult.
+    """
 
     box: tuple[float, float, float, float]
     label: int
     difficult: bool = False
 
 
-def mix(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
-    """Returns the items by the SHA-256 of their names: the same order always, but no pattern in it.
+def shuffle_by_name(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """Returns the items in an order that looks random but is always the same.
 
-    Lists come by class, by year or by date, and training mixes only as much as its buffer holds;
-    the original shuffles them when it makes its databases, too (data/VOC0712/create_list.sh).
+    Datasets are often listed by class or by date, and training shuffles only within its buffer.
+
+    Args:
+        items: The items.
+        name: A function that returns the name of an item.
+
+    Returns:
+        The items, sorted by the SHA-256 of their names.
+
+    Source:
+        data/VOC0712/create_list.sh, which also shuffles the list of images.
     """
     return sorted(items, key=lambda item: hashlib.sha256(name(item).encode()).digest())
 
 
 def annotated_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """(height, width) if an annotation gives them; some tools write 0 or nothing instead."""
+    """Converts the image size in an annotation to integers.
+
+    Args:
+        height: Value of the annotation; a number, a string or None.
+        width: Value of the annotation; a number, a string or None.
+
+    Returns:
+        (height, width), or None if one of them is not a number of at least 1. Some tools write 0.
+    """
     try:
         sides = float(height), float(width)
     except (TypeError, ValueError):
@@ -71,33 +95,48 @@ def annotated_size(height: Any, width: Any) -> tuple[int, int] | None:
 
 
 def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns `folder / name`.
+    """Joins a folder and a file name that comes from a dataset.
+
+    Args:
+        folder: The folder.
+        name: Path relative to the folder.
+
+    Returns:
+        `folder / name`.
 
     Raises:
-        ValueError: If the name leads out of the folder.
+        ValueError: If the name is an absolute path or contains "..".
     """
     relative = pathlib.PurePath(name)
     if relative.is_absolute() or ".." in relative.parts:
-        raise ValueError(f"the file name {name!r} points outside {folder}, its data set")
+        raise ValueError(f"the file name {name!r} points outside {folder}, the dataset's folder")
     return folder / relative
 
 
 def require_files(paths: Iterable[pathlib.Path]) -> None:
-    """Raises FileNotFoundError naming the first of the files that are missing."""
+    """Raises a `FileNotFoundError` that names the first missing file."""
     paths = list(paths)
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} is missing ({len(missing)} of {len(paths)} files of its kind are): "
-            "extract the data set's archives again, completely, or correct the list that names it"
+            "extract the archives of the dataset again, or correct the list that names the file"
         )
 
 
 def label_id(name: str, labels: dict[str, int], where: object) -> int:
-    """Returns the id of a class name.
+    """Returns the label id of a class name.
+
+    Args:
+        name: Class name of an object.
+        labels: Class name -> label id.
+        where: Place of the object, for the error message.
+
+    Returns:
+        The label id.
 
     Raises:
-        ValueError: If the class is not declared.
+        ValueError: If `labels` does not have the name.
     """
     if name not in labels:
         raise ValueError(
@@ -107,8 +146,15 @@ def label_id(name: str, labels: dict[str, int], where: object) -> int:
     return labels[name]
 
 
-def warn_of_other_size(split: str, num_images: int, published_sizes: dict[str, int]) -> None:
-    """Warns if a published split does not list as many images as it is known to have."""
+def warn_if_size_differs(split: str, num_images: int, published_sizes: dict[str, int]) -> None:
+    """Logs a warning if the number of images in a split differs from the published number.
+
+    Args:
+        split: Name of the split.
+        num_images: Number of images that the split lists.
+        published_sizes: Name of a split -> published number of images. Other splits are not
+            checked.
+    """
     published = published_sizes.get(split, num_images)
     if num_images != published:
         logging.warning(
@@ -124,18 +170,22 @@ def make_sample(
     *,
     size: tuple[int, int] | None = None,
 ) -> Sample:
-    """Makes a sample whose boxes are valid: inside the image and of positive area.
+    """Creates a sample with valid boxes only: inside the image and with a positive area.
 
-    Boxes are clipped to the image. Boxes without four numbers, without area (or reversed) or
-    outside the image are left out; the notes name them all, objects counted from 1.
+    Boxes are clipped to the image. Boxes that are not four finite numbers, have no area, are
+    reversed or lie outside the image are left out. The notes name all these objects by their
+    number, from 1.
 
     Args:
-        image: What they are on.
-        image_id: Its name.
-        objects: The ground truth as annotated.
-        notes: Takes what is skipped or changed.
-        size: (height, width) of the image in the boxes' unit: (1, 1) if they are normalised. By
-            default the image's own, in pixels.
+        image: The image.
+        image_id: Name of the image.
+        objects: The annotated objects.
+        notes: Receives the names of skipped and changed objects.
+        size: (height, width) of the image in the unit of the boxes, such as (1, 1) for normalized
+            boxes. None means boxes in pixels of `image`.
+
+    Returns:
+        The sample. Its boxes are normalized yxyx.
     """
     height, width = size or (image.height, image.width)
     boxes: np.ndarray = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
@@ -152,7 +202,7 @@ def make_sample(
     note(notes.skipped, "box without four numbers", ~finite)
     note(notes.skipped, "box without area", finite & ~has_area)
     note(notes.skipped, "box outside the image", has_area & ~keep)
-    moved = keep & (np.abs(np.where(keep[:, None], clipped - boxes, 0)) > _CLIPPED).any(axis=1)
+    moved = keep & (np.abs(np.where(keep[:, None], clipped - boxes, 0)) > _MIN_CLIPPED).any(axis=1)
     note(notes.adjusted, "box clipped to the image", moved)
     return Sample(
         image=image.data,

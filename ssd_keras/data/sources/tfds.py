@@ -1,7 +1,7 @@
-"""Detection data sets that TensorFlow Datasets has prepared. Nothing is downloaded."""
+"""Reads detection datasets that TensorFlow Datasets has prepared. Nothing is downloaded."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,24 @@ from ssd_keras.data.sources.source import Object, Source, make_sample
 
 
 def open_tfds(path: str | pathlib.Path, name: str, split: str) -> Source:
-    """Opens a data set by name from the folder in which TFDS has prepared it.
+    """Opens a dataset from a folder in which TensorFlow Datasets (TFDS) has prepared it.
 
-    Its features must be `image` and one sequence with `bbox` and `label` (and, where known,
-    `is_difficult`, `is_crowd`), as in voc, coco and most of TFDS's detection data sets.
+    Its features must be `image` and one sequence with `bbox` and `label`, as in voc, coco and most
+    other detection datasets of TFDS. `is_difficult` and `is_crowd` are used if they exist. Crowd
+    regions are left out, and the notes name them.
 
     Args:
-        path: TFDS's `data_dir`, such as ~/tensorflow_datasets.
-        name: Such as "voc/2007" or "coco/2017"; its code need not be there.
-        split: In TFDS's words, such as "train+validation" or "test[:100]".
+        path: The `data_dir` of TFDS, such as ~/tensorflow_datasets.
+        name: Name of the dataset, such as "voc/2007" or "coco/2017". The code of its builder is
+            not needed.
+        split: Split in the syntax of TFDS, such as "train+validation" or "test[:100]".
+
+    Returns:
+        The dataset.
 
     Raises:
-        FileNotFoundError: If it is not prepared there.
-        ValueError: If there is no such split or its features are others.
+        FileNotFoundError: If the dataset is not prepared in the folder.
+        ValueError: If the split does not exist, or the features differ from the above.
     """
     data_dir = pathlib.Path(path)
     try:
@@ -37,7 +42,7 @@ def open_tfds(path: str | pathlib.Path, name: str, split: str) -> Source:
     if builder is None or not builder.info.splits:
         raise FileNotFoundError(
             f"{name!r} is not prepared in {data_dir}: run tfds.builder({name!r}, "
-            f"data_dir={str(data_dir)!r}).download_and_prepare() once, with a network"
+            f"data_dir={str(data_dir)!r}).download_and_prepare() once; it needs the network"
         )
     key = _objects_key(builder.info.features, name)
     label_names = builder.info.features[key].feature["label"].names
@@ -54,10 +59,10 @@ def open_tfds(path: str | pathlib.Path, name: str, split: str) -> Source:
     )
 
 
-def _objects_key(features: Any, name: str) -> str:
-    """The feature that holds the objects."""
+def _objects_key(features: Mapping[str, Any], name: str) -> str:
+    """Returns the key of the feature that holds the objects."""
     for key, feature in features.items():
-        inner = getattr(feature, "feature", None)  # of a sequence
+        inner = getattr(feature, "feature", None)  # the elements, if it is a sequence
         if (
             isinstance(inner, tfds.features.FeaturesDict)
             and {"bbox", "label"} <= set(inner)
@@ -65,8 +70,8 @@ def _objects_key(features: Any, name: str) -> str:
         ):
             return str(key)
     raise ValueError(
-        f"{name!r} has the features {sorted(features)}, but none of them is a sequence with "
-        "`bbox` and `label`, a class: it is not a detection data set that can be read"
+        f"{name!r} has the features {sorted(features)}, but none of them is a sequence with a "
+        "`bbox` and a class `label`: it is not a detection dataset"
     )
 
 
@@ -77,8 +82,8 @@ def _samples(dataset: tf.data.Dataset, key: str, split: str, notes: Notes) -> It
         if image is None:
             continue
         found = item[key]
-        nothing = np.zeros(len(found["label"]), bool)
-        difficult, crowd = found.get("is_difficult", nothing), found.get("is_crowd", nothing)
+        unflagged = np.zeros(len(found["label"]), bool)
+        difficult, crowd = found.get("is_difficult", unflagged), found.get("is_crowd", unflagged)
         objects = []
         for k, (box, label) in enumerate(zip(found["bbox"].tolist(), found["label"], strict=True)):
             if crowd[k]:
@@ -89,6 +94,7 @@ def _samples(dataset: tf.data.Dataset, key: str, split: str, notes: Notes) -> It
 
 
 def _image_id(item: dict[str, Any], default: str) -> str:
+    """Returns the id or the file name of an image, without suffix; `default` if it has neither."""
     if "image/id" in item:
         return str(item["image/id"])
     if "image/filename" in item:

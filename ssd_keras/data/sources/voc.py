@@ -1,4 +1,4 @@
-"""PASCAL VOC, folders of the same form, and ILSVRC DET: one XML file an image."""
+"""Reads PASCAL VOC, folders of the same layout, and ILSVRC DET: one XML file for each image."""
 
 import dataclasses
 import pathlib
@@ -18,10 +18,10 @@ from ssd_keras.data.sources.source import (
     annotated_size,
     label_id,
     make_sample,
-    mix,
     path_inside,
     require_files,
-    warn_of_other_size,
+    shuffle_by_name,
+    warn_if_size_differs,
 )
 from ssd_keras.files import read_lines
 from ssd_keras.images import SUFFIXES
@@ -41,7 +41,7 @@ _PUBLISHED_SIZES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Files:
-    """One image: its id, its image file and its XML file."""
+    """The id of an image, its image file and its XML file."""
 
     image_id: str
     image: pathlib.Path
@@ -49,26 +49,33 @@ class _Files:
 
 
 def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = None) -> Source:
-    """Opens a VOCdevkit, or any folder with Annotations, JPEGImages and ImageSets/Main.
+    """Opens a VOCdevkit, or a folder with Annotations, JPEGImages and ImageSets/Main.
 
-    Coordinates are divided by width and height without a shift by one pixel, as in the original
-    (io.cpp, ReadXMLToAnnotatedDatum); unlike there they may be fractions.
+    Coordinates are divided by width and height without a shift by one pixel, as in the original.
+    Unlike there, they may have fractions.
 
     Args:
-        path: The folder; for "2007:trainval" the one that holds VOC2007.
-        splits: Joined by "+": "2007:trainval+2012:trainval" (folder VOC2007), "mine:train"
-            (folder mine) or "train" (`path` itself): ImageSets/Main/train.txt. Empty: every
-            annotation in `path`.
-        labels: Name in the XML -> class name; by default all names in all annotations, sorted.
+        path: The folder. For "2007:trainval" it is the folder that contains VOC2007.
+        splits: Splits joined by "+". "2007:trainval" reads the list ImageSets/Main/trainval.txt in
+            the folder VOC2007, "mine:train" the list train.txt in the folder mine, and "train" the
+            list train.txt in `path` itself. An empty string reads all annotations in `path`.
+        labels: Name in the XML files -> class name, in order of the label ids. None uses the names
+            in all annotations of the folders, sorted.
+
+    Returns:
+        The dataset. Reading its samples raises a `ValueError` if the class of an object is not in
+        `labels`.
 
     Raises:
         FileNotFoundError: If a folder, a list, an image or an annotation is missing.
-        ValueError: If a listed name leads out of the folder. While samples are read: if an
-            object's class is not declared.
+        ValueError: If a list is VOC's list of one class, or it names a file outside the folder.
+
+    Source:
+        io.cpp (ReadXMLToAnnotatedDatum).
     """
     files: list[_Files] = []
     notes = Notes()
-    folders: dict[pathlib.Path, None] = {}  # in order, each once
+    folders: dict[pathlib.Path, None] = {}  # an ordered set
     for token in splits.split("+"):
         year, _, split = token.rpartition(":")
         folder = pathlib.Path(path, f"VOC{year}" if year.isdigit() else year)
@@ -77,18 +84,18 @@ def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | Non
             raise FileNotFoundError(f"{annotations} is missing: {folder} is not a VOC folder")
         if split:
             names = read_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
-            warn_of_other_size(f"{folder.name}:{split}", len(names), _PUBLISHED_SIZES)
+            warn_if_size_differs(f"{folder.name}:{split}", len(names), _PUBLISHED_SIZES)
             flagged = all(re.search(r"\s(-1|0|1)$", name) for name in names)
             if names and flagged and not path_inside(annotations, f"{names[0]}.xml").is_file():
                 raise ValueError(
-                    f"{split}.txt in {folder} is VOC's list of one class, with -1, 0 or 1 behind "
-                    f"each image: give the list of images, such as {split.rpartition('_')[2]}"
+                    f"{split}.txt in {folder} is VOC's list of one class, with -1, 0 or 1 after "
+                    f"each image: use the list of all images, {split.rpartition('_')[2]}"
                 )
         else:
             names = sorted(xml.stem for xml in annotations.glob("*.xml"))
             pictures = {image.stem for image in (folder / "JPEGImages").glob("*")}
-            for lonely in sorted(pictures - set(names)):
-                notes.skipped["image without annotation"].append(lonely)
+            for name in sorted(pictures - set(names)):
+                notes.skipped["image without annotation"].append(name)
         folders[annotations] = None
         files += [
             _Files(
@@ -104,26 +111,33 @@ def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | Non
 
 
 def open_ilsvrc_det(path: str | pathlib.Path, splits: str, labels: dict[str, str]) -> Source:
-    """Opens ILSVRC DET: the folder ILSVRC with Annotations/DET, Data/DET and ImageSets/DET.
+    """Opens ILSVRC DET: a folder with Annotations/DET, Data/DET and ImageSets/DET.
 
-    As in the original (data/ILSVRC2016/create_list.py), images of the training list that have no
-    annotation file are left out: they are negatives, and such images train nothing.
+    Images without an annotation file are left out, as in the original. An image without objects
+    has no positives, so its loss would be 0.
 
     Args:
-        path: The folder.
+        path: The folder ILSVRC.
         splits: Names of lists joined by "+", such as "train+val1".
-        labels: WordNet id -> class name, the 200 of data/labels/ilsvrc_det.txt.
+        labels: WordNet id -> class name, in order of the label ids.
+
+    Returns:
+        The dataset. Reading its samples raises a `ValueError` if the class of an object is not in
+        `labels`.
 
     Raises:
         FileNotFoundError: If a list or an image is missing.
-        ValueError: As for `open_voc`.
+        ValueError: If a list names a file outside the folder.
+
+    Source:
+        data/ILSVRC2016/create_list.py.
     """
     root = pathlib.Path(path)
     files: list[_Files] = []
     notes = Notes()
     for split in splits.split("+"):
         lines = read_lines(root / "ImageSets" / "DET" / f"{split}.txt")
-        warn_of_other_size(f"DET:{split}", len(lines), _PUBLISHED_SIZES)
+        warn_if_size_differs(f"DET:{split}", len(lines), _PUBLISHED_SIZES)
         for line in lines:
             name = line.split()[0]
             subset = "val" if "_val_" in name else "train"
@@ -139,7 +153,7 @@ def open_ilsvrc_det(path: str | pathlib.Path, splits: str, labels: dict[str, str
 def _source(description: str, files: list[_Files], labels: dict[str, str], notes: Notes) -> Source:
     require_files(file.annotation for file in files)
     require_files(file.image for file in files)
-    files = mix(files, lambda file: file.image_id)
+    files = shuffle_by_name(files, lambda file: file.image_id)
     ids = {name: k for k, name in enumerate(labels, start=1)}
     return Source(
         description, tuple(labels.values()), len(files), _samples(files, ids, notes), notes
@@ -150,7 +164,7 @@ def _samples(files: Iterable[_Files], ids: dict[str, int], notes: Notes) -> Iter
     for file in files:
         root = _parse(file.annotation)
         if root is None:
-            notes.skipped["annotation is broken or hostile XML"].append(file.image_id)
+            notes.skipped["annotation XML is malformed or declares entities"].append(file.image_id)
             continue
         size = annotated_size(root.findtext("size/height"), root.findtext("size/width"))
         image = load_image(file.image.read_bytes(), file.image_id, notes, annotated_size=size)
@@ -168,23 +182,25 @@ def _samples(files: Iterable[_Files], ids: dict[str, int], notes: Notes) -> Iter
 
 
 def _image_path(stem: pathlib.Path) -> pathlib.Path:
-    """The image of this name with any known suffix, small or capital; .jpg if there is none."""
+    """Returns the image file with this stem and any known suffix; `stem`.jpg if none exists."""
     suffixes = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
     candidates = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _class_names(folders: Iterable[pathlib.Path]) -> set[str]:
+    """Returns the class names of all objects in all annotations of the folders."""
     roots = (_parse(xml) for folder in folders for xml in folder.glob("*.xml"))
     items = (item for root in roots if root is not None for item in root.findall("object"))
     return {_text(item, "name") for item in items} - {""}
 
 
 def _parse(path: pathlib.Path) -> Element | None:
-    """The root element, or None if the file cannot be read as XML or declares entities."""
+    """Returns the root element, or None if the XML is malformed or declares entities."""
     try:
         return SafeElementTree.parse(path).getroot()
-    except (ParseError, DefusedXmlException, LookupError, ValueError):  # the last two: its encoding
+    # An unknown encoding is a LookupError, an unsupported one a ValueError.
+    except (ParseError, DefusedXmlException, LookupError, ValueError):
         return None
 
 
@@ -193,7 +209,7 @@ def _text(element: Element, tag: str) -> str:
 
 
 def _number(element: Element, tag: str) -> float:
-    """The number in a tag, NaN if there is none."""
+    """Returns the number in a child element, or NaN if there is none."""
     try:
         return float(_text(element, tag))
     except ValueError:
@@ -201,7 +217,7 @@ def _number(element: Element, tag: str) -> float:
 
 
 def _yxyx(item: Element) -> tuple[float, float, float, float]:
-    """Pixel box of an object."""
+    """Returns the box of an object in pixels, as (ymin, xmin, ymax, xmax); NaN if it is missing."""
     box = item.find("bndbox")
     if box is None:
         return (float("nan"),) * 4

@@ -1,4 +1,4 @@
-"""Folders in YOLO's form: images, and a text file an image with `class x y width height`."""
+"""Reads datasets in YOLO's format: images, and one text file of boxes for each image."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ from ssd_keras.class_names import read_labels, require_unique
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
-from ssd_keras.data.sources.source import Object, Source, make_sample, mix
+from ssd_keras.data.sources.source import Object, Source, make_sample, shuffle_by_name
 from ssd_keras.files import read_lines, read_text
 from ssd_keras.images import SUFFIXES
 
@@ -20,23 +20,25 @@ _BOX_COLUMNS = 5  # class x y width height
 def open_yolo(
     path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None
 ) -> Source:
-    """Opens a YOLO folder.
+    """Opens a dataset in YOLO's format.
 
-    An image without a text file has no objects. Images are turned by their EXIF orientation, as
-    YOLO's own loaders do.
+    An image without a text file has no objects. Images are rotated by their EXIF orientation, as in
+    YOLO's loaders.
 
     Args:
         path: The folder.
-        split: Such as "train": the folders images/train and labels/train, or train/images and
-            train/labels. Empty: images and labels.
-        labels: Class names in the order of the class numbers; by default those of classes.txt
-            or of data.yaml.
+        split: Name of the split. "train" reads the folders images/train and labels/train, or
+            train/images and train/labels. An empty string reads the folders images and labels.
+        labels: Class names, the values of the dictionary, in order of the class numbers. None uses
+            the names in classes.txt or in data.yaml.
+
+    Returns:
+        The dataset. Reading its samples raises a `ValueError` if a line of a text file is neither a
+        box nor a polygon, or if its class number has no class name.
 
     Raises:
-        FileNotFoundError: If the image or label folder or the class names are missing.
-        ValueError: If data.yaml has no names, or one twice, or key points. While samples are read:
-            if a line of a text file is neither a box nor a polygon, or its class number is not
-            below the number of names.
+        FileNotFoundError: If the image folder, the label folder or the class names are missing.
+        ValueError: If data.yaml has no names, a duplicate name, or key points.
     """
     root = pathlib.Path(path)
     layouts = [
@@ -51,20 +53,20 @@ def open_yolo(
         if not split and any(p.is_dir() for p in (root / "images/train", root / "train/images")):
             hint = "give a split, such as --splits=train"
         elif "+" in split:
-            hint = "prepare one split at a time and train on both record sets, --records=a,b"
+            hint = "prepare one split at a time and train on both record sets (--records=a,b)"
         raise FileNotFoundError(f"{layouts[0][0]} or {layouts[0][1]} is missing: {hint}")
     found = (p for p in image_folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    paths = mix(found, lambda p: p.relative_to(image_folder).as_posix())
+    paths = shuffle_by_name(found, lambda p: p.relative_to(image_folder).as_posix())
     names = tuple((labels or _class_names(root, label_folder)).values())
     data_yaml = root / "data.yaml"
-    # Whatever else it holds: with `labels` it need not even be YAML.
+    # A search in the bytes, since with `labels` the file is not parsed and may be invalid.
     if data_yaml.is_file() and re.search(rb"(?m)^kpt_shape\s*:", data_yaml.read_bytes()):
-        raise ValueError(f"{data_yaml} has kpt_shape: labels with key points are not read")
+        raise ValueError(f"{data_yaml} has kpt_shape: labels with key points are not supported")
     notes = Notes()
     ids = {_image_id(path, image_folder) for path in paths}
     ids_of_texts = {_image_id(text, label_folder) for text in label_folder.rglob("*.txt")}
-    for lonely in sorted(ids_of_texts - ids - {"classes"}):
-        notes.skipped["label file without image"].append(lonely)
+    for name in sorted(ids_of_texts - ids - {"classes"}):
+        notes.skipped["label file without image"].append(name)
     return Source(
         description=f"YOLO {root.name} {split}".strip(),
         labels=names,
@@ -93,7 +95,7 @@ def _samples(
             for k, line in enumerate(lines, start=1)
         ]
         if any(len(line.split()) > _BOX_COLUMNS for line in lines):
-            notes.adjusted["polygons read as their boxes"].append(image_id)
+            notes.adjusted["polygons read as bounding boxes"].append(image_id)
         yield make_sample(image, image_id, objects, notes, size=(1, 1))
 
 
@@ -102,10 +104,12 @@ def _image_id(path: pathlib.Path, folder: pathlib.Path) -> str:
 
 
 def _object(line: str, num_classes: int, where: str) -> Object:
-    """Parses `class x y width height`, or `class x y x y x y ...`, a polygon, for its box.
+    """Parses a line of a text file: a box or a polygon.
 
-    Classes count from 0; everything else is normalised, x and y of a box are its centre. Polygons
-    stand in COCO's labels of Ultralytics, whose training for detection takes their boxes too.
+    A box is `class x y width height`, where x and y are its center. A polygon is
+    `class x y x y x y ...` and gives its bounding box. Class numbers start at 0, and coordinates
+    are normalized. Ultralytics' labels of COCO are polygons, and Ultralytics also trains its
+    detectors on their bounding boxes.
     """
     try:
         number, *numbers = map(float, line.split())
@@ -122,26 +126,28 @@ def _object(line: str, num_classes: int, where: str) -> Object:
     if number not in range(num_classes):
         raise ValueError(
             f"{where} has class number {number:g}, but there are {num_classes} class names: "
-            "add it to classes.txt or data.yaml, or correct the annotation"
+            "add one to classes.txt or data.yaml, or correct the annotation"
         )
     return Object(box, int(number) + 1)
 
 
 def _class_names(root: pathlib.Path, label_folder: pathlib.Path) -> dict[str, str]:
+    """Reads the class names from classes.txt or data.yaml, whichever is found first."""
     for path in (root / "classes.txt", label_folder / "classes.txt"):
         if path.is_file():
             return read_labels(path)
     if not (root / "data.yaml").is_file():
         raise FileNotFoundError(
-            f"{root / 'classes.txt'} is missing, and so is data.yaml: write one class name a line"
+            f"{root / 'classes.txt'} is missing, and so is data.yaml: write a classes.txt with one "
+            "class name per line"
         )
     return {name: name for name in _yaml_names(root / "data.yaml")}
 
 
 def _yaml_names(path: pathlib.Path) -> list[str]:
-    """The `names` of a data.yaml: a list, or a dictionary with the keys 0, 1, 2, ..."""
+    """Reads `names` of a data.yaml: a list, or a dictionary with the keys 0, 1, 2, ..."""
     try:
-        # This loader makes nothing but text of scalars: the class "no" is not False.
+        # BaseLoader keeps every scalar as text. Other loaders turn the class name "no" into False.
         content = yaml.load(read_text(path), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
@@ -151,11 +157,13 @@ def _yaml_names(path: pathlib.Path) -> list[str]:
         if set(names) != set(numbers):
             raise ValueError(
                 f"{path} has `names` with the keys {', '.join(names)}: they must be the class "
-                "numbers, from 0 on without a gap"
+                "numbers 0, 1, 2, ... without gaps"
             )
         names = [names[number] for number in numbers]
     usable = isinstance(names, list) and all(name and isinstance(name, str) for name in names)
     if not names or not usable:
-        raise ValueError(f"{path} has no list `names`: write one class name a line to classes.txt")
+        raise ValueError(
+            f"{path} has no list `names`: write a classes.txt with one class name per line"
+        )
     require_unique(names, path)
     return names

@@ -1,7 +1,9 @@
-"""Checks on a converted file. The converter reports success for files that cannot work.
+"""Checks the structure of a converted TFLite file.
 
-Every check here stands for a failure that was seen: variables without values, a dilated convolution
-taken apart, operators that phones do not have, scores in 8 bits, weights left out or stored wider.
+TensorFlow's converter reports success even for files that cannot work. Each check here detects a
+failure that has occurred: uninitialized variables, a dilated convolution split into several
+operators, operators that phones lack, scores in 8 bits, missing weights, and weights stored in a
+wider type than requested.
 """
 
 import collections
@@ -28,7 +30,8 @@ OPERATORS = {
 }
 
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
-# What a file may hold beside its weights: the graph, and for each default box its coordinates.
+# Allowed size of a file in addition to its weights: a share of the weights, a constant for the
+# graph, and the coordinates of each default box.
 _EXTRA_SHARE, _EXTRA_BYTES, _EXTRA_BYTES_PER_BOX = 0.1, 200_000, 24
 
 _BUILTIN_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
@@ -36,16 +39,18 @@ _CONV_2D, _SOFTMAX = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.SOFT
 
 
 def check_structure(content: bytes, model: keras.Model, kind: str, precision: str) -> None:
-    """Checks what a TFLite file is made of.
+    """Checks the operators, shapes, types and size of a TFLite file.
 
     Args:
-        content: The file.
-        model: What it was made from.
-        kind: Of `KINDS`.
-        precision: Of `BYTES_PER_WEIGHT`.
+        content: The converted file.
+        model: The Keras model that was converted.
+        kind: One of `graphs.KINDS`.
+        precision: A key of `BYTES_PER_WEIGHT`.
 
     Raises:
-        RuntimeError: If the file is not what it should be.
+        RuntimeError: If the file has operators that its kind must not have, lacks an operator of
+            the network, has a tensor of variable shape or a softmax in 8 bits, scales its uint8
+            input, or has too few or too many bytes for its weights.
     """
     file = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
     graph = file.subgraphs[0]
@@ -55,7 +60,7 @@ def check_structure(content: bytes, model: keras.Model, kind: str, precision: st
     unknown = sorted(set(found) - OPERATORS[kind])
     if unknown:
         raise RuntimeError(
-            f"the TFLite file holds operators that kind {kind!r} must not: {unknown}"
+            f"the TFLite file has operators that kind {kind!r} must not have: {unknown}"
         )
     _check_count("L2_NORMALIZATION", found["L2_NORMALIZATION"], 1)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -69,19 +74,20 @@ def check_structure(content: bytes, model: keras.Model, kind: str, precision: st
     for operator in graph.operators:
         output = graph.tensors[operator.outputs[0]]
         if codes[operator.opcodeIndex] == _SOFTMAX and output.type != schema.TensorType.FLOAT32:
-            raise RuntimeError("the TFLite file holds a softmax in 8 bits: small scores would be 0")
+            raise RuntimeError("the TFLite file has a softmax in 8 bits: small scores would be 0")
     for index in (*graph.inputs, *graph.outputs):
         tensor = graph.tensors[index]
         if tensor.shapeSignature is not None and np.any(tensor.shapeSignature < 1):
-            raise RuntimeError(f"tensor {tensor.name!r} of the TFLite file has an open shape")
+            raise RuntimeError(f"tensor {tensor.name!r} of the TFLite file has a variable shape")
     image = graph.tensors[graph.inputs[0]]
     if image.type == schema.TensorType.UINT8:
         scale, zero = image.quantization.scale.tolist(), image.quantization.zeroPoint.tolist()
         readers = [codes[o.opcodeIndex] for o in graph.operators if graph.inputs[0] in o.inputs]
         if (scale, zero, readers) != ([1.0], [0], [schema.BuiltinOperator.DEQUANTIZE]):
             raise RuntimeError(
-                f"the TFLite file's image has scale {scale} and zero point {zero}, but its levels "
-                "must mean themselves (1 and 0), read by one DEQUANTIZE"
+                "the input of the TFLite file must have scale [1.0] and zero point [0] and be read "
+                f"by one DEQUANTIZE, but has scale {scale}, zero point {zero} and {len(readers)} "
+                "readers"
             )
 
     weights = BYTES_PER_WEIGHT[precision] * model.count_params()
@@ -89,10 +95,10 @@ def check_structure(content: bytes, model: keras.Model, kind: str, precision: st
     if not weights <= len(content) <= weights + extra:
         raise RuntimeError(
             f"the TFLite file has {len(content)} bytes, but {model.count_params()} weights in "
-            f"{precision} take {weights}: weights are missing or stored otherwise"
+            f"{precision} take {weights}: weights are missing or stored in another type"
         )
 
 
-def _check_count(what: str, found: int, expected: int) -> None:
+def _check_count(operator: str, found: int, expected: int) -> None:
     if found != expected:
-        raise RuntimeError(f"the TFLite file holds {found} {what}, but must hold {expected}")
+        raise RuntimeError(f"the TFLite file has {found} {operator}, but must have {expected}")

@@ -1,13 +1,12 @@
-"""TFLite files for phones, edge devices and browsers.
+"""Exports a model as a TFLite file for phones, edge devices and browsers.
 
-The kinds, their inputs and outputs are described in export/README.md.
+`graphs.graph` documents the inputs and outputs of each kind of file.
 """
 
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -34,8 +33,8 @@ from ssd_keras.files import atomic
 from ssd_keras.images import warp
 from ssd_keras.native_log import without_lines
 
-# Everything but the convolutions stays in float: with the heads in one tensor all offsets and
-# logits would share one scale, and a softmax in 8 bits has no scores below 1/256.
+# In int8 files only the convolutions are quantized. The concatenation of the heads in 8 bits would
+# give all offsets and logits one scale, and an 8-bit softmax has no scores between 0 and 1/256.
 _FLOAT_OPERATORS = (
     "ADD", "CONCATENATION", "EXP", "GATHER", "GREATER", "L2_NORMALIZATION", "LESS", "MAXIMUM",
     "MINIMUM", "MUL", "PACK", "RELU", "REVERSE_V2", "SELECT_V2", "SOFTMAX", "STRIDED_SLICE", "SUB",
@@ -56,31 +55,38 @@ def export_tflite(
     iou_threshold: float = IOU_THRESHOLD,
     max_detections: int = MAX_DETECTIONS,
 ) -> Agreement:
-    """Writes a detector as a TFLite file, once it has been seen to work.
+    """Exports a detector as a TFLite file, and checks that it agrees with the Keras model.
+
+    The input is `image` [1, S, S, 3], RGB 0..255: uint8 in precision "int8", float32 otherwise.
+    `graphs.graph` documents the outputs of each kind. Labels, thresholds and config are stored in
+    the file as `labels.txt` and `detector.json` (`zipfile` reads them).
 
     Args:
-        model: A model of `ssd_vgg16`; one of mixed precision is exported in float32.
-        path: The file, whose name ends in `.tflite`; one that is there is replaced.
-        kind: "raw" (all boxes and scores, for GPU and NPU delegates), "detections" (the outputs
-            of the SavedModel) or "mediapipe" (for MediaPipe Tasks' ObjectDetector).
-        precision: "float32", "float16" (weights), "dynamic" (8-bit weights) or "int8" (8-bit
-            weights and activations; `image` is uint8, the outputs are float as ever).
-        calibration: For "int8": batches whose first element is images float32 [B, S, S, 3], RGB
-            0..255, such as `eval_dataset` gives of the training records; the first 100 images are
-            used.
-        labels: Names of the C classes; by default the model's own.
-        score_threshold: See `DetectionDecoder`, as the next two.
-        iou_threshold: In (0, 1].
-        max_detections: K.
+        model: A model of `ssd_vgg16`. A model in mixed precision is exported in float32.
+        path: The file to write; its name must end in `.tflite`. An existing file is replaced.
+        kind: "raw" for all boxes and scores (GPU and NPU delegates), "detections" for the outputs
+            of the SavedModel, or "mediapipe" for the ObjectDetector of MediaPipe Tasks.
+        precision: "float32"; "float16" for float16 weights; "dynamic" for 8-bit weights; or "int8"
+            for 8-bit weights and activations of the convolutions. Outputs keep their dtypes.
+        calibration: Required for "int8" and not allowed otherwise: batches whose first element is
+            images float32 [B, S, S, 3], RGB 0..255, such as `eval_dataset` of the training
+            records. The first 100 images are used.
+        labels: Names of the C classes. Default: the labels stored in the model.
+        score_threshold: Minimum score of a detection, exclusive, in [0, 1).
+        iou_threshold: A box is suppressed if its IoU with a better box of its class is above this
+            value, in (0, 1].
+        max_detections: K, the maximum number of detections.
 
     Returns:
-        How the file's detections on three built-in pictures agree with the Keras model's; if the
-        model finds nothing on them, its `is_empty` is true and a warning is logged.
+        The agreement between the file and the Keras model on three synthetic images. If the model
+        detects nothing on them, `is_empty` is True and a warning is logged.
 
     Raises:
-        ValueError: If the arguments do not fit together or a weight is not finite.
-        RuntimeError: If the file is not built as it should be or detects otherwise than the model
-            beyond `export.tolerances`; nothing is written then.
+        ValueError: If an option is unknown or out of range, `path`, `calibration` or the labels
+            are invalid, `model` is not an SSD, or a weight is not finite.
+        RuntimeError: If the file fails `check_structure`, or differs from the model by more than
+            the tolerance of its precision in `export.tolerances`. Nothing is written then. Also if
+            `precision` is "int8" and this TensorFlow lacks the private functions it needs.
     """
     check_options(path, kind, precision, calibration is not None)
     labels = class_labels(model, labels)
@@ -113,16 +119,17 @@ def export_tflite(
 def check_options(
     path: str | os.PathLike[str], kind: str, precision: str, calibrated: bool
 ) -> None:
-    """Checks what can be checked before any work.
+    """Checks the options of `export_tflite` before the model is loaded.
 
     Args:
-        path: See `export_tflite`, as the next two.
-        kind: "raw", "detections" or "mediapipe".
-        precision: Of `TFLITE_PRECISIONS`.
-        calibrated: Whether there are images for calibration.
+        path: The file to write.
+        kind: Must be one of `graphs.KINDS`.
+        precision: Must be one of `TFLITE_PRECISIONS`.
+        calibrated: Whether calibration images are given. Must be True for "int8" only.
 
     Raises:
-        ValueError: If an option is unknown, they do not fit together, or no file can be at `path`.
+        ValueError: If an option is unknown, the options do not fit together, or `path` is a folder
+            or does not end in `.tflite`.
     """
     if Path(path).suffix != ".tflite" or Path(path).is_dir():
         raise ValueError(f"path (={path}) must be a file whose name ends in .tflite")
@@ -131,7 +138,7 @@ def check_options(
             raise ValueError(f"{name} (={value!r}) must be one of {', '.join(known)}")
     if precision == "int8" and not calibrated:
         raise ValueError(
-            "calibration is missing: precision 'int8' needs images such as those of the training "
+            "calibration is missing: precision 'int8' needs images like those of the training "
             "(--calibration_records)"
         )
     if calibrated and precision != "int8":
@@ -145,12 +152,12 @@ def _convert(
     precision: str,
     calibration: tf.data.Dataset | None,
 ) -> bytes:
-    """The bare TFLite file."""
+    """Converts the function to a TFLite file without labels and description."""
     size = config.image_size
     spec = tf.TensorSpec([1, size, size, 3], tf.float32, "image")
     concrete = tf.function(function, input_signature=[spec]).get_concrete_function()
-    # The converter finds the weights' values only through an object that tracks the variables
-    # themselves; the Keras model would give a file full of uninitialised ones.
+    # The converter finds the values of the variables only if this object tracks them directly.
+    # Given the Keras model, it writes a file of uninitialized variables.
     weights = tf.Module()
     weights.variables_ = [variable.value for variable in model.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], weights)
@@ -162,21 +169,21 @@ def _convert(
     if calibration is None:
         return bytes(converter.convert())
     converter.representative_dataset = lambda: _calibration_images(calibration, size)
-    # The converter's own last step, which has no public way to leave operators in float.
+    # The last step of the converter is called directly: the public interface cannot exclude
+    # operators from quantization.
     quantize = _quantizer(converter)
     converter._experimental_calibrate_only = True
     calibrated = converter.convert()
-    # A list: in a tuple the names are passed over in silence.
-    denied = list(_FLOAT_OPERATORS)
+    denied = list(_FLOAT_OPERATORS)  # the converter silently ignores a tuple
     quantized = quantize(calibrated, input_data_type=tf.uint8, denylisted_ops=denied)
-    return _with_levels_as_they_are(bytes(quantized))
+    return _with_unit_input_scale(bytes(quantized))
 
 
 def _quantizer(converter: tf.lite.TFLiteConverter) -> Callable[..., bytes]:
-    """The quantization step of the converter, which is private.
+    """Returns the quantization step of the converter, a private function of TensorFlow.
 
     Raises:
-        RuntimeError: If this TensorFlow does not have it.
+        RuntimeError: If this version of TensorFlow lacks it.
     """
     try:
         from tensorflow.lite.python.convert import mlir_quantize
@@ -188,21 +195,20 @@ def _quantizer(converter: tf.lite.TFLiteConverter) -> Callable[..., bytes]:
         or "denylisted_ops" not in inspect.signature(mlir_quantize).parameters
     ):
         raise RuntimeError(
-            f"precision (='int8') needs two private arguments of the TFLite converter, which "
-            f"TensorFlow {tf.__version__} does not have: export with TensorFlow 2.21, or take "
-            "another precision"
+            f"precision (='int8') needs private functions of the TFLite converter, which "
+            f"TensorFlow {tf.__version__} lacks: use TensorFlow 2.21 or another precision"
         )
     quantize: Callable[..., bytes] = mlir_quantize
     return quantize
 
 
-def _with_levels_as_they_are(content: bytes) -> bytes:
-    """Makes the levels 0..255 of the input mean themselves.
+def _with_unit_input_scale(content: bytes) -> bytes:
+    """Sets scale 1 and zero point 0 for the input, so that uint8 0..255 means 0..255.
 
-    The converter has 255 mean the brightest level of the calibration's pictures. The input's one
-    reader turns it into floats, so that its scale may be set.
+    The converter maps 255 to the brightest calibration pixel. The scale may be changed because the
+    only operator that reads the input converts it to float.
     """
-    changed = bytearray(content)  # in place: written anew, the weights lose their alignment
+    changed = bytearray(content)  # edited in place: packing it again would misalign the weights
     graph = schema.Model.GetRootAs(changed, 0).Subgraphs(0)
     quantization = graph.Tensors(graph.Inputs(0)).Quantization()
     quantization.ScaleAsNumpy()[:] = 1
@@ -210,8 +216,8 @@ def _with_levels_as_they_are(content: bytes) -> bytes:
     return bytes(changed)
 
 
-def _calibration_images(calibration: tf.data.Dataset, size: int) -> Iterator[list[Any]]:
-    """The first images one by one, float32 [1, S, S, 3]."""
+def _calibration_images(calibration: tf.data.Dataset, size: int) -> Iterator[list[tf.Tensor]]:
+    """Yields the first images of a data set one by one, float32 [1, S, S, 3]."""
     images = calibration.map(lambda images, *_: images).unbatch().batch(1)
     brightest = 0.0
     for image in images.take(_CALIBRATION_IMAGES):

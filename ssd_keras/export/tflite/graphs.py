@@ -1,7 +1,7 @@
-"""The graphs that become TFLite files: one image in, built-in operators only.
+"""The functions that are converted to TFLite files. They use built-in TFLite operators only.
 
-The batch is fixed to 1. With an open batch TensorFlow Lite's converter splits the dilated fc6 into
-SPACE_TO_BATCH_ND, a convolution and BATCH_TO_SPACE_ND, and adds shape arithmetic around the heads.
+The batch size is fixed to 1. With a variable batch size, the converter splits the dilated fc6 into
+SPACE_TO_BATCH_ND, a convolution and BATCH_TO_SPACE_ND, and adds shape computations to the heads.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,28 @@ Graph = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def graph(model: keras.Model, decoder: DetectionDecoder, kind: str) -> Graph:
-    """The function of one kind, from `image` float32 [1, S, S, 3], RGB 0..255.
+    """Creates the function for one kind of TFLite file.
+
+    The function takes `image` float32 [1, S, S, 3], RGB 0..255. Its outputs depend on the kind:
+
+    - "raw" returns all boxes and scores before suppression: `boxes` float32 [1, P, 4], `yxyx`, not
+      clipped, and `scores` float32 [1, P, C], without the background.
+    - "detections" returns the outputs of the SavedModel with B = 1: `detection_boxes` float32
+      [1, K, 4], `detection_scores` float32 [1, K], `detection_classes` int32 [1, K], starting at 1,
+      and `num_detections` int32 [1].
+    - "mediapipe" returns `location` [1, K, 4], `category` [1, K], starting at 0 without the
+      background, `score` [1, K] and `count` [1], all float32.
 
     Args:
-        model: A model of `ssd_vgg16`.
-        decoder: Its decoder.
-        kind: "raw": `boxes` [1, P, 4] (`yxyx`, not clipped) and `scores` [1, P, C] without
-            background. "detections": the outputs of the SavedModel. "mediapipe": `location`
-            [1, K, 4], `category` [1, K] (from 0, without background), `score` [1, K] and `count`
-            [1], all float32.
+        model: A model of `ssd_vgg16`, in float32.
+        decoder: The decoder of its predictions.
+        kind: One of `KINDS`.
+
+    Returns:
+        The function, image -> outputs by name.
+
+    Raises:
+        KeyError: If the kind is unknown.
     """
 
     def raw(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -57,18 +70,20 @@ def graph(model: keras.Model, decoder: DetectionDecoder, kind: str) -> Graph:
 def suppress(
     decoder: DetectionDecoder, boxes: tf.Tensor, scores: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """The suppression of `DetectionDecoder` in operators that TensorFlow Lite has.
+    """Applies the suppression of `DetectionDecoder` with operators that TFLite has.
 
-    One NON_MAX_SUPPRESSION_V4 a class, without a cut before it: the detections are the same as the
-    combined suppression's. (One for all classes, on boxes moved apart by class, rounds the boxes.)
+    One NON_MAX_SUPPRESSION_V4 runs per class, on all boxes. The result equals that of TensorFlow's
+    combined suppression. A single suppression for all classes would need boxes that are shifted by
+    class, and the shift would round the coordinates.
 
     Args:
-        decoder: For its thresholds and K.
+        decoder: Provides the thresholds and K.
         boxes: float32 [1, P, 4], `yxyx`, not clipped.
-        scores: float32 [1, P, C], without background.
+        scores: float32 [1, P, C], without the background.
 
     Returns:
-        As `DetectionDecoder`, with B = 1.
+        The outputs of `DetectionDecoder` with B = 1: `boxes` float32 [1, K, 4], `scores` float32
+        [1, K], `classes` int32 [1, K] and `num_detections` int32 [1].
     """
     k = decoder.max_detections
     indices, kept_scores = [], []
@@ -81,9 +96,9 @@ def suppress(
             score_threshold=decoder.score_threshold,
             pad_to_max_output_size=True,
         )
-        indices.append(index)  # [K], the padding 0
+        indices.append(index)  # [K], padded with 0
         kept_scores.append(tf.where(tf.range(k) < count, tf.gather(class_scores, index), 0.0))
-    best, order = tf.math.top_k(tf.concat(kept_scores, axis=0), k)  # of C * K
+    best, order = tf.math.top_k(tf.concat(kept_scores, axis=0), k)  # the K best of C * K
     found = best > 0
     kept_boxes = tf.gather(boxes[0], tf.gather(tf.concat(indices, axis=0), order))
     return {

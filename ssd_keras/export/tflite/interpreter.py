@@ -1,41 +1,44 @@
-"""Runs the TFLite files of all kinds, through LiteRT's interpreter, from pictures to detections."""
+"""Runs TFLite files of every kind with the interpreter of LiteRT."""
 
 import os
 from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from ssd_keras.detections import Detections, unpad
 from ssd_keras.export.descriptions import described_decoder, tflite_description
 from ssd_keras.export.tflite.graphs import MEDIAPIPE, RAW, suppress
-from ssd_keras.extras import require
 from ssd_keras.native_log import TFLITE, without_lines
 
 
 class TFLiteDetector:
-    """A detector in a TFLite file.
+    """Runs a TFLite file and returns detections in one form for all kinds.
 
-    Attributes:
-        description: What `tflite_description` gives.
-        image_size: S, the edge of the images that the file takes.
+    Calling the detector with a sequence of images [S, S, 3], RGB 0..255, returns a list with the
+    detections of each: `boxes` float32 [N, 4], `yxyx`, `scores` float32 [N], and `classes` int32
+    [N], starting at 1.
 
     Args:
         path: The file, made by `export_tflite`.
-        threads: Of the interpreter.
+        threads: Number of threads of the interpreter.
+
+    Attributes:
+        description: The description in the file; see `tflite_description`.
+        image_size: S, the edge of the input images in pixels.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no file of `export_tflite`.
+        FileNotFoundError: If the file does not exist.
+        ImportError: If ai_edge_litert is not installed.
+        ValueError: If the file was not made by `export_tflite`, or an image of a call has another
+            shape.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 2) -> None:
         self.description = tflite_description(path)
         self._decoder = described_decoder(self.description)
         self.image_size: int = self._decoder.config.image_size
-        require("ai_edge_litert", "tflite", f"the TFLite file {path}")
-        from ai_edge_litert.interpreter import Interpreter
-
         with without_lines(TFLITE):
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
@@ -45,7 +48,13 @@ class TFLiteDetector:
         self._dtype = details["dtype"]
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """The file's own outputs by name, for one image [S, S, 3], RGB 0..255.
+        """Runs the file on one image and returns its outputs unchanged.
+
+        Args:
+            image: [S, S, 3] of any dtype, RGB 0..255. It is rounded if the file takes uint8.
+
+        Returns:
+            The outputs of the file's kind by name; see `graphs.graph`.
 
         Raises:
             ValueError: If the image has another shape.
@@ -58,11 +67,23 @@ class TFLiteDetector:
         return outputs
 
     def __call__(self, images: Iterable[np.ndarray]) -> list[Detections]:
-        """Detections of images [S, S, 3], RGB 0..255; boxes `yxyx`, classes from 1."""
+        """Detects on images; see the class."""
         return [unpad(self.padded(image))[0] for image in images]
 
     def padded(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Detections of one image [S, S, 3], as the signatures of the SavedModel give them."""
+        """Detects on one image and returns padded detections, whatever the kind of the file.
+
+        Args:
+            image: [S, S, 3] of any dtype, RGB 0..255.
+
+        Returns:
+            `boxes` float32 [1, K, 4], `scores` float32 [1, K], `classes` int32 [1, K] and
+            `num_detections` [1]. The names of kind "detections" begin with `detection_`; `unpad`
+            accepts both.
+
+        Raises:
+            ValueError: If the image has another shape.
+        """
         outputs = self.run(image)
         kind = self.description["kind"]
         if kind == RAW:

@@ -1,9 +1,11 @@
-"""TFLite Model Metadata: what MediaPipe Tasks read, written with flatbuffers.
+"""Adds labels, description and TFLite Model Metadata to a TFLite file.
 
-The labels and a description travel as a zip archive at the end of the file, as the metadata's
-specification has it: `zipfile.ZipFile("detector.tflite").read("labels.txt")`.
+Labels and description are files in a zip archive at the end of the TFLite file, as the metadata
+specification requires: `zipfile.ZipFile("detector.tflite").read("labels.txt")`. MediaPipe Tasks
+read the metadata, which is written with flatbuffers.
 
-Source: `metadata_schema.fbs` of TFLite Support; the numbers below are its field numbers.
+Source: `metadata_schema.fbs` of TFLite Support. Keys of the dictionaries below are its field
+numbers.
 """
 
 import io
@@ -15,26 +17,29 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from ssd_keras.export.descriptions import DESCRIPTION, LABELS
 from ssd_keras.export.tflite.graphs import MEDIAPIPE
 
-LABELS, DESCRIPTION = "labels.txt", "detector.json"
-
-# In this order MediaPipe takes the outputs.
+# The order in which MediaPipe expects the outputs.
 _MEDIAPIPE_OUTPUTS = ("location", "category", "score", "count")
 
 _UINT8, _INT32 = np.uint8, np.int32
 _IMAGE, _FEATURE, _BOXES = _UINT8(2), _UINT8(1), _UINT8(3)  # union ContentProperties
 _NORMALIZATION = _UINT8(1)  # union ProcessUnitOptions
+# enums ColorSpaceType, BoundingBoxType and AssociatedFileType
 _RGB, _BOUNDARIES, _VALUE_LABELS = _UINT8(1), _UINT8(1), _UINT8(3)
 
 
 def add_metadata(content: bytes, kind: str, description: dict[str, Any]) -> bytes:
-    """Adds labels and description to a TFLite file, and metadata for MediaPipe to that kind.
+    """Adds labels and description to a TFLite file, and metadata if the kind is "mediapipe".
 
     Args:
         content: The converted file.
-        kind: Of `tflite_graphs.KINDS`.
-        description: For `detector.json`; its `labels` go into `labels.txt` too.
+        kind: One of `graphs.KINDS`.
+        description: The content of `detector.json`. Its `labels` are also written to `labels.txt`.
+
+    Returns:
+        The complete file.
     """
     if kind == MEDIAPIPE:
         content = _with_mediapipe_metadata(content)
@@ -44,7 +49,8 @@ def add_metadata(content: bytes, kind: str, description: dict[str, Any]) -> byte
             (LABELS, "".join(f"{label}\n" for label in description["labels"])),
             (DESCRIPTION, json.dumps(description, indent=1)),
         ):
-            files.writestr(zipfile.ZipInfo(name), text)  # ZipInfo: no time of writing
+            # ZipInfo without a date: equal exports give equal bytes.
+            files.writestr(zipfile.ZipInfo(name), text)
     return archive.getvalue()
 
 
@@ -66,12 +72,13 @@ def _with_mediapipe_metadata(content: bytes) -> bytes:
 
 
 def _metadata(is_float: bool) -> bytes:
-    """ModelMetadata of an SSD: pixels 0..255 as they are, boxes `yxyx`, labels in a file."""
+    """Returns the ModelMetadata of an SSD: unscaled pixels, `yxyx` boxes, labels in a file."""
     image: dict[int, Any] = {0: "image", 3: {0: _IMAGE, 1: {0: _RGB}}}
     if is_float:
-        identity = {0: np.zeros(1, np.float32), 1: np.ones(1, np.float32)}  # mean and deviation
+        # Mean 0 and standard deviation 1: the graph itself normalizes the image.
+        identity = {0: np.zeros(1, np.float32), 1: np.ones(1, np.float32)}
         image[4] = [{0: _NORMALIZATION, 1: identity}]
-    # Where xmin, ymin, xmax and ymax stand in a row of `location`.
+    # Columns of xmin, ymin, xmax and ymax in `location`.
     corners = {0: np.array([1, 0, 3, 2], np.uint32), 1: _BOUNDARIES}
     feature, per_box = {0: _FEATURE, 1: {}}, {0: _INT32(2), 1: _INT32(2)}
     labels = {0: LABELS, 1: "Class names, without background.", 2: _VALUE_LABELS}
@@ -90,7 +97,7 @@ def _metadata(is_float: bool) -> bytes:
 
 
 def _write(builder: flatbuffers.Builder, value: Any) -> int:
-    """Writes a string, a vector of numbers, a list or a table {field number: value}."""
+    """Writes a string, an array, a list or a table {field number: value}; returns its offset."""
     if isinstance(value, str):
         return int(builder.CreateString(value))
     if isinstance(value, np.ndarray):

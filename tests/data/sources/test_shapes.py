@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_keras.data.sources import shapes as shapes_module
+from ssd_keras.data.sources import shapes
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 
 
@@ -17,7 +17,7 @@ def samples():
     return list(draw_shapes(120, seed=5))
 
 
-def test_the_same_seed_draws_the_same_and_another_seed_others(samples):
+def test_images_depend_on_the_seed_only(samples):
     again = list(draw_shapes(3, seed=5))
     for a, b in zip(again, samples[:3], strict=True):
         assert a.image == b.image
@@ -47,7 +47,7 @@ def test_all_classes_numbers_and_sizes_occur(samples):
     assert 150 < sizes.max() <= 171
 
 
-def test_objects_are_inside_and_hardly_covered(samples):
+def test_objects_are_inside_and_overlap_little(samples):
     for sample in samples:
         boxes = sample.boxes.astype(float) * 300
         np.testing.assert_allclose(boxes, boxes.round(), atol=1e-4)
@@ -58,23 +58,23 @@ def test_objects_are_inside_and_hardly_covered(samples):
             for j in range(i):
                 low = np.maximum(boxes[i, :2], boxes[j, :2])
                 high = np.minimum(boxes[i, 2:], boxes[j, 2:])
-                cover = np.prod(np.maximum(high - low, 0)) / min(area[i], area[j])
-                assert cover <= 0.1 + 1e-6
+                overlap = np.prod(np.maximum(high - low, 0)) / min(area[i], area[j])
+                assert overlap <= 0.1 + 1e-6
 
 
 def test_boxes_are_tight_around_the_drawn_pixels(monkeypatch):
-    """On flat colours the object is where the image differs from its first pixel."""
+    """Without texture, the object is where the image differs from a corner pixel."""
 
-    def flat(rng, colour, width, height):
-        return Image.new("RGB", (width, height), tuple(int(c) for c in colour))
+    def flat(rng, color, width, height):
+        return Image.new("RGB", (width, height), tuple(int(c) for c in color))
 
-    monkeypatch.setattr(shapes_module, "_texture", flat)
-    monkeypatch.setattr(shapes_module, "_MAX_OBJECTS", 1)
+    monkeypatch.setattr(shapes, "_texture", flat)
+    monkeypatch.setattr(shapes, "_MAX_OBJECTS", 1)
     for sample in draw_shapes(25, seed=1):
         image = pixels(sample)
         ymin, xmin, ymax, xmax = (sample.boxes[0] * 300).round().astype(int)
         corner = image[-1, -1] if ymin < 100 and xmin < 100 else image[0, 0]
-        drawn = np.abs(image - corner).max(axis=-1) > 40  # half of the least contrast
+        drawn = np.abs(image - corner).max(axis=-1) > 40  # about half of the smallest contrast
         rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
         found = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
         np.testing.assert_allclose(found, (ymin, xmin, ymax, xmax), atol=1)

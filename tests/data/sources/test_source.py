@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from ssd_keras.class_names import COCO_CLASSES, VOC_CLASSES, read_labels
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import EncodedImage
-from ssd_keras.data.sources.source import Object, make_sample, mix, path_inside
+from ssd_keras.data.sources.source import Object, make_sample, path_inside, shuffle_by_name
 from tests.cli import ROOT
 from tests.data_sets import write
 
@@ -51,11 +51,11 @@ def test_label_files(tmp_path):
     ilsvrc = read_labels(LABELS / "ilsvrc_det.txt")
     assert (len(read_labels(LABELS / "voc.txt")), len(coco), len(ilsvrc)) == (20, 80, 200)
     assert list(coco)[-1] == "toothbrush"
-    # By these names classes of imported weights are recognised.
+    # The weight importer compares class names with these lists.
     assert (tuple(read_labels(LABELS / "voc.txt")), tuple(coco)) == (VOC_CLASSES, COCO_CLASSES)
     assert len(set(ilsvrc.values())) == 200
     assert all(len(wnid) == 9 and wnid[0] == "n" for wnid in ilsvrc)
-    # The order of the original's labelmap_ilsvrc_det.prototxt.
+    # The order in the original's labelmap_ilsvrc_det.prototxt.
     assert list(ilsvrc.items())[27:29] == [("n02883205", "bow_tie"), ("n02879718", "bow")]
     assert (ilsvrc["n00007846"], ilsvrc["n02391049"]) == ("person", "zebra")
 
@@ -67,17 +67,17 @@ def test_label_files(tmp_path):
     write(tmp_path / "labels.txt", "\n")
     with pytest.raises(ValueError, match="is empty"):
         read_labels(tmp_path / "labels.txt")
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt does not exist"):
         read_labels(tmp_path / "none.txt")
 
 
-def test_mixing_does_not_depend_on_the_order_of_a_list_but_on_its_names():
+def test_the_shuffled_order_depends_on_names_only():
     names = [f"{k:06d}" for k in range(400)]
-    mixed = mix(names, str)
-    assert mixed[:3] == ["000053", "000310", "000071"]
-    assert mix(reversed(names), str) == mixed
-    assert sorted(mixed) == names
-    assert abs(np.corrcoef(np.array(mixed, int), np.arange(400))[0, 1]) < 4 / np.sqrt(400)
+    shuffled = shuffle_by_name(names, str)
+    assert shuffled[:3] == ["000053", "000310", "000071"]
+    assert shuffle_by_name(reversed(names), str) == shuffled
+    assert sorted(shuffled) == names
+    assert abs(np.corrcoef(np.array(shuffled, int), np.arange(400))[0, 1]) < 4 / np.sqrt(400)
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b"])

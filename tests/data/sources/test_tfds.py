@@ -7,13 +7,13 @@ from tests.data_sets import encoded, write
 
 
 def write_tfds(data_dir, name, objects, **more_features):
-    """Stores two images, the second without objects, as TFDS does; nothing is downloaded."""
+    """Stores two images in the format of TFDS, the second without objects."""
     image = data_dir / "image.jpg"
     write(image, encoded())
     features = {
         "image": tfds.features.Image(encoding_format="jpeg"),
         "image/filename": tfds.features.Text(),
-        "image/size": tfds.features.Sequence(np.int32),  # plain numbers, ahead of the objects
+        "image/size": tfds.features.Sequence(np.int32),  # a sequence of numbers before the objects
         "objects": tfds.features.Sequence(
             {
                 "bbox": tfds.features.BBoxFeature(),
@@ -81,7 +81,7 @@ def test_a_missing_split_and_a_set_of_another_kind(tmp_path):
     with pytest.raises(ValueError, match="Unknown split 'test'"):
         open_tfds(tmp_path, "pets", "test")
     numbers = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": np.int64})
-    with pytest.raises(ValueError, match="not a detection data set"):
+    with pytest.raises(ValueError, match="not a detection dataset"):
         _objects_key({"objects": numbers}, "gref")
     features = tfds.features.FeaturesDict({"image": tfds.features.Image()})
     tfds.dataset_builders.store_as_tfds_dataset(

@@ -35,7 +35,7 @@ def test_a_union_of_years_in_a_devkit(tmp_path):
     assert (source.labels, source.num_images) == (("cat", "dog"), 2)
 
 
-def test_own_folders_without_lists_and_with_a_label_file(tmp_path):
+def test_folders_without_lists_and_with_a_label_file(tmp_path):
     write_voc(tmp_path / "mine", {"b": voc_xml([CAT]), "a": voc_xml([])})
     source = open_voc(tmp_path / "mine", "", {"dog": "Hund", "cat": "Katze"})
     samples = {s.image_id: s for s in source.samples}
@@ -94,7 +94,7 @@ def test_hostile_and_broken_xml_is_skipped(tmp_path, xml):
     write_voc(tmp_path, {"bad": xml, "good": voc_xml([CAT])})
     source = open_voc(tmp_path, "train")
     assert [s.image_id for s in source.samples] == ["good"]
-    assert source.notes.skipped == {"annotation is broken or hostile XML": ["bad"]}
+    assert source.notes.skipped == {"annotation XML is malformed or declares entities": ["bad"]}
     assert source.labels == ("cat",)
 
 
@@ -107,17 +107,17 @@ def test_images_that_do_not_decode_are_skipped(tmp_path):
 
 
 def test_boxes_go_by_the_annotated_size(tmp_path):
-    """As in the original: the file was scaled after the boxes had been drawn."""
+    """As in the original, for images that were resized after annotation."""
     write_voc(tmp_path, {"a": voc_xml([("cat", 8, 10, 80, 40)], size=(80, 40))})
     source = open_voc(tmp_path, "train")
     sample = next(source.samples)
     assert (sample.height, sample.width) == (20, 40)
     np.testing.assert_allclose(sample.boxes, [[0.25, 0.1, 1, 1]])
-    assert source.notes.adjusted == {"image of another size than annotated": ["a"]}
+    assert source.notes.adjusted == {"image size differs from annotation": ["a"]}
 
 
 @pytest.mark.parametrize("size", [None, (0, 0), ("inf", 20), ("wide", 20)])
-def test_without_an_annotated_size_the_images_own_is_taken(tmp_path, size):
+def test_without_an_annotated_size_the_size_of_the_image_is_used(tmp_path, size):
     write_voc(tmp_path, {"a": voc_xml([CAT], size=size)})
     np.testing.assert_allclose(next(open_voc(tmp_path, "train").samples).boxes, [[0.25, 0.1, 1, 1]])
 
@@ -126,7 +126,7 @@ def test_an_image_of_another_shape_than_annotated_is_skipped(tmp_path):
     write_voc(tmp_path, {"a": voc_xml([CAT], size=(20, 40))})
     source = open_voc(tmp_path, "train")
     assert list(source.samples) == []
-    assert source.notes.skipped == {"image of another shape than annotated": ["a"]}
+    assert source.notes.skipped == {"image shape differs from annotation": ["a"]}
 
 
 @pytest.mark.parametrize("suffix", [".jpeg", ".JPG"])
@@ -182,7 +182,7 @@ def test_a_list_that_names_files_is_blamed(tmp_path):
     [
         ("Annotations/b.xml", r"b\.xml is missing \(1 of 2 files"),
         ("JPEGImages/b.jpg", r"b\.jpg is missing \(1 of 2 files"),
-        ("ImageSets/Main/train.txt", r"train\.txt is missing"),
+        ("ImageSets/Main/train.txt", r"train\.txt does not exist"),
     ],
 )
 def test_missing_files_are_named(tmp_path, missing, message):
@@ -211,7 +211,7 @@ def test_a_split_of_another_size_than_published_is_told(tmp_path, caplog, split,
 
 
 def test_ilsvrc_det(tmp_path, caplog):
-    """Images without annotation are negatives and left out, as in the original."""
+    """Images without annotation are left out, as in the original."""
     names = {"train": ["ILSVRC2014_train_0000/a", "ILSVRC2013_train_extra0/b"]}
     names["val"] = ["ILSVRC2012_val_00000001"]
     for subset, images in names.items():
@@ -237,5 +237,8 @@ def test_ilsvrc_det(tmp_path, caplog):
 def test_the_devkits_list_of_one_class_is_refused(tmp_path):
     write_voc(tmp_path, {"1": voc_xml([("cat", 1, 1, 9, 9)])})
     write(tmp_path / "ImageSets/Main/cat_train.txt", "1 -1\n2  1\n")
-    with pytest.raises(ValueError, match=r"cat_train\.txt .* list of one class, .* such as train"):
+    with pytest.raises(
+        ValueError,
+        match=r"cat_train\.txt .* list of one class, .* use the list of all images, train",
+    ):
         open_voc(tmp_path, "cat_train")

@@ -74,7 +74,7 @@ def test_names_that_cannot_be_found(tmp_path):
         with pytest.raises(ValueError, match=r"data\.yaml has no list `names`"):
             open_yolo(tmp_path)
     for text, message in (
-        ("names: {1: cat, 2: dog}\n", "with the keys 1, 2: they must be .* from 0 on"),
+        ("names: {1: cat, 2: dog}\n", "with the keys 1, 2: they must be .* 0, 1, 2"),
         ("names: [cat, dog, cat]\n", "has the class 'cat' twice"),
         ("names: [cat\n", r"data\.yaml is not YAML"),
         ("names: [Föhn]\n".encode("latin-1"), r"data\.yaml is not UTF-8 text"),
@@ -92,7 +92,7 @@ def test_names_that_cannot_be_found(tmp_path):
         ("-1 .5 .5 .1 .1", "has class number -1"),
         ("0.5 .5 .5 .1 .1", "has class number 0.5"),
         ("1 .5 .5 .1", r"'1 \.5 \.5 \.1', not `class x y width height`"),
-        ("1 .5 .5 .1 .1 .9 17", "not"),  # a tracker's, with confidence and number
+        ("1 .5 .5 .1 .1 .9 17", "not"),  # from a tracker, with confidence and track id
         ("cat .5 .5 .1 .1", "not `class x y width height`"),
     ],
 )
@@ -123,9 +123,9 @@ def test_polygons_are_read_as_their_boxes(tmp_path, row):
     source = open_yolo(tmp_path)
     (sample,) = source.samples
     np.testing.assert_allclose(sample.boxes, [[0, 0.4, 0.5, 0.6], [0.4, 0.4, 0.6, 0.6]], atol=1e-6)
-    assert source.notes.adjusted == {"polygons read as their boxes": ["a b"]}
+    assert source.notes.adjusted == {"polygons read as bounding boxes": ["a b"]}
     write(tmp_path / "data.yaml", "kpt_shape: [2, 2]\nnames: [cat, dog]\n")
-    with pytest.raises(ValueError, match="kpt_shape: labels with key points are not read"):
+    with pytest.raises(ValueError, match="kpt_shape: labels with key points are not supported"):
         open_yolo(tmp_path)
 
 

@@ -1,0 +1,103 @@
+"""Writes what the original answers to `tests/golden_inputs.py`, for the default tests."""
+
+import pathlib
+
+import numpy as np
+import referee_core as core
+import referee_data as data
+from referee_nets import inputs, network
+from referee_original import Original, caffe_images, our_offsets
+
+from ssd_keras.config import CONFIGS
+from ssd_keras.data.records import Sample
+from ssd_keras.model import ssd_vgg16
+from tests import golden_inputs as golden
+from tests.tiny import TINY
+
+
+def write(original: Original, folder: pathlib.Path) -> None:
+    """Writes every golden file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "default_boxes": _boxes,
+        "losses": _losses,
+        "detections": _detections,
+        "network": _network,
+        "solver": _solver,
+        "evaluation": _evaluation,
+    }
+    for name, make in files.items():
+        np.savez_compressed(folder / f"{name}.npz", **make(original))
+
+
+def _boxes(original: Original) -> dict[str, np.ndarray]:
+    """Of each map the corners' y of each row, and x of each column: [size, A, 2]."""
+    out = {}
+    for name, config in CONFIGS.items():
+        boxes, start = core.original_boxes(original, config), 0
+        for m in config.feature_maps:
+            count = m.size**2 * m.boxes_per_location
+            part = boxes[start : start + count].reshape(m.size, m.size, -1, 4)
+            start += count
+            y, x = part[:, 0, :, ::2], part[0, :, :, 1::2]
+            assert (part[..., ::2] == y[:, None]).all()
+            assert (part[..., 1::2] == x[None]).all()
+            out |= {f"{name}/{m.name}/y": y, f"{name}/{m.name}/x": x}
+    return out
+
+
+def _losses(original: Original) -> dict[str, np.ndarray]:
+    out = {}
+    cases = [(kind, True) for kind in golden.KINDS] + [("difficult", False)]
+    for kind, keep in cases:
+        batches = [(golden.truth(kind), golden.predictions(kind))]
+        (((loss, gradient), _),) = core.losses(original, TINY, batches, keep)
+        name = kind if keep else f"{kind}_left_out"
+        taking_part = np.flatnonzero(np.abs(gradient).sum(axis=-1).ravel())
+        out[f"{name}/loss"] = np.float32(loss)
+        out[f"{name}/boxes"] = taking_part.astype(np.int16)
+        out[f"{name}/gradient"] = gradient.reshape(-1, gradient.shape[-1])[taking_part]
+    return out
+
+
+def _detections(original: Original) -> dict[str, np.ndarray]:
+    found = core.original_detections(original, TINY, golden.predictions("detections"))
+    return {f"{i}/{name}": v for i, image in enumerate(found) for name, v in image.items()}
+
+
+def _network(original: Original) -> dict[str, np.ndarray]:
+    original.clear()
+    size, images = TINY.image_size, golden.images("network", golden.IMAGES)
+    weights = original.folder / "start.caffemodel"
+    golden.write_caffemodel(weights, ssd_vgg16(TINY, golden.OUTPUTS - 1, width=golden.WIDTH))
+    text = inputs(data=(golden.IMAGES, 3, size, size))
+    path = original.net("tiny", text + network(TINY, golden.OUTPUTS, golden.WIDTH))
+    original.write("data", caffe_images(images))
+    original.call("net", path, original.folder, 1, "TEST", weights, "mbox_loc,mbox_conf")
+    logits = original.read("mbox_conf").reshape(golden.IMAGES, -1, golden.OUTPUTS)
+    return {"offsets": our_offsets(original.read("mbox_loc")), "logits": logits}
+
+
+def _solver(original: Original) -> dict[str, np.ndarray]:
+    """Losses; of each variable how far it went, and its first 8 values at the end."""
+    weights = original.folder / "start.caffemodel"
+    golden.write_caffemodel(weights, ssd_vgg16(TINY, golden.OUTPUTS - 1, width=golden.WIDTH))
+    with core.with_original_gradient():
+        values, before, theirs, ours = core.solve(
+            original, TINY, golden.OUTPUTS, golden.solver_batches(), golden.WIDTH, weights,
+            lambda model, path, _: golden.read_caffemodel(path, model),
+        )  # fmt: skip
+    ways = {path: np.linalg.norm(end - before[path]) for path, end in theirs.items()}
+    apart = max(np.linalg.norm(ours[path] - theirs[path]) / ways[path] for path in ways)
+    print("golden solver: losses", np.abs(values[:, 0] / values[:, 1] - 1).max(), "weights", apart)
+    out = {"losses": values[:, 0].astype(np.float32)}
+    for path, end in theirs.items():
+        out[f"{path}/way"] = np.float32(np.linalg.norm(end - before[path]))
+        out[f"{path}/first"] = end.ravel()[:8]
+    return out
+
+
+def _evaluation(original: Original) -> dict[str, np.ndarray]:
+    real, found = golden.evaluated()
+    truth = [Sample(b"", str(i), 400, 500, *objects) for i, objects in enumerate(real)]
+    return {"ap": data.original_evaluation(original, truth, found, 3)}

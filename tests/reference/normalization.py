@@ -1,0 +1,26 @@
+"""The gradient that the original's Normalize layer takes, which is not that of its output."""
+
+import tensorflow as tf
+
+
+@tf.custom_gradient
+def _normalize(features, scale):
+    squares = tf.reduce_sum(features**2, axis=-1, keepdims=True) + 1e-10
+    norm = tf.sqrt(squares)
+    unit = features / norm
+
+    def gradient(upstream):
+        # The exact one would have `scale * upstream` in this product.
+        product = tf.reduce_sum(features * upstream, axis=-1, keepdims=True)
+        to_features = scale * (upstream - features * product / squares) / norm
+        return to_features, tf.reduce_sum(unit * upstream, axis=[0, 1, 2])
+
+    return unit * scale, gradient
+
+
+def call_with_original_gradient(layer, features):
+    """Instead of `L2Normalization.call` (normalize_layer.cpp and .cu, Backward, "scale the diff").
+
+    The two gradients are equal as long as all scales are, as at the start of a training.
+    """
+    return _normalize(features, tf.convert_to_tensor(layer.scale))
