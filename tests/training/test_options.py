@@ -159,8 +159,9 @@ def test_the_bar_by_hand(monkeypatch):
     bar.on_epoch_begin(0)
     for batch in range(12):
         bar.on_train_batch_begin(batch)
-    clock[0] = 48.0
-    # 12 batches of 8 in 48 s; iterations 4 + 6 of 20; 20 batches are left.
+        clock[0] += 4.0
+    clock[0] += 1000.0  # an evaluation
+    # Batches of 8 in 4 s; iterations 4 + 6 of 20; 20 batches are left.
     line = bar._line({"loss": 1.5, "val_mean_ap": 0.25})
     assert line == "iteration 10/20: loss 1.5000, AP 0.2500, 2.0 images/s, 0:01:20 left"
     bar._terminal = True
