@@ -121,7 +121,7 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
         "--epochs=0.6",
         "--unfreeze_at=1",
         "--metric=coco",
-        "--jit_compile=on",
+        "--jit_compile=off",
         "--width=0.0625",
         "--batch_size=1",
         "--warmup=0",
@@ -141,7 +141,7 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
     assert [row["iteration"] for row in rows(tmp_path / "runs/laptop")] == ["1", "2"]
     assert "val_ap50" in rows(tmp_path / "runs/laptop")[1]
     model = load_model(tmp_path / "runs/laptop/last.keras", compile=True)
-    assert model.jit_compile
+    assert model.jit_compile is False
     assert all(layer.trainable for layer in model.layers)
 
     assert command(*flags, "--iterations=3") == 1
@@ -150,6 +150,8 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
     assert command(*flags, "--gradient_limit=1e-9", "--run_dir=bad", "--iterations=2") == 1
     assert "limit 1e-09" in capsys.readouterr().err
     assert not (tmp_path / "bad/last.keras").exists()
+    assert command(*flags, "--jit_compile=on", "--run_dir=xla", "--iterations=1") == 0
+    assert load_model(tmp_path / "xla/last.keras", compile=True).jit_compile is True
 
 
 def test_a_recipe_of_the_paper(command, tmp_path, capsys):
