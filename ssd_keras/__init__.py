@@ -13,7 +13,7 @@ Conventions:
 - Boxes are normalized `yxyx` = (ymin, xmin, ymax, xmax), as fractions of the image.
 - Images are RGB with values in 0..255.
 - Class 0 is the background. `num_classes` counts the foreground classes, whose ids start at 1.
-- Symbols in shapes: B images in a batch, S pixels along an edge of the network's input, P default
+- Symbols in shapes: B images in a batch, H x W pixels of an image, P default
   boxes, G ground truth boxes after padding, C foreground classes, K detections after padding.
 """
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ssd_keras.tiling import default_boxes
     from ssd_keras.training.optimizer import Adam, CaffeSGD, Schedule
     from ssd_keras.training.validation import COCOEvaluation, VOCEvaluation
+    from ssd_keras.truth import ground_truth
     from ssd_keras.weights.load import load_weights
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "eval_dataset",
     "export_saved_model",
     "export_tflite",
+    "ground_truth",
     "load_detector",
     "load_weights",
     "match",
@@ -114,6 +116,7 @@ _MODULES = {
     "model": ("ssd_vgg16",),
     "predictions": ("split_predictions",),
     "tiling": ("default_boxes",),
+    "truth": ("ground_truth",),
     "training.optimizer": ("Adam", "CaffeSGD", "Schedule"),
     "training.validation": ("COCOEvaluation", "VOCEvaluation"),
     "weights.load": ("load_weights",),

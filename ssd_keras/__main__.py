@@ -12,12 +12,15 @@ from ssd_keras.extras import MissingExtraError
 from ssd_keras.native_log import STARTUP, without_lines
 
 COMMANDS = {
-    "prepare": "convert a data set (VOC, COCO, YOLO, TFDS, ILSVRC DET, shapes) to records",
+    "prepare": "convert a data set (VOC, COCO, YOLO, CSV, CVAT, Label Studio, ...) to records",
     "preview": "draw training samples: augmented images, ground truth, matched default boxes",
+    "inspect": "write a page about records: sizes, shapes, near-duplicates, doubtful objects",
+    "fit-boxes": "show how default boxes match the objects of records, and fit a config",
     "train": "train on records by a recipe, or resume a run",
     "recipes": "list the recipes: every experiment of the paper, and two for fine-tuning",
     "data-service": "run a dispatcher or a worker of a tf.data service for train --service",
     "evaluate": "compute the VOC or COCO average precision of a detector on records",
+    "report": "write an HTML page about detectors: AP, kinds of errors, pictures",
     "detect": "detect objects in image files; write annotated images and JSON lines",
     "import-weights": "convert the weights of another project to a .keras file",
     "export saved_model": "export a SavedModel for servers",

@@ -1,18 +1,31 @@
 """The configuration of an SSD: input size, feature maps and the tiling of default boxes.
 
-The four constants at the end are the configs of the released models. `dataclasses.replace` makes
-variants of them. The values are checked when a config is created.
+The four constants at the end are the configs of the released models. `SSDConfig.for_image_size`
+makes configs for other inputs, and `dataclasses.replace` makes variants. The values are checked
+when a config is created.
 """
 
 import dataclasses
 import math
 from typing import Any
 
+from ssd_keras.input_sizes import grids, pair, whole
 
-def _check_positive(where: str, **values: float) -> None:
+
+def _check_positive(where: str, **values: float | tuple[float, ...]) -> None:
     for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{where}: {name} (={value}) must be a number above 0")
+        for number in value if isinstance(value, tuple) else (value,):
+            if not (math.isfinite(number) and number > 0):
+                raise ValueError(f"{where}: {name} (={value}) must be a number above 0")
+
+
+def _simplest(where: str, name: str, value: Any) -> Any:
+    """Returns one number for a pair of equal numbers, so that equal configs compare as equal."""
+    if not isinstance(value, (tuple, list)):
+        return value
+    if len(value) != 2:
+        raise ValueError(f"{where}: {name} (={value}) must be a number or (vertical, horizontal)")
+    return value[0] if value[0] == value[1] else tuple(value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,26 +35,27 @@ class FeatureMap:
     Attributes:
         name: Name of the layer that outputs the map, as in the paper: "conv4_3", "fc7", "conv8_2".
             Several feature maps may read one layer, each with boxes of another scale.
-        size: Number of cells along one side.
-        step: Distance between the centers of neighboring cells, in pixels of the input image.
+        size: Number of cells along one side, or (rows, columns).
+        step: Distance between the centers of neighboring cells, in pixels of the input image: one
+            number, or (vertical, horizontal).
         min_size: Side of the smaller square default box, in pixels.
         max_size: Determines the larger square default box, with the side
             sqrt(min_size * max_size), in pixels. If None, there is no larger square.
         aspect_ratios: Ratios width / height other than 1. Each ratio r adds a default box of ratio
             r and one of ratio 1/r.
-        fully_connected: Predict each box from the whole map instead of the 3x3 cells around it, as
-            YOLO does (section 4). The released models do not.
+        fully_connected: Whether to predict each box from the whole map instead of the 3x3 cells
+            around it, as YOLO does (section 4). The released models do not.
 
     Raises:
-        ValueError: If a value is not a number above 0, `min_size` is not below `max_size`, or an
-            aspect ratio is 1.
+        ValueError: If a value is not a number above 0, `min_size` is not below `max_size`, an
+            aspect ratio is 1, or two aspect ratios are equal or reciprocal.
 
     Source: section 2.2 of the paper.
     """
 
     name: str
-    size: int
-    step: float
+    size: int | tuple[int, int]
+    step: float | tuple[float, float]
     min_size: float
     max_size: float | None
     aspect_ratios: tuple[float, ...]
@@ -51,6 +65,8 @@ class FeatureMap:
         # JSON gives lists, and a config with a list would not equal one with a tuple.
         object.__setattr__(self, "aspect_ratios", tuple(self.aspect_ratios))
         where = f"feature map {self.name}"
+        for field in ("size", "step"):
+            object.__setattr__(self, field, _simplest(where, field, getattr(self, field)))
         _check_positive(where, size=self.size, step=self.step, min_size=self.min_size)
         if self.max_size is not None:
             _check_positive(where, max_size=self.max_size)
@@ -64,6 +80,22 @@ class FeatureMap:
                     f"{where}: aspect_ratios (={self.aspect_ratios}) must be above 0 and not 1: "
                     "every map already has square boxes"
                 )
+        kinds = {round(abs(math.log(ratio)), 6) for ratio in self.aspect_ratios}
+        if len(kinds) < len(self.aspect_ratios):
+            raise ValueError(
+                f"{where}: aspect_ratios (={self.aspect_ratios}) must not hold a ratio twice or "
+                "with its reciprocal: each ratio r already adds boxes of ratio r and 1/r"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of rows and columns of cells."""
+        return pair(self.size)
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Vertical and horizontal distance of neighboring cells, in pixels of the input image."""
+        return pair(self.step)
 
     @property
     def boxes_per_location(self) -> int:
@@ -110,7 +142,7 @@ class SSDConfig:
     """The input, the feature maps and the box coding of an SSD.
 
     Attributes:
-        image_size: Side of the square input image, in pixels.
+        image_size: Side of the square input image, or (height, width), in pixels.
         feature_maps: Feature maps that the heads predict from, in the order of the network. Their
             `min_size` must rise.
         extra_layers: Layers added after fc7.
@@ -126,10 +158,11 @@ class SSDConfig:
 
     Raises:
         ValueError: If `feature_maps` is empty or its `min_size` does not rise, if `variances` or
-            `mean` has a wrong length, or if a number is out of range or not finite.
+            `mean` has a wrong length, if a number is out of range or not finite, or if the cells of
+            a map do not cover the image.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     feature_maps: tuple[FeatureMap, ...]
     extra_layers: tuple[ExtraLayer, ...]
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
@@ -141,9 +174,12 @@ class SSDConfig:
     def __post_init__(self) -> None:
         for field in ("feature_maps", "extra_layers", "variances", "mean"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
-        _check_positive("config", image_size=self.image_size)
+        image_size = _simplest("config", "image_size", self.image_size)
+        object.__setattr__(self, "image_size", image_size)
+        _check_positive("config", image_size=image_size)
         if not self.feature_maps:
             raise ValueError("feature_maps (=()) must hold at least one FeatureMap")
+        self._check_steps()
         for smaller, larger in zip(self.feature_maps, self.feature_maps[1:], strict=False):
             if larger.min_size <= smaller.min_size:
                 raise ValueError(
@@ -165,10 +201,77 @@ class SSDConfig:
         if min(self.variances) <= 0:
             raise ValueError(f"variances (={self.variances}) must be above 0")
 
+    def _check_steps(self) -> None:
+        """Checks that the last cell of each map begins in the image, and ends near its border."""
+        for m in self.feature_maps:
+            for cells, step, side in zip(m.grid, m.steps, self.input_size, strict=True):
+                if not (cells - 1) * step < side < (cells + 1) * step:
+                    raise ValueError(
+                        f"feature map {m.name}: {cells} cells with step (={step}) must cover the "
+                        f"{side} pixels of image_size (={self.image_size}), but the centers are "
+                        f"from {step / 2:g} to {(cells - 0.5) * step:g}: use a step of about "
+                        f"{side / cells:g}, or SSDConfig.for_image_size"
+                    )
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input image, in pixels."""
+        return pair(self.image_size)
+
     @property
     def num_default_boxes(self) -> int:
         """P, the number of default boxes: 8732 for SSD300, 24564 for SSD512."""
-        return sum(m.size**2 * m.boxes_per_location for m in self.feature_maps)
+        return sum(math.prod(m.grid) * m.boxes_per_location for m in self.feature_maps)
+
+    @classmethod
+    def for_image_size(
+        cls,
+        image_size: int | tuple[int, int],
+        scales: tuple[float, float] | None = None,
+        **options: Any,
+    ) -> "SSDConfig":
+        """Creates a config for any input size by the rules of the original.
+
+        The extra layers halve the maps until the shorter side has one cell; the last two of them
+        are those of SSD300 or of SSD512. Box sizes are fractions of the shorter side of the image:
+        the two of `scales` on conv4_3 and fc7, then equal steps up to about 0.9. The config for 300
+        is `SSD300_VOC`, and the config for 512 is `SSD512_VOC`.
+
+        Args:
+            image_size: Side of a square image, or (height, width), in pixels, at least 128.
+            scales: Box sizes of the first two maps, as fractions of the shorter side. Default:
+                (0.1, 0.2), and (0.07, 0.15) from 512 pixels on. The COCO tilings have (0.07, 0.15)
+                and (0.04, 0.1).
+            **options: Other attributes of the config, such as `mean`.
+
+        Raises:
+            ValueError: If a side is not an integer of at least 128, or `scales` is not two rising
+                fractions below 0.9.
+
+        Source: section 2.2, equation 4; `ssd_pascal.py` and `ssd_coco.py`.
+        """
+        image_size = _simplest("config", "image_size", image_size)
+        sides = pair(image_size)
+        if not all(isinstance(side, int) and side >= 128 for side in sides):
+            raise ValueError(f"image_size (={image_size}) must be integers of at least 128 pixels")
+        shorter = min(sides)
+        scales = scales or ((0.1, 0.2) if shorter < 512 else (0.07, 0.15))
+        if len(scales) != 2 or not 0 < scales[0] < scales[1] < 0.9:
+            raise ValueError(f"scales (={scales}) must be two rising fractions below 0.9")
+        maps, windows = grids(sides)
+        count = len(maps)
+        layers = tuple(
+            ExtraLayer(f"conv{8 + i}", *(128, 256) if i else (256, 512), *window)
+            for i, window in enumerate(windows)
+        )
+        first, second = (round(100 * scale) for scale in scales)
+        increment = (90 - second) // (count - 2)
+        percents = [first, *(second + k * increment for k in range(count))]
+        sizes = [whole(round(shorter * percent / 100, 6)) for percent in percents]
+        ratios = ((2.0,), *[(2.0, 3.0)] * (count - 3), (2.0,), (2.0,))
+        columns = (MAP_NAMES[:count], *zip(*maps, strict=True), sizes[:-1], sizes[1:], ratios)
+        feature_maps = tuple(FeatureMap(*row) for row in zip(*columns, strict=True))
+        return cls(image_size, feature_maps, layers, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as JSON values, which `from_dict` takes."""
@@ -192,59 +295,16 @@ class SSDConfig:
         return cls(**{**values, "feature_maps": feature_maps, "extra_layers": extra_layers})
 
 
-def _tiling(
-    names: tuple[str, ...],
-    sizes: tuple[int, ...],
-    steps: tuple[float, ...],
-    box_sizes: tuple[float, ...],
-    aspect_ratios: tuple[tuple[float, ...], ...],
-) -> tuple[FeatureMap, ...]:
-    """Creates the feature maps from columns of their attributes.
-
-    `box_sizes` has one value more than the other columns: the `max_size` of a map is the `min_size`
-    of the next map.
-    """
-    columns = (names, sizes, steps, box_sizes[:-1], box_sizes[1:], aspect_ratios)
-    return tuple(FeatureMap(*row) for row in zip(*columns, strict=True))
-
-
 MAP_NAMES = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_2")
-_SSD300_LAYERS = (
-    ExtraLayer("conv8", 256, 512, kernel=3, stride=2, padding=1),
-    ExtraLayer("conv9", 128, 256, kernel=3, stride=2, padding=1),
-    ExtraLayer("conv10", 128, 256, kernel=3, stride=1, padding=0),
-    ExtraLayer("conv11", 128, 256, kernel=3, stride=1, padding=0),
-)
-_SSD512_LAYERS = (
-    ExtraLayer("conv8", 256, 512, kernel=3, stride=2, padding=1),
-    ExtraLayer("conv9", 128, 256, kernel=3, stride=2, padding=1),
-    ExtraLayer("conv10", 128, 256, kernel=3, stride=2, padding=1),
-    ExtraLayer("conv11", 128, 256, kernel=3, stride=2, padding=1),
-    ExtraLayer("conv12", 128, 256, kernel=4, stride=1, padding=1),
-)
-
-
-def _ssd300(box_sizes: tuple[float, ...]) -> SSDConfig:
-    ratios = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
-    steps = (8, 16, 32, 64, 100, 300)
-    maps = _tiling(MAP_NAMES[:6], (38, 19, 10, 5, 3, 1), steps, box_sizes, ratios)
-    return SSDConfig(300, maps, _SSD300_LAYERS)
-
-
-def _ssd512(box_sizes: tuple[float, ...]) -> SSDConfig:
-    ratios = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
-    steps = (8, 16, 32, 64, 128, 256, 512)
-    maps = _tiling(MAP_NAMES, (64, 32, 16, 8, 4, 2, 1), steps, box_sizes, ratios)
-    return SSDConfig(512, maps, _SSD512_LAYERS)
-
 
 # The box sizes of SSD300 are those that examples/ssd/ssd_pascal.py and ssd_coco.py compute. The
 # original code has no script for SSD512: its sizes are those of the released models, as their ports
-# give them. Models that were fine-tuned on VOC from COCO keep the COCO tiling.
-SSD300_VOC = _ssd300((30, 60, 111, 162, 213, 264, 315))
-SSD300_COCO = _ssd300((21, 45, 99, 153, 207, 261, 315))
-SSD512_VOC = _ssd512((35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6))
-SSD512_COCO = _ssd512((20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72))
+# give them; the rule of the scripts gives them, too. Models that were fine-tuned on VOC from COCO
+# keep the COCO tiling.
+SSD300_VOC = SSDConfig.for_image_size(300)
+SSD300_COCO = SSDConfig.for_image_size(300, (0.07, 0.15))
+SSD512_VOC = SSDConfig.for_image_size(512)
+SSD512_COCO = SSDConfig.for_image_size(512, (0.04, 0.1))
 
 CONFIGS = {
     "SSD300_VOC": SSD300_VOC,

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ssd_keras.boxes import decode
 from ssd_keras.config import SSDConfig
+from ssd_keras.config_files import ConfigLike, as_config
 from ssd_keras.predictions import split_predictions
 from ssd_keras.tiling import default_boxes
 
@@ -35,7 +36,8 @@ class DetectionDecoder(keras.layers.Layer):
     on one object can remove all boxes of another object.
 
     Args:
-        config: Config of the model that makes the predictions, or the result of its `to_dict`.
+        config: Config of the model that makes the predictions, its name, a `.json` file, or the
+            result of its `to_dict`.
         score_threshold: Detections must have a score above this threshold, in [0, 1).
         iou_threshold: IoU threshold of suppression, in (0, 1].
         max_detections: K, the largest number of detections in an image over all classes.
@@ -50,7 +52,7 @@ class DetectionDecoder(keras.layers.Layer):
 
     def __init__(
         self,
-        config: SSDConfig | dict[str, Any],
+        config: ConfigLike | dict[str, Any],
         score_threshold: float = SCORE_THRESHOLD,
         iou_threshold: float = IOU_THRESHOLD,
         max_detections: int = MAX_DETECTIONS,
@@ -59,6 +61,7 @@ class DetectionDecoder(keras.layers.Layer):
         super().__init__(name=name, trainable=False, dtype="float32")
         if isinstance(config, dict):
             config = SSDConfig.from_dict(config)
+        config = as_config(config)
         if not 0 <= score_threshold < 1:
             raise ValueError(f"score_threshold (={score_threshold}) must be in [0, 1)")
         if not 0 < iou_threshold <= 1:

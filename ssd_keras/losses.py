@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_keras.boxes import encode
-from ssd_keras.config import SSDConfig
+from ssd_keras.config import CONFIGS, SSDConfig
+from ssd_keras.config_files import ConfigLike, as_config
 from ssd_keras.matching import match
 from ssd_keras.predictions import split_predictions
 from ssd_keras.tiling import default_boxes
-
-_SLACK = 1e-3  # by which ground truth may be outside of the image, for rounding
+from ssd_keras.truth import checked_truth
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
@@ -29,7 +29,8 @@ class MultiBoxLoss(keras.losses.Loss):
     metrics in `components`, from the same matching; the model of `ssd_vgg16` reports them.
 
     Args:
-        config: The tiling that the predictions are made for.
+        config: The tiling that the predictions are made for: a config, its name or a `.json` file.
+            Default: that of the model that is compiled with the loss.
         iou_threshold: Smallest IoU at which a default box is matched beyond its ground truth's own.
             All others may be negatives (the original's `neg_overlap` is the same 0.5).
         negative_ratio: Negatives kept for each positive of an image, those of largest loss.
@@ -53,7 +54,7 @@ class MultiBoxLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        config: SSDConfig,
+        config: ConfigLike | None = None,
         iou_threshold: float = 0.5,
         negative_ratio: float = 3.0,
         localization_weight: float = 1.0,
@@ -72,7 +73,6 @@ class MultiBoxLoss(keras.losses.Loss):
                 f"negative_ratio (={negative_ratio}) must be above 0 and "
                 f"localization_weight (={localization_weight}) not below"
             )
-        self.config = config
         self.iou_threshold = iou_threshold
         self.negative_ratio = negative_ratio
         self.localization_weight = localization_weight
@@ -81,18 +81,38 @@ class MultiBoxLoss(keras.losses.Loss):
             for n in ("localization_loss", "confidence_loss", "positives")
         )
         self.border_boxes = border_boxes
+        self.config: SSDConfig | None = None
+        if config is not None:
+            self.bind(as_config(config))
+
+    def bind(self, config: SSDConfig) -> None:
+        """Sets the config, if the loss has none; the methods of a compiled model call this.
+
+        Raises:
+            ValueError: If the loss has another config, or without `border_boxes` no default box
+                lies inside the image.
+        """
+        if self.config is not None:
+            if self.config != config:
+                names = {known: name for name, known in CONFIGS.items()}
+                raise ValueError(
+                    f"the loss has the config {names.get(self.config, self.config)}, but the model "
+                    f"has {names.get(config, config)}: use MultiBoxLoss() without a config, which "
+                    "takes that of the model"
+                )
+            return
         boxes = default_boxes(config)
-        reach = np.abs(boxes[:, :2] - 0.5) + boxes[:, 2:] / 2  # from the image's center
-        inside = np.all(reach <= 0.5 + 1e-6, axis=1)
-        self._used = None if border_boxes or inside.all() else np.flatnonzero(inside)
-        self._default_boxes = boxes if self._used is None else boxes[self._used]
-        if not len(self._default_boxes):
+        inside = np.all((boxes >= -1e-6) & (boxes <= 1 + 1e-6), axis=1)
+        if not (self.border_boxes or inside.any()):
             raise ValueError("border_boxes (=False) leaves no default box: all cross the border")
+        self._used = None if self.border_boxes or inside.all() else np.flatnonzero(inside)
+        self._default_boxes = boxes if self._used is None else boxes[self._used]
+        self.config = config
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss of each image, float32 [B]; its mean is the loss of the batch."""
-        self._check_shapes(y_true, y_pred)
-        y_true = self._with_checked_values(y_true, y_pred.shape[-1] - 5)
+        config = self._check_shapes(y_true, y_pred)
+        y_true = checked_truth(y_true, y_pred.shape[-1] - 5)
         if self._used is not None:
             y_pred = tf.gather(y_pred, self._used, axis=1)
         offsets, logits = split_predictions(y_pred)
@@ -101,7 +121,7 @@ class MultiBoxLoss(keras.losses.Loss):
             offsets,
             logits,
             self._default_boxes,
-            self.config.variances,
+            config.variances,
             self.iou_threshold,
             self.negative_ratio,
         )
@@ -116,7 +136,11 @@ class MultiBoxLoss(keras.losses.Loss):
         self.components[2].update_state(total, sample_weight=tf.cast(images > 0, tf.float32))
         return confidence + self.localization_weight * localization
 
-    def _check_shapes(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
+    def _check_shapes(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> SSDConfig:
+        if self.config is None:
+            raise ValueError(
+                "the loss has no config: compile a model of ssd_vgg16 with it, or give one"
+            )
         if y_true.shape.rank != 3 or y_true.shape[-1] != 5:
             raise ValueError(
                 f"y_true has shape {y_true.shape}, but ground truth must be [B, G, 5]: "
@@ -129,40 +153,12 @@ class MultiBoxLoss(keras.losses.Loss):
                 f"[B, {self.config.num_default_boxes}, 4 + 1 + C]; is the model built with the "
                 "same config?"
             )
-
-    def _with_checked_values(self, y_true: tf.Tensor, num_classes: int) -> tf.Tensor:
-        """The ground truth, if at run time it is what it should be. XLA leaves the checks out."""
-        boxes, labels = y_true[..., :4], y_true[..., 4]
-        real = labels != 0
-        known = tf.reduce_all((labels >= 0) & (labels <= num_classes))
-        inside = tf.reduce_all(((boxes >= -_SLACK) & (boxes <= 1 + _SLACK)) | ~real[..., None])
-        checks = [
-            tf.debugging.Assert(
-                known,
-                [
-                    f"y_true: labels must be from 1 to the {num_classes} classes of the "
-                    "predictions, 0 for padding, but the largest and the smallest are",
-                    tf.reduce_max(labels),
-                    tf.reduce_min(labels),
-                ],
-            ),
-            tf.debugging.Assert(
-                inside,
-                [
-                    "y_true: boxes must be fractions of the image, ymin, xmin, ymax, xmax in "
-                    "[0, 1], but they reach from, to",
-                    tf.reduce_min(boxes),
-                    tf.reduce_max(boxes),
-                ],
-            ),
-        ]
-        with tf.control_dependencies(checks):
-            return tf.identity(y_true)
+        return self.config
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain values."""
         return {
-            "config": self.config.to_dict(),
+            "config": self.config and self.config.to_dict(),
             "iou_threshold": self.iou_threshold,
             "negative_ratio": self.negative_ratio,
             "localization_weight": self.localization_weight,

@@ -1,5 +1,6 @@
 """VGG16-SSD as a functional Keras model: the reduced VGG16, the extra layers and the heads."""
 
+import math
 import os
 import zipfile
 from collections.abc import Sequence
@@ -7,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from ssd_keras.config import FeatureMap, SSDConfig
+from ssd_keras.config_files import ConfigLike, as_config
+from ssd_keras.files import reading
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.predictions import Predictions
+from ssd_keras.truth import as_ground_truth, checked_inputs, short_errors
 from ssd_keras.vgg16 import VGG_BLOCKS
 from ssd_keras.weights.load import load_weights
+from ssd_keras.weights.tiling import find_contents
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
@@ -24,8 +30,12 @@ class SSD(keras.Model):
     Localization loss, confidence loss and number of positives are metrics of the model. Keras shows
     them in the progress bar, in `evaluate` and in the history of `fit`.
 
+    `fit`, `evaluate` and the other methods that compute the loss give the model's config to a
+    `MultiBoxLoss` without one. They take all forms of ground truth of `as_ground_truth`, and report
+    wrong ground truth in one sentence.
+
     Args:
-        inputs: The input `image`, [B, S, S, 3].
+        inputs: The input `image`, [B, height, width, 3].
         outputs: The predictions, [B, P, 4 + 1 + C].
         name: Name of the model.
         **kwargs: As in `keras.Model`.
@@ -53,6 +63,13 @@ class SSD(keras.Model):
         return config
 
     @property
+    def width(self) -> float:
+        """Factor for the number of filters, as in `ssd_vgg16`."""
+        width: float | None = self.get_layer("predictions").width
+        full = 1024 if self.ssd_config.atrous else 4096
+        return width or self.get_layer("fc7").filters / full  # None in earlier files
+
+    @property
     def num_classes(self) -> int:
         """C, the number of classes without the background."""
         return int(self.get_layer("predictions").num_classes)
@@ -63,6 +80,50 @@ class SSD(keras.Model):
         labels: tuple[str, ...] | None = self.get_layer("predictions").labels
         return labels
 
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the loss; `y` may have any form that `as_ground_truth` takes."""
+        if isinstance(self.loss, MultiBoxLoss):
+            self.loss.bind(self.ssd_config)
+            y = as_ground_truth(y)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model, as `keras.Model.fit`."""
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras warns that it does not shuffle datasets
+        with short_errors():
+            return super().fit(self._checked(x, y), y, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Computes the loss and the metrics, as `keras.Model.evaluate`."""
+        with short_errors():
+            return super().evaluate(self._checked(x, y), y, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch, as `keras.Model.train_on_batch`."""
+        with short_errors():
+            return super().train_on_batch(self._checked(x, y), y, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Computes the loss on one batch, as `keras.Model.test_on_batch`."""
+        with short_errors():
+            return super().test_on_batch(self._checked(x, y), y, *args, **kwargs)
+
+    def _checked(self, x: Any, y: Any) -> Any:
+        """Gives the loss its config; checks ground truth under XLA, where the loss cannot."""
+        loss = getattr(self, "loss", None)
+        if not isinstance(loss, MultiBoxLoss):
+            return x
+        loss.bind(self.ssd_config)
+        return checked_inputs(x, y, self.num_classes) if self.jit_compile else x
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The compiled metrics and the components of a `MultiBoxLoss`."""
@@ -71,71 +132,84 @@ class SSD(keras.Model):
 
 
 def ssd_vgg16(
-    config: SSDConfig,
-    num_classes: int,
+    config: ConfigLike | None = None,
+    num_classes: int | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
     weights_project: str | None = None,
     weights_labels: Sequence[str] | None = None,
-    weights_config: SSDConfig | None = None,
-    width: float = 1.0,
+    weights_config: ConfigLike | None = None,
+    width: float | None = None,
     labels: tuple[str, ...] | list[str] | None = None,
     name: str = "ssd_vgg16",
 ) -> SSD:
-    """Builds SSD300 or SSD512 on VGG16.
+    """Builds SSD on VGG16: SSD300, SSD512, or SSD for another input size.
 
     Args:
-        config: Config, such as `SSD300_VOC`. S is its `image_size`.
-        num_classes: C, the number of classes without the background.
+        config: Config, such as `SSD300_VOC`, its name or a `.json` file. Default: that of the
+            weights, if they are a `.keras` file of this package.
+        num_classes: C, the number of classes without the background. Default: the number of
+            `labels`.
         weights: None for random weights, "imagenet" for the VGG16 of keras.applications, which
             Keras downloads, or the path of a file of a VGG16 or a whole SSD, as in `load_weights`.
-            The classes of an SSD are mapped to `labels` by name.
+            The classes of an SSD are mapped to `labels` by name. A `.weights.h5` file of Keras
+            holds neither config nor class names, and is taken to have those of the model.
         weights_project: Project that wrote the file; see `load_weights`.
         weights_labels: Class names of the file; see `load_weights`.
         weights_config: Tiling of the file; see `load_weights`.
         width: Factor for the number of filters of all layers except the heads, above 0 and at most
-            4. The products are rounded to multiples of 8. The network of the paper has 1.0.
-        labels: Names of the C classes, or None. The model and its files keep them.
+            4. The products are rounded to multiples of 8. The network of the paper has 1.0. The
+            default is that of the weights, if they are a `.keras` file of this package, or 1.0.
+        labels: Names of the C classes, or None. The model and its files keep them. Default: those
+            of the weights, if neither `labels` nor `num_classes` is given.
         name: Name of the model.
 
     Returns:
-        Model from `image`, [B, S, S, 3], RGB 0..255, to predictions, float32 [B, P, 4 + 1 + C].
-        The first four values of a box are its offsets (cy, cx, h, w), divided by the variances. The
-        others are its logits, background first.
+        Model from `image`, [B, height, width, 3], RGB 0..255, to predictions, float32
+        [B, P, 4 + 1 + C]. The first four values of a box are its offsets (cy, cx, h, w), divided by
+        the variances. The others are its logits, background first.
 
     Raises:
-        ValueError: If an argument is out of range, if a feature map of the config does not exist or
-            has another size in the network, or if `load_weights` refuses the file.
+        ValueError: If an argument is missing or out of range, if feature maps of the config do not
+            exist or have other sizes in the network, or if `load_weights` refuses the file.
         FileNotFoundError: If the file does not exist.
         OSError: If "imagenet" cannot be downloaded.
 
     Source: sections 2 and 3.1, figure 2; `VGGNetBody` and `CreateMultiBoxHead` in Caffe's
     `model_libs.py`, `AddExtraLayers` in `ssd_pascal.py`.
     """
+    own = None
+    if os.fspath(weights or "").endswith(".keras") and Path(weights or "").is_file():
+        own = find_contents(weights or "")
+    if own is not None:
+        config = own.config if config is None else config
+        width = own.width if width is None else width
+        labels = own.labels if labels is None and num_classes is None else labels
+    if config is None:
+        raise ValueError(
+            f"config is missing, and weights (={weights}) hold none: give a config such as "
+            '"SSD300_VOC"'
+        )
+    config = as_config(config)
+    if num_classes is None:
+        if labels is None:
+            raise ValueError("num_classes is missing: give it, or labels")
+        num_classes = len(labels)
+    width = 1.0 if width is None else width
     if num_classes < 1:
         raise ValueError(f"num_classes (={num_classes}) must be at least 1, without the background")
     if not 0 < width <= 4:
         raise ValueError(f"width (={width}) must be above 0 and at most 4")
 
-    image = keras.Input((config.image_size, config.image_size, 3), name="image")
+    image = keras.Input((*config.input_size, 3), name="image")
     maps = _backbone(Preprocessing(config.mean)(image), config, width)
     maps["conv4_3"] = L2Normalization(name="conv4_3_norm")(maps["conv4_3"])
+    _check_maps(config, maps)
 
     offsets, logits = [], []
     heads: list[str] = []
     for feature_map in config.feature_maps:
-        features = maps.get(feature_map.name)
-        if features is None:
-            raise ValueError(
-                f"feature map {feature_map.name} is not a layer of the network: it must be one of "
-                f"{', '.join(maps)}"
-            )
-        if features.shape[1] != feature_map.size:
-            raise ValueError(
-                f"feature map {feature_map.name}: size (={feature_map.size}) must be "
-                f"{features.shape[1]}, the size in the network for image_size "
-                f"(={config.image_size})"
-            )
+        features = maps[feature_map.name]
         boxes = feature_map.boxes_per_location
         heads.append(feature_map.name)
         scale = heads.count(feature_map.name)  # a layer may have heads for several scales
@@ -143,21 +217,44 @@ def ssd_vgg16(
         offsets.append(_head(features, feature_map, boxes * 4, f"{head}_offsets"))
         logits.append(_head(features, feature_map, boxes * (num_classes + 1), f"{head}_logits"))
 
-    predictions = Predictions(config, num_classes, labels)(offsets + logits)
+    predictions = Predictions(config, num_classes, labels, width)(offsets + logits)
     model = SSD(inputs=image, outputs=predictions, name=name)
     if weights is None:
         variables = named_variables(model)
         for variable, array in initial_weights(model).items():
             variables[variable].assign(array)
     else:
+        if os.fspath(weights).endswith(".weights.h5"):  # it has neither config nor class names
+            weights_config = weights_config or config
+            weights_labels = weights_labels or labels
         load_weights(
             model,
             weights,
             weights_project=weights_project,
             weights_labels=weights_labels,
-            weights_config=weights_config,
+            weights_config=None if weights_config is None else as_config(weights_config),
         )
     return model
+
+
+def _check_maps(config: SSDConfig, maps: dict[str, keras.KerasTensor]) -> None:
+    """Raises a ValueError that names all wrong feature maps and the right values."""
+    wrong = []
+    for m in config.feature_maps:
+        if m.name not in maps:
+            raise ValueError(
+                f"feature map {m.name} is not a layer of the network: it must be one of "
+                f"{', '.join(maps)}"
+            )
+        rows, columns = maps[m.name].shape[1:3]
+        if m.grid != (rows, columns):
+            right = rows if rows == columns else (rows, columns)
+            wrong.append(f"{m.name}: size (={m.size}) must be {right}")
+    if wrong:
+        raise ValueError(
+            f"feature maps do not have the sizes in the network: {'; '.join(wrong)}, for "
+            f"image_size (={config.image_size}): SSDConfig.for_image_size computes them"
+        )
 
 
 def _backbone(
@@ -209,11 +306,11 @@ def _conv(
 def _head(
     features: keras.KerasTensor, feature_map: FeatureMap, filters: int, name: str
 ) -> keras.KerasTensor:
-    """Adds a convolution without activation, in float32 under any dtype policy."""
+    """Adds a predictor without activation, in float32 under any dtype policy."""
     connected = feature_map.fully_connected
     return keras.layers.Conv2D(
-        filters * feature_map.size**2 if connected else filters,
-        feature_map.size if connected else 3,
+        filters * math.prod(feature_map.grid) if connected else filters,
+        feature_map.grid if connected else 3,
         padding="valid" if connected else "same",
         kernel_initializer="lecun_uniform",
         dtype="float32",
@@ -239,10 +336,9 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> SSD:
         raise FileNotFoundError(f"model {path} does not exist: train one first")
     if not zipfile.is_zipfile(path):  # Keras's message would be that the file does not exist
         raise ValueError(f"model {path} is damaged or not a .keras file")
-    try:
+    fault = "is damaged or of another kind"
+    with reading(path, "copy it again, or train a model with this version", fault=fault):
         model = keras.saving.load_model(path, compile=compile)
-    except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"model {path} is damaged or of another kind: {error}") from error
     if not isinstance(model, SSD):
         raise ValueError(f"model {path} is not an SSD: it must be made by ssd_vgg16")
     return model

@@ -41,7 +41,8 @@ def checked_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
     if len(labels) != num_classes:
         raise ValueError(
             f"labels has {len(labels)} names, but num_classes (={num_classes}) counts the "
-            "classes without the background: give one name for each"
+            "classes without the background: give one name for each (read_labels reads a file "
+            "with one name on each line; split() also splits at spaces)"
         )
     for label in labels:
         if not isinstance(label, str) or label != label.strip() or len(label.splitlines()) != 1:
@@ -57,9 +58,9 @@ def checked_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
 class Predictions(keras.layers.Layer):
     """Joins the outputs of all heads into one tensor, and holds the tiling and the class names.
 
-    The layer takes a list of the offsets [B, S, S, A * 4] of all feature maps, followed by the
-    logits [B, S, S, A * (1 + C)] of all feature maps. S is the number of cells along one side of a
-    map, and A is its number of default boxes at each cell. The layer returns float32
+    The layer takes a list of the offsets [B, H, W, A * 4] of all feature maps, followed by the
+    logits [B, H, W, A * (1 + C)] of all feature maps. H and W are the rows and columns of a map,
+    and A is its number of default boxes at each cell. The layer returns float32
     [B, P, 4 + 1 + C].
 
     Because the layer is part of the model, every `.keras` file holds its tiling and class names.
@@ -68,6 +69,7 @@ class Predictions(keras.layers.Layer):
         ssd_config: The config of the model, as `SSDConfig` or as the result of its `to_dict`.
         num_classes: C, the number of classes without the background.
         labels: Names of the C classes, or None.
+        width: The width of the model; None in files of earlier versions.
         name: Name of the layer.
         trainable: As in `keras.layers.Layer`; the layer has no weights.
         dtype: Dtype of the result.
@@ -81,6 +83,7 @@ class Predictions(keras.layers.Layer):
         ssd_config: SSDConfig | dict[str, Any],
         num_classes: int,
         labels: tuple[str, ...] | list[str] | None = None,
+        width: float | None = None,
         name: str = "predictions",
         trainable: bool = True,
         dtype: str = "float32",
@@ -90,6 +93,7 @@ class Predictions(keras.layers.Layer):
             ssd_config = SSDConfig.from_dict(ssd_config)
         self.ssd_config = ssd_config
         self.num_classes = num_classes
+        self.width = width
         self.labels = None if labels is None else checked_labels(labels, num_classes)
 
     def call(self, maps: list[tf.Tensor]) -> tf.Tensor:
@@ -112,6 +116,7 @@ class Predictions(keras.layers.Layer):
             "ssd_config": self.ssd_config.to_dict(),
             "num_classes": self.num_classes,
             "labels": self.labels,
+            "width": self.width,
             "name": self.name,
             "trainable": self.trainable,
             "dtype": self.dtype_policy.name,
@@ -119,7 +124,7 @@ class Predictions(keras.layers.Layer):
 
 
 def _join(maps: list[tf.Tensor], depth: int) -> tf.Tensor:
-    """Reshapes maps [B, S, S, A * depth] and joins them to [B, P, depth]."""
+    """Reshapes maps [B, H, W, A * depth] and joins them to [B, P, depth]."""
     boxes = [m.shape[1] * m.shape[2] * m.shape[3] // depth for m in maps]
     joined = [keras.ops.reshape(m, (-1, n, depth)) for m, n in zip(maps, boxes, strict=True)]
     return tf.concat(joined, axis=1)

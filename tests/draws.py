@@ -11,11 +11,11 @@ from ssd_keras.augmentation.ops import (
     augment,
     decide,
     drawn,
-    ground_truth,
     random_distort,
     random_expand,
     random_interpolation,
     random_mirror,
+    visible_objects,
 )
 from tests.tiny import TINY
 
@@ -69,7 +69,7 @@ def views(ops, count=1500, boxes=None):
 
     def plan(k):
         seen = decide(fixed, tf.stack([tf.constant(7, tf.int64), k]), ops)
-        return drawn(seen) | ground_truth(fixed, seen)
+        return drawn(seen) | visible_objects(fixed, seen)
 
     fixed = sample(boxes=BOXES if boxes is None else np.reshape(boxes, [-1, 4]))
     fixed |= {"height": tf.constant(HEIGHT), "width": tf.constant(WIDTH)}

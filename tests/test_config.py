@@ -1,9 +1,11 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from ssd_keras.config import CONFIGS, SSD300_VOC, SSD512_COCO, SSDConfig
+from ssd_keras.config_files import as_config, write_config
 
 
 @pytest.mark.parametrize(
@@ -90,3 +92,75 @@ def test_refuses_lengths_that_disagree():
         dataclasses.replace(SSD300_VOC, feature_maps=())
     with pytest.raises(TypeError, match="colour"):
         SSDConfig.from_dict({**SSD512_COCO.to_dict(), "colour": 1})
+
+
+def test_for_image_size_gives_the_released_configs():
+    assert SSDConfig.for_image_size(300) == SSD300_VOC
+    assert SSDConfig.for_image_size((300, 300)) == SSD300_VOC
+    assert SSDConfig.for_image_size(512, (0.04, 0.1)) == SSD512_COCO
+
+
+def test_a_wide_config_by_hand():
+    """288 x 512: 36 x 64 cells of 8 pixels, halved to 5 x 8; boxes are fractions of 288."""
+    config = SSDConfig.for_image_size((288, 512))
+    maps = config.feature_maps
+    assert [m.size for m in maps] == [(36, 64), (18, 32), (9, 16), (5, 8), (3, 6), (1, 4)]
+    assert [m.step for m in maps] == [8, 16, 32, 64, (96, 512 / 6), (288, 128)]
+    sizes = [m.min_size for m in maps]
+    np.testing.assert_allclose(sizes, [28.8, 57.6, 106.56, 155.52, 204.48, 253.44])
+    cells = 4 * 36 * 64 + 6 * (18 * 32 + 9 * 16 + 5 * 8) + 4 * (18 + 4)
+    assert config.num_default_boxes == cells
+    assert config.input_size == (288, 512)
+    assert SSDConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("size", [128, 129, 257, 416, 1024, (128, 700), (719, 1281)])
+def test_any_size_is_valid(size):
+    """The checks of the config accept it, and cells lie in the image."""
+    maps = SSDConfig.for_image_size(size).feature_maps
+    assert 5 <= len(maps) <= 7
+
+
+def test_refuses_what_is_no_image_size():
+    for size in (100, (300, 100), 300.5):
+        with pytest.raises(ValueError, match="integers of at least 128"):
+            SSDConfig.for_image_size(size)
+    with pytest.raises(ValueError, match=r"image_size .* \(vertical, horizontal\)"):
+        SSDConfig.for_image_size((300, 300, 3))
+    with pytest.raises(ValueError, match="two rising fractions"):
+        SSDConfig.for_image_size(300, (0.2, 0.1))
+
+
+def test_refuses_steps_that_do_not_fit_the_image():
+    with pytest.raises(ValueError, match=r"conv4_3: 38 cells with step \(=8\).*about 10.9474"):
+        dataclasses.replace(SSD300_VOC, image_size=416)
+    sizes = (52, 26, 13, 7, 5, 3)  # of a network for 416, with the steps of SSD300
+    maps = zip(SSD300_VOC.feature_maps, sizes, strict=True)
+    maps = [dataclasses.replace(m, size=size) for m, size in maps]
+    with pytest.raises(ValueError, match=r"3 cells with step \(=300\).* from 150 to 750"):
+        dataclasses.replace(SSD300_VOC, image_size=416, feature_maps=maps)
+
+
+@pytest.mark.parametrize("ratios", [(2, 0.5), (2.0, 3.0, 2.0), (3, 1 / 3)])
+def test_refuses_ratios_that_give_a_box_twice(ratios):
+    with pytest.raises(ValueError, match=r"with its reciprocal"):
+        dataclasses.replace(SSD300_VOC.feature_maps[0], aspect_ratios=ratios)
+
+
+def test_configs_by_name_and_in_files(tmp_path):
+    wide = SSDConfig.for_image_size((288, 512))
+    write_config(wide, tmp_path / "wide.json")
+    assert as_config(tmp_path / "wide.json") == as_config(str(tmp_path / "wide.json")) == wide
+    assert as_config("SSD512_VOC") is CONFIGS["SSD512_VOC"]
+    assert as_config(wide) is wide
+    with pytest.raises(ValueError, match=r"'SSD300'\) must be one of SSD300_VOC, .* or a .json"):
+        as_config("SSD300")
+    with pytest.raises(FileNotFoundError, match=r"no.json does not exist"):
+        as_config("no.json")
+    with pytest.raises(TypeError, match=r"config \(=300\)"):
+        as_config(300)
+    (tmp_path / "bad.json").write_text('{"image_size": 300}')
+    with pytest.raises(ValueError, match=r"bad.json is not valid: 'feature_maps'"):
+        as_config(tmp_path / "bad.json")
+    with pytest.raises(ValueError, match=r"must end in .json"):
+        write_config(wide, tmp_path / "wide.txt")

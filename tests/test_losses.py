@@ -80,7 +80,8 @@ def random_truth(seed, images, count):
     low = rng.uniform(0, 0.7, (images, count, 2))
     high = low + rng.uniform(0.05, 0.3, (images, count, 2))
     labels = rng.integers(0, 4, (images, count, 1))
-    return np.concatenate([low, high, labels], axis=-1).astype(np.float32)
+    truth = np.concatenate([low, high, labels], axis=-1).astype(np.float32)
+    return truth * (labels > 0)  # padding has no area
 
 
 CASES = {

@@ -126,8 +126,8 @@ def test_l2_normalization_does_not_overflow_in_half_precision():
 def test_predictions_keep_the_order_of_the_default_boxes():
     # Two maps of 2x2 and 1x1 cells with two boxes each: cell (0, 1) of the first map holds the
     # third and fourth default box.
-    maps = dataclasses.replace(SSD300_VOC.feature_maps[0], aspect_ratios=(), size=2)
-    last = dataclasses.replace(SSD300_VOC.feature_maps[1], aspect_ratios=(), size=1)
+    maps = dataclasses.replace(SSD300_VOC.feature_maps[0], aspect_ratios=(), size=2, step=150)
+    last = dataclasses.replace(SSD300_VOC.feature_maps[1], aspect_ratios=(), size=1, step=300)
     config = dataclasses.replace(SSD300_VOC, feature_maps=(maps, last))
     first = np.arange(2 * 2 * 8).reshape(1, 2, 2, 8)
     second = np.arange(100, 108).reshape(1, 1, 1, 8)

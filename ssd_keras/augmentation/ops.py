@@ -8,7 +8,7 @@ crop. Therefore only the visible part of the image is decoded and distorted, wit
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -22,8 +22,8 @@ from ssd_keras.augmentation.crop import (
 )
 from ssd_keras.augmentation.distortion import draw_distortion
 from ssd_keras.augmentation.resampling import INTERPOLATIONS
-from ssd_keras.augmentation.view import View, render, whole_image
-from ssd_keras.config import SSDConfig
+from ssd_keras.augmentation.view import View, complete, render, whole_image
+from ssd_keras.config_files import ConfigLike, as_config
 
 # A function of a view and a seed, int [2].
 Op = Callable[[View, tf.Tensor], View]
@@ -123,8 +123,8 @@ AUGMENTATIONS = {
 
 
 def augment(
-    sample: dict[str, tf.Tensor],
-    config: SSDConfig,
+    sample: Mapping[str, Any],
+    config: ConfigLike,
     seed: tf.Tensor,
     ops: tuple[Op, ...] = SSD_OPS,
 ) -> dict[str, Any]:
@@ -133,29 +133,33 @@ def augment(
     The result depends on the arguments alone, eagerly and in a graph.
 
     Args:
-        sample: A dictionary as from `ssd_keras.data.records.parse_example`: `image`, string scalar
-            of JPEG or PNG bytes; `height` and `width`, int32 scalars in pixels; `boxes`, float32
-            [G, 4], normalized `yxyx`; `labels`, int32 [G]; `difficult`, bool [G].
-        config: Its `image_size` is S, and its `mean` is the color of an expanded canvas.
+        sample: A dictionary: `image`, string scalar of JPEG or PNG bytes, or decoded pixels
+            [H, W, 3] or [H, W, 1] of any dtype, 0..255; `boxes`, float32 [G, 4], normalized `yxyx`;
+            `labels`, int32 [G]; optionally `difficult`, bool [G], and `height` and `width`, int32
+            scalars in pixels. Without these, encoded images are decoded twice.
+        config: Its `image_size` is the size of the result, and its `mean` is the color of an
+            expanded canvas.
         seed: int [2].
         ops: A tuple of ops of this module or of custom ops. Expansion, crop and mirror must keep
             this order.
 
     Returns:
-        A dictionary: `image`, float32 [S, S, 3], RGB 0..255; `boxes`, float32 [G', 4], normalized
-        `yxyx` with ymin < ymax and xmin < xmax; `labels`, int32 [G']; `difficult`, bool [G'];
-        `params`, a dictionary of the drawn parameters: the attributes of `View` in `DRAWN`.
+        A dictionary: `image`, float32 [height, width, 3], RGB 0..255; `boxes`, float32 [G', 4],
+        normalized `yxyx` with ymin < ymax and xmin < xmax; `labels`, int32 [G']; `difficult`, bool
+        [G']; `params`, a dictionary of the drawn parameters: the attributes of `View` in `DRAWN`.
 
     Raises:
-        ValueError: If expansion, crop or mirror occurs twice, or they have another order.
+        ValueError: If expansion, crop or mirror occurs twice, or they have another order, or the
+            image has another shape.
         tf.errors.InvalidArgumentError: If the image cannot be decoded.
 
     Source: section 2.2, "Data augmentation"; `annotated_data_layer.cpp`.
     """
+    config, sample = as_config(config), complete(sample)
     view = decide(sample, seed, ops)
     with tf.name_scope("render"):
         image = render(sample["image"], view, config.image_size, config.mean)
-    return {"image": image, **ground_truth(sample, view), "params": drawn(view)}
+    return {"image": image, **visible_objects(sample, view), "params": drawn(view)}
 
 
 def decide(sample: dict[str, tf.Tensor], seed: tf.Tensor, ops: tuple[Op, ...]) -> View:
@@ -192,7 +196,7 @@ def drawn(view: View) -> dict[str, Any]:
     return {name: getattr(view, name) for name in DRAWN if getattr(view, name) is not None}
 
 
-def ground_truth(sample: dict[str, tf.Tensor], view: View) -> dict[str, tf.Tensor]:
+def visible_objects(sample: dict[str, tf.Tensor], view: View) -> dict[str, tf.Tensor]:
     """Returns the ground truth that is visible in a view.
 
     Args:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 INTERPOLATIONS = ("linear", "area", "nearest", "cubic", "lanczos4")
@@ -39,7 +40,7 @@ def axis_maps(
     visible: tf.Tensor,
     mirror: tf.Tensor,
     interpolation: tf.Tensor,
-    size: int,
+    size: tuple[int, int],
 ) -> tuple[AxisMap, AxisMap]:
     """Returns the maps of the vertical and the horizontal axis.
 
@@ -49,16 +50,33 @@ def axis_maps(
         visible: int32 [4], (top, left, height, width) of the decoded part in image pixels.
         mirror: bool scalar, whether the horizontal axis is mirrored.
         interpolation: int32 scalar, an index of `INTERPOLATIONS`.
-        size: S, the side of the result in pixels.
+        size: (height, width) of the result in pixels.
 
     Source: `cv::resize` of OpenCV, which the original calls.
     """
-    block = max(d for d in range(1, _LARGEST_BLOCK + 1) if size % d == 0)
+    window, offset, visible = (tf.convert_to_tensor(x) for x in (window, offset, visible))
+    both = [_maps(window, offset, visible, mirror, interpolation, size, n) for n in {*size}]
+    maps = dict(zip({*size}, both, strict=True))  # a square needs one computation for both axes
+    return maps[size[0]][0], maps[size[1]][1]
+
+
+def _maps(
+    window: tf.Tensor,
+    offset: tf.Tensor,
+    visible: tf.Tensor,
+    mirror: tf.Tensor,
+    interpolation: tf.Tensor,
+    size: tuple[int, int],
+    side: int,
+) -> tuple[AxisMap, AxisMap]:
+    """Returns the maps of both axes; that of an axis is valid if its size is `side`."""
+    block = max(d for d in range(1, _LARGEST_BLOCK + 1) if side % d == 0)
     # The arithmetic is OpenCV's: if cell * scale is a whole number, its rounding picks the pixel.
-    inverse = tf.reshape(size / tf.cast(window[2:], tf.float64), [2, 1, 1, 1])
+    inverse = np.array(size, np.float64) / tf.cast(window[2:], tf.float64)
+    inverse = tf.reshape(inverse, [2, 1, 1, 1])
     scale = 1 / inverse
-    cell = tf.reshape(tf.range(size, dtype=tf.float64), [1, -1, block, 1])
-    cell = tf.concat([cell, tf.where(mirror, size - 1 - cell, cell)], 0)  # [2, N, R, 1]
+    cell = tf.reshape(tf.range(side, dtype=tf.float64), [1, -1, block, 1])
+    cell = tf.concat([cell, tf.where(mirror, side - 1 - cell, cell)], 0)  # [2, N, R, 1]
     start = tf.floor(tf.reduce_min(cell, axis=2, keepdims=True) * scale) - _REACH
     band = tf.cast(tf.math.ceil(tf.reduce_max(scale) * block), tf.int32) + 2 * _REACH + 1
     tap = start + tf.range(band, dtype=tf.float64)  # [2, N, 1, K], pixels of the crop
@@ -79,29 +97,30 @@ def resample(
     planes: Sequence[tf.Tensor],
     rows: AxisMap,
     columns: AxisMap,
-    size: int,
+    size: tuple[int, int],
     fill: tuple[float, ...],
 ) -> tf.Tensor:
-    """Resamples the decoded part of an image to a square.
+    """Resamples the decoded part of an image to the size of the result.
 
     Args:
         planes: R, G and B, each float32 [H, W], 0..255.
         rows: Map of the vertical axis.
         columns: Map of the horizontal axis.
-        size: S, the side of the result in pixels.
+        size: (height, width) of the result in pixels.
         fill: RGB levels, 0..255, of pixels outside the image.
 
     Returns:
-        uint8 [S, S, 3], RGB.
+        uint8 [height, width, 3], RGB.
     """
+    height, width = size
     # Weights outside the image are 0, so `fill` is subtracted first and added at the end.
     image = tf.concat([plane - level for plane, level in zip(planes, fill, strict=True)], axis=1)
     image = tf.matmul(rows.weights, tf.gather(image, rows.pixels))
-    image = tf.transpose(tf.reshape(image, [3 * size, -1]))  # [W, S * 3]
+    image = tf.transpose(tf.reshape(image, [3 * height, -1]))  # [W, height * 3]
     image = tf.matmul(columns.weights, tf.gather(image, columns.pixels))
-    image = tf.reshape(image, [size, size * 3]) + tf.tile(tf.constant(fill), [size])
+    image = tf.reshape(image, [width, height * 3]) + tf.tile(tf.constant(fill), [height])
     image = tf.saturate_cast(tf.round(image), tf.uint8)
-    return tf.transpose(tf.reshape(image, [size, size, 3]), [1, 0, 2])
+    return tf.transpose(tf.reshape(image, [width, height, 3]), [1, 0, 2])
 
 
 def _per_axis(pair: tf.Tensor) -> tf.Tensor:

@@ -1,12 +1,15 @@
 """A view of an image, and the computation of its pixels."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from ssd_keras.augmentation.distortion import Distortion, distort
 from ssd_keras.augmentation.resampling import LINEAR, axis_maps, resample
-from ssd_keras.images import decode_image
+from ssd_keras.images import MAX_PIXELS, check_pixels, decode_image, recorded_limit
+from ssd_keras.input_sizes import pair
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,35 +68,81 @@ def whole_image(sample: dict[str, tf.Tensor]) -> View:
     )
 
 
-def render(encoded: tf.Tensor, view: View, size: int, mean: tuple[float, ...]) -> tf.Tensor:
+def complete(sample: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """Converts a sample of any pipeline to the form of `parse_example`.
+
+    Args:
+        sample: The sample, as in `augment`.
+
+    Returns:
+        The sample with all keys. A decoded image has three channels.
+
+    Raises:
+        ValueError: If a decoded image is not [H, W, 3] or [H, W, 1].
+    """
+    image = tf.convert_to_tensor(sample["image"])
+    if image.dtype != tf.string:
+        if image.shape.rank != 3 or image.shape[-1] not in (1, 3, None):
+            raise ValueError(
+                f"image has shape {image.shape}, but must be one image, [H, W, 3] or [H, W, 1], or "
+                "the bytes of a file: use augment before batching"
+            )
+        image = tf.broadcast_to(image, tf.concat([tf.shape(image)[:2], [3]], 0))
+        image = tf.ensure_shape(image, [None, None, 3])
+    labels = tf.cast(sample["labels"], tf.int32)
+    difficult = sample.get("difficult")
+    if "height" in sample and "width" in sample:
+        height, width = (tf.cast(sample[side], tf.int32) for side in ("height", "width"))
+    else:
+        pixels = decode_image(image) if image.dtype == tf.string else image
+        height, width = tf.unstack(tf.shape(pixels)[:2])
+    return {
+        "image": image,
+        "height": height,
+        "width": width,
+        "boxes": tf.reshape(tf.cast(sample["boxes"], tf.float32), [-1, 4]),
+        "labels": labels,
+        "difficult": tf.zeros_like(labels, tf.bool)
+        if difficult is None
+        else tf.cast(difficult, tf.bool),
+    }
+
+
+def render(
+    image: tf.Tensor, view: View, size: int | tuple[int, int], mean: tuple[float, ...]
+) -> tf.Tensor:
     """Computes the pixels of a view.
 
     Args:
-        encoded: string scalar, the JPEG or PNG bytes of the image.
+        image: string scalar, the JPEG or PNG bytes of the image, or its decoded pixels, [H, W, 3].
         view: The view.
-        size: S, the side of the result in pixels.
+        size: Side or (height, width) of the result in pixels.
         mean: RGB levels, 0..255, of canvas pixels outside the image; they are rounded.
 
     Returns:
-        float32 [S, S, 3], RGB, whole numbers 0..255.
+        float32 [height, width, 3], RGB, whole numbers 0..255.
 
     Raises:
         tf.errors.InvalidArgumentError: If the image cannot be decoded.
     """
+    size = pair(size)
     top_left = view.window[:2] - view.offset
     # At least one pixel is decoded, even if the window does not touch the image.
     first = tf.clip_by_value(top_left, 0, view.image_size - 1)
     last = tf.clip_by_value(top_left + view.window[2:], first + 1, view.image_size)
     visible = tf.concat([first, last - first], 0)
-    pixels = decode_window(encoded, visible)
+    if image.dtype == tf.string:
+        pixels = decode_window(image, visible, recorded_limit(*tf.unstack(view.image_size)))
+    else:
+        pixels = image[first[0] : last[0], first[1] : last[1]]
     mean = tuple(float(round(level)) for level in mean)  # pixels are whole numbers
     if view.fast:
-        image = _render_fast(pixels, view, first - top_left, last - top_left, size, mean)
+        result = _render_fast(pixels, view, first - top_left, last - top_left, size, mean)
     else:
         planes = _distort(tf.cast(pixels, tf.float32), view)
         maps = axis_maps(view.window, view.offset, visible, view.mirror, view.interpolation, size)
-        image = resample(planes, *maps, size, mean)
-    return tf.cast(image, tf.float32)
+        result = resample(planes, *maps, size, mean)
+    return tf.cast(result, tf.float32)
 
 
 def _render_fast(
@@ -101,7 +150,7 @@ def _render_fast(
     view: View,
     first: tf.Tensor,
     last: tf.Tensor,
-    size: int,
+    size: tuple[int, int],
     mean: tuple[float, ...],
 ) -> tf.Tensor:
     """Resizes the visible pixels, distorts them, and fills the rest of the result with `mean`.
@@ -111,17 +160,17 @@ def _render_fast(
         view: The view.
         first: int32 [2], (y, x) of the first visible pixel in the window.
         last: int32 [2], (y, x) after the last visible pixel in the window.
-        size: S, the side of the result in pixels.
+        size: (height, width) of the result in pixels.
         mean: RGB levels, 0..255, of the rest of the result.
 
     Returns:
-        uint8 [S, S, 3], RGB.
+        uint8 [height, width, 3], RGB.
     """
     seen = tf.reduce_all((first < view.window[2:]) & (last > 0))  # the image is visible
     edges = tf.cast(tf.stack([first, last]), tf.float32)  # [2, 2]: first and last, y and x
-    edges *= size / tf.cast(view.window[2:], tf.float32)
+    edges *= tf.cast(size, tf.float32) / tf.cast(view.window[2:], tf.float32)
     first, last = tf.unstack(tf.cast(tf.round(edges), tf.int32))
-    first = tf.clip_by_value(first, 0, size - 1)
+    first = tf.clip_by_value(first, 0, tf.constant(size) - 1)
     last = tf.clip_by_value(last, first + 1, size)
     planes = _distort(tf.round(tf.image.resize(pixels, last - first)), view)
     margins = tf.stack([first, size - last], axis=1)
@@ -132,7 +181,7 @@ def _render_fast(
     # R, G and B as bytes of one integer: twice as fast as tf.stack(axis=-1).
     image = tf.cast(r + 256.0 * g + 65536.0 * b, tf.int32)
     image = tf.cond(view.mirror, lambda: image[:, ::-1], lambda: image)
-    return tf.ensure_shape(tf.bitcast(image, tf.uint8)[..., :3], [size, size, 3])
+    return tf.ensure_shape(tf.bitcast(image, tf.uint8)[..., :3], [*size, 3])
 
 
 def _distort(pixels: tf.Tensor, view: View) -> tf.Tensor:
@@ -140,7 +189,9 @@ def _distort(pixels: tf.Tensor, view: View) -> tf.Tensor:
     return planes if view.distortion is None else distort(planes, view.distortion)
 
 
-def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+def decode_window(
+    encoded: tf.Tensor, window: tf.Tensor, max_pixels: int | tf.Tensor = MAX_PIXELS
+) -> tf.Tensor:
     """Decodes a window of a JPEG or PNG image to RGB.
 
     The pixels are exactly those of `decode_image` for the whole image.
@@ -148,14 +199,16 @@ def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     Args:
         encoded: string scalar, the bytes of the image.
         window: int32 [4], (top, left, height, width) in pixels, inside the image.
+        max_pixels: Limit for the height times the width of the whole image.
 
     Returns:
         uint8 [height, width, 3], RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the image cannot be decoded.
+        tf.errors.InvalidArgumentError: If the image cannot be decoded or is too large.
     """
     top, left, height, width = tf.unstack(window)
+    encoded = check_pixels(encoded, max_pixels)
 
     def jpeg() -> tf.Tensor:
         # The decoder computes wrong colors in the first and last column of a window, because it
@@ -169,7 +222,7 @@ def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
         return image[:, extra : extra + width]
 
     def other() -> tf.Tensor:
-        return decode_image(encoded)[top : top + height, left : left + width]
+        return decode_image(encoded, max_pixels)[top : top + height, left : left + width]
 
     image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
     return tf.ensure_shape(image, [None, None, 3])

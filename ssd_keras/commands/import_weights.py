@@ -12,7 +12,7 @@ import os
 from absl import flags
 
 from ssd_keras.class_names import read_labels
-from ssd_keras.config import CONFIGS
+from ssd_keras.config_files import CONFIG_HELP, as_config
 from ssd_keras.files import atomic
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.weights.load import load_weights
@@ -30,9 +30,7 @@ _PROJECT = flags.DEFINE_enum(
     [project.name for project in PROJECTS],
     "Project whose tensor names the weights file has. Default: detected from the names.",
 )
-_CONFIG = flags.DEFINE_enum(
-    "config", None, list(CONFIGS), "Input size and tiling of the model.", required=True
-)
+_CONFIG = flags.DEFINE_string("config", None, CONFIG_HELP, required=True)
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
@@ -44,10 +42,9 @@ _WEIGHTS_LABELS = flags.DEFINE_string(
     None,
     "File with the class names of the weights, one per line, if they are not VOC's or COCO's.",
 )
-_WEIGHTS_CONFIG = flags.DEFINE_enum(
+_WEIGHTS_CONFIG = flags.DEFINE_string(
     "weights_config",
     None,
-    list(CONFIGS),
     "Tiling of the weights file. Default: read from the file, or assumed from its outputs.",
 )
 _OUT = flags.DEFINE_string("out", None, "The .keras file to write.", required=True)
@@ -62,13 +59,13 @@ def main(words: list[str]) -> None:
     if os.path.exists(out):
         raise ValueError(f"out (={out}) already exists: remove it or name another file")
     labels = _names(_LABELS.value)
-    model = ssd_vgg16(CONFIGS[_CONFIG.value], len(labels), labels=labels)
+    model = ssd_vgg16(as_config(_CONFIG.value), len(labels), labels=labels)
     report = load_weights(
         model,
         _WEIGHTS.value,
         weights_project=_PROJECT.value,
         weights_labels=_WEIGHTS_LABELS.value and _names(_WEIGHTS_LABELS.value),
-        weights_config=_WEIGHTS_CONFIG.value and CONFIGS[_WEIGHTS_CONFIG.value],
+        weights_config=_WEIGHTS_CONFIG.value and as_config(_WEIGHTS_CONFIG.value),
     )
     print(report)
     with atomic(out) as temporary:

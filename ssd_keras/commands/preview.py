@@ -13,7 +13,7 @@ sampler requires, interpolation, mirror, and the photometric operations in their
 from absl import flags
 
 from ssd_keras.augmentation.ops import AUGMENTATIONS
-from ssd_keras.config import CONFIGS
+from ssd_keras.config_files import CONFIG_HELP, as_config
 from ssd_keras.data.preview import preview_sheet
 from ssd_keras.files import atomic
 
@@ -21,7 +21,7 @@ _RECORDS = flags.DEFINE_list(
     "records", None, "Record sets of the run, separated by commas.", required=True
 )
 _OUT = flags.DEFINE_string("out", "preview.png", "PNG file to write.")
-_CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Configuration.")
+_CONFIG = flags.DEFINE_string("config", "SSD300_VOC", CONFIG_HELP)
 _AUGMENTATION = flags.DEFINE_enum(
     "augmentation", "ssd", list(AUGMENTATIONS), "Augmentation of the run."
 )
@@ -39,7 +39,7 @@ def main(words: list[str]) -> None:
     del words
     sheet = preview_sheet(
         _RECORDS.value,
-        CONFIGS[_CONFIG.value],
+        as_config(_CONFIG.value),
         AUGMENTATIONS[_AUGMENTATION.value],
         images=_IMAGES.value,
         columns=_COLUMNS.value,

@@ -21,7 +21,7 @@ from absl import flags
 
 from ssd_keras.class_names import read_labels
 from ssd_keras.commands.recipe_flags import define_flags, from_flags
-from ssd_keras.config import CONFIGS
+from ssd_keras.config_files import CONFIG_HELP, as_config
 from ssd_keras.data.card import read_card
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.training.checkpoint import BEST, HISTORY
@@ -39,9 +39,7 @@ _RECORDS = flags.DEFINE_list("records", None, "Record sets to train on. Default:
 _VAL = flags.DEFINE_string(
     "val_records", None, "Record set to measure on; 'none': none. Default: the recipe's, if any."
 )
-_CONFIG = flags.DEFINE_enum(
-    "config", None, list(CONFIGS), "Input size and tiling. Default: the recipe's."
-)
+_CONFIG = flags.DEFINE_string("config", None, f"{CONFIG_HELP} Default: the recipe's.")
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
@@ -60,8 +58,8 @@ _WEIGHTS_LABELS = flags.DEFINE_string(
     None,
     "File with the class names of the weights file, one a line, if they are not VOC's or COCO's.",
 )
-_WEIGHTS_CONFIG = flags.DEFINE_enum(
-    "weights_config", None, list(CONFIGS), "Tiling of the weights file, if it is not the usual one."
+_WEIGHTS_CONFIG = flags.DEFINE_string(
+    "weights_config", None, "Tiling of the weights file, if it is not the usual one; as --config."
 )
 _LABELS = flags.DEFINE_string(
     "labels", None, "File with one class name a line; must agree with the records. Default: theirs."
@@ -105,7 +103,7 @@ def main(words: list[str]) -> int | None:
     labels = read_card(records[0]).labels
     if _LABELS.value is not None:
         labels = tuple(read_labels(_LABELS.value).values())
-    config = CONFIGS[_CONFIG.value] if _CONFIG.value else experiment.config
+    config = as_config(_CONFIG.value) if _CONFIG.value else experiment.config
     width = experiment.width if _WIDTH.value is None else _WIDTH.value
     # Before anything of TensorFlow is made: several workers need their cluster first.
     strategy = make_strategy(_STRATEGY.value)
@@ -190,7 +188,7 @@ def _weights(experiment: Experiment) -> dict[str, Any]:
     if not _WEIGHTS.value and weights != "imagenet":
         weights = os.path.join(_DATA.value or "", weights)
     names = _WEIGHTS_LABELS.value and tuple(read_labels(_WEIGHTS_LABELS.value).values())
-    config = _WEIGHTS_CONFIG.value and CONFIGS[_WEIGHTS_CONFIG.value]
+    config = _WEIGHTS_CONFIG.value and as_config(_WEIGHTS_CONFIG.value)
     return {
         "weights": weights,
         "weights_project": _PROJECT.value,

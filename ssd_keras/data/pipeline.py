@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ssd_keras.augmentation.ops import AUGMENTATIONS, Op, augment
 from ssd_keras.config import SSDConfig
+from ssd_keras.config_files import ConfigLike, as_config
 from ssd_keras.data.epochs import (
     SHUFFLE_BUFFER,
     Records,
@@ -23,13 +24,14 @@ from ssd_keras.data.epochs import (
     read_cards,
 )
 from ssd_keras.data.pipeline_checks import check_integers, check_service, check_sizes, padded_length
+from ssd_keras.data.record_checks import checked_records
 from ssd_keras.data.records import parse_example
 from ssd_keras.images import warp
 
 
 def train_dataset(
     records: Records,
-    config: SSDConfig,
+    config: ConfigLike,
     batch_size: int,
     *,
     augmentation: str = "ssd",
@@ -54,7 +56,7 @@ def train_dataset(
     Args:
         records: Directory of a record set, or directories of several sets to join. Joined sets
             must have the same class names in the same order.
-        config: Configuration of the model. It gives S, the side of the images in pixels.
+        config: Configuration of the model, or its name. It gives H and W, the size of the images.
         batch_size: B, at least 1. Without `repeat`, at most the number of images.
         augmentation: A key of `ssd_keras.augmentation.ops.AUGMENTATIONS`: "ssd", "ssd_no_expand",
             "ssd_fast", "flip_only" or "none".
@@ -78,7 +80,7 @@ def train_dataset(
             the images of this part are decoded and augmented. Needs `repeat`.
 
     Returns:
-        A `tf.data.Dataset` of (images, ground truth). Images are float32 `[B, S, S, 3]`, RGB
+        A `tf.data.Dataset` of (images, ground truth). Images are float32 `[B, H, W, 3]`, RGB
         0..255. Ground truth is float32 `[B, G, 5]` with rows (ymin, xmin, ymax, xmax, label id);
         boxes are normalized, and rows of padding are 0. With `part`, B is the part of the batch.
 
@@ -90,6 +92,7 @@ def train_dataset(
     Source:
         ssd_pascal.py (`train_on_diff_gt` for difficult objects).
     """
+    config = as_config(config)
     numbers = {"batch_size": batch_size, "seed": seed, "start_step": start_step}
     check_integers(**numbers, max_boxes=max_boxes or 0, shuffle_buffer=shuffle_buffer)
     if augmentation not in AUGMENTATIONS:
@@ -151,7 +154,7 @@ def train_dataset(
 
 
 def eval_dataset(
-    records: Records, config: SSDConfig, batch_size: int, *, use_difficult: bool = True
+    records: Records, config: ConfigLike, batch_size: int, *, use_difficult: bool = True
 ) -> tf.data.Dataset:
     """Creates batches without augmentation, for example to compute `val_loss`.
 
@@ -160,7 +163,7 @@ def eval_dataset(
     Args:
         records: Directory of a record set, or directories of several sets to join. Joined sets
             must have the same class names in the same order.
-        config: Configuration of the model. It gives S, the side of the images in pixels.
+        config: Configuration of the model, or its name. It gives H and W, the size of the images.
         batch_size: B, at least 1. The last batch may be smaller.
         use_difficult: Whether difficult objects are ground truth. Use the same value as in
             `train_dataset`; otherwise `loss` and `val_loss` have different targets.
@@ -172,6 +175,7 @@ def eval_dataset(
         FileNotFoundError: If a record set is missing or incomplete.
         ValueError: If the record sets have different class names, or `batch_size` is below 1.
     """
+    config = as_config(config)
     if batch_size < 1:
         raise ValueError(f"batch_size (={batch_size}) must be at least 1")
     directories = directories_of(records)
@@ -182,9 +186,10 @@ def eval_dataset(
     def make_sample(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sample = parse_example(serialized)
         truth = _ground_truth(sample, length, use_difficult)
-        return warp(sample["image"], config.image_size), truth
+        return warp(sample["image"], config.image_size, sample["max_pixels"]), truth
 
-    dataset = tf.data.TFRecordDataset(paths_of(directories))
+    paths = tf.data.Dataset.from_tensor_slices(paths_of(directories))
+    dataset = paths.flat_map(lambda path: checked_records(path, len(cards[0].labels)))
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     # With a known cardinality, Keras does not request a batch after the last one.
     dataset = dataset.batch(batch_size).apply(tf.data.experimental.assert_cardinality(batches))

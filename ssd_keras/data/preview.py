@@ -97,7 +97,7 @@ def draw_sample(sample: dict[str, Any], config: SSDConfig, labels: tuple[str, ..
         labels: Class names.
 
     Returns:
-        An RGB image with sides of `config.image_size` pixels.
+        An RGB image of the input size.
     """
     boxes, classes = sample["boxes"], sample["labels"]
     truth = np.concatenate([boxes, classes[:, None]], axis=1, dtype=np.float32)
@@ -105,7 +105,7 @@ def draw_sample(sample: dict[str, Any], config: SSDConfig, labels: tuple[str, ..
     matched = match(truth[None], defaults)[0].numpy()
     picture = Image.fromarray(sample["image"].astype(np.uint8))
     draw = ImageDraw.Draw(picture)
-    corners = defaults * config.image_size
+    corners = defaults * np.tile(config.input_size, 2)
     for k in np.flatnonzero(matched >= 0):
         ymin, xmin, ymax, xmax = corners[k].tolist()
         draw.rectangle((xmin, ymin, xmax, ymax), outline=class_color(int(classes[matched[k]])))
@@ -157,4 +157,4 @@ def preview_sheet(
         records, config, ops, seed=seed, first=first, use_difficult=use_difficult
     )
     cells = [draw_sample(sample, config, labels) for sample in itertools.islice(samples, images)]
-    return contact_sheet(cells, columns=columns, cell=config.image_size)
+    return contact_sheet(cells, columns=columns, cell=max(config.input_size))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssd_keras.files import atomic
+from ssd_keras.files import atomic, reading
 
 
 def plot_history(
@@ -24,8 +24,11 @@ def plot_history(
         ValueError: If there are no rows.
     """
     if isinstance(history, (str, os.PathLike)):
-        with open(history, newline="", encoding="utf-8") as file:
+        remedy = "it must be the history.csv of a run"
+        with reading(history, remedy), open(history, newline="", encoding="utf-8") as file:
             rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            if any("iteration" not in row for row in rows):
+                raise ValueError("the column iteration is missing")
     else:
         rows = [dict(row) for row in history]
     if not rows:

@@ -116,7 +116,7 @@ def box_shapes(config: SSDConfig, clamped: bool = False) -> list[np.ndarray]:
     Returns:
         float64 [A, 2] for each map, as fractions of the image.
     """
-    shapes = [cell_shapes(m, config.integer_sizes) / config.image_size for m in config.feature_maps]
+    shapes = [cell_shapes(m, config.integer_sizes) / config.input_size for m in config.feature_maps]
     return [np.minimum(s, 1.0) for s in shapes] if clamped else shapes
 
 

@@ -11,7 +11,7 @@ from absl import logging
 
 from ssd_keras import vgg16
 from ssd_keras.boxes import yxyx_to_cyxhw
-from ssd_keras.config import MAP_NAMES, SSDConfig
+from ssd_keras.config import MAP_NAMES, SSD300_VOC, SSD512_VOC, SSDConfig
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.predictions import Predictions
 from ssd_keras.tiling import default_boxes
@@ -24,10 +24,16 @@ from ssd_keras.weights.conversion import (
     shift_mean,
 )
 from ssd_keras.weights.formats import Arrays, read_tensors, weight_files
-from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, SCALE, VGG_LAYERS, Project
+from ssd_keras.weights.naming import OWN, SCALE, VGG_LAYERS, Project
 from ssd_keras.weights.projects import find_project
-from ssd_keras.weights.report import WeightReport
-from ssd_keras.weights.tiling import check_tiling, file_config, num_outputs, own_contents
+from ssd_keras.weights.report import WeightReport, some_names, tensor_use
+from ssd_keras.weights.tiling import (
+    check_tiling,
+    file_config,
+    num_outputs,
+    own_contents,
+    tiling_warning,
+)
 
 
 def load_weights(
@@ -85,12 +91,12 @@ def load_weights(
         notes += found.check(tensors)
         if found.name == OWN:
             if weights_config is None:
-                weights_config, own_labels = own_contents(weights)
-                weights_labels = weights_labels or own_labels
+                own = own_contents(weights)
+                weights_config, weights_labels = own.config, weights_labels or own.labels
             found = dataclasses.replace(
                 found, mean=weights_config.mean, integer_sizes=weights_config.integer_sizes
             )
-        is_ssd, warnings = _check_complete(found, tensors), []
+        is_ssd, warnings = _check_complete(found, tensors, weights_config), []
         if found.rgb is None:
             theirs = {ours: name for name, ours in found.tensors.items()}
             rgb = vgg16.takes_rgb(tensors[theirs["conv1_1/kernel"]])
@@ -102,8 +108,11 @@ def load_weights(
         arrays = convert(tensors, found, full=not head.ssd_config.atrous)
         if is_ssd:
             their_config, note = file_config(found, tensors, arrays, weights_config)
-            check_tiling(head.ssd_config, their_config)
             notes.append(note)
+            if (unfit := check_tiling(head.ssd_config, their_config)) is not None:
+                warnings.append(tiling_warning(their_config, unfit))
+                heads = tuple(f"{name}_{k}" for name in unfit for k in ("offsets", "logits"))
+                arrays = {k: a for k, a in arrays.items() if not k.startswith(heads)}
             if weights_config is None and num_outputs(arrays) in found.both_tilings:
                 warnings.append(note)
         _check_shapes(found, tensors, arrays, variables)
@@ -141,8 +150,10 @@ def load_weights(
     return report
 
 
-def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Checks that no tensor is missing.
+def _check_complete(
+    project: Project, tensors: Mapping[str, np.ndarray], config: SSDConfig | None
+) -> bool:
+    """Checks that no tensor of a config, by default SSD300 or SSD512, is missing.
 
     Returns:
         Whether the file holds a whole SSD, not only a VGG16.
@@ -155,9 +166,12 @@ def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool
     is_ssd = not layers <= set(VGG_LAYERS)
     expected = [*vgg16.CONVOLUTIONS]
     if is_ssd:
-        maps = 7 if layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"} else 6
-        heads = (f"{name}_{kind}" for name in MAP_NAMES[:maps] for kind in ("offsets", "logits"))
-        expected = [*VGG_LAYERS, *EXTRA_LAYERS[: 2 * maps - 4], *heads]
+        if config is None or project.name != OWN:
+            has_seven = layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"}
+            config = SSD512_VOC if has_seven else SSD300_VOC
+        extra = (f"{layer.name}_{k}" for layer in config.extra_layers for k in (1, 2))
+        heads = (f"{m.name}_{kind}" for m in config.feature_maps for kind in ("offsets", "logits"))
+        expected = [*VGG_LAYERS, *extra, *heads]
     elif layers & {"fc6", "fc7"}:
         expected += ["fc6", "fc7"]
     names = {f"{layer}/{variable}" for layer in expected for variable in ("kernel", "bias")}
@@ -167,16 +181,10 @@ def _check_complete(project: Project, tensors: Mapping[str, np.ndarray]) -> bool
     if missing:
         unknown = sorted(tensors.keys() - project.tensors.keys())
         raise ValueError(
-            f"read as a file of {project.name}, it lacks {_some(missing)}"
-            + (f"; unknown tensors: {_some(unknown)}" if unknown else "")
+            f"read as a file of {project.name}, it lacks {some_names(missing)}"
+            + (f"; unknown tensors: {some_names(unknown)}" if unknown else "")
         )
     return is_ssd
-
-
-def _some(names: Sequence[str]) -> str:
-    """Lists up to three names and the number of the others."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _check_shapes(
@@ -238,7 +246,12 @@ def _fit_offsets(
     """
     fitted, recoded, notes = {}, 0, []
     shapes = zip(box_shapes(weights_config, project.clamped_sizes), box_shapes(config), strict=True)
+    # The network sees pixels: for another image size, boxes keep their sizes in pixels.
+    scale = np.divide(weights_config.input_size, config.input_size)
     for feature_map, (theirs, ours) in zip(config.feature_maps, shapes, strict=True):
+        if f"{feature_map.name}_offsets/bias" not in arrays:
+            continue
+        theirs = theirs * scale
         kernel, bias = (f"{feature_map.name}_offsets/{v}" for v in ("kernel", "bias"))
         variances = weights_config.variances, config.variances
         recoded += int((theirs != ours).any(axis=1).sum())
@@ -315,9 +328,8 @@ def _report(
             "with top, or a pretrained SSD"
         )
     if classes and classes.fresh:
-        warnings.append(
-            f"classes that are not in the file start with random values: {_some(classes.fresh)}"
-        )
+        fresh = some_names(classes.fresh)
+        warnings.append(f"classes that are not in the file start with random values: {fresh}")
     if classes and classes.warning:
         warnings.append(classes.warning)
     return WeightReport(
@@ -325,14 +337,9 @@ def _report(
         project=project.name,
         notes=tuple(notes),
         warnings=tuple(warnings),
-        tensors=tuple((name, array.shape, _use(name, project)) for name, array in tensors.items()),
+        tensors=tuple(
+            (name, array.shape, tensor_use(name, project.tensors))
+            for name, array in tensors.items()
+        ),
         layers=tuple(states.items()),
     )
-
-
-def _use(name: str, project: Project) -> str:
-    if "_mbox_priorbox/" in name:
-        return "used: compared with the tiling"
-    if name == "meta.mmdet_version":
-        return "used: position of the background"
-    return f"used: {project.tensors[name]}" if name in project.tensors else "skipped: unknown"

@@ -1,7 +1,7 @@
 """Report of a weights import."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,3 +70,23 @@ def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
         + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def tensor_use(name: str, used: Mapping[str, str]) -> str:
+    """Describes the use of a tensor of a file.
+
+    Args:
+        name: Name of the tensor in the file.
+        used: Name in the file -> name in the model.
+    """
+    if "_mbox_priorbox/" in name:
+        return "used: compared with the tiling"
+    if name == "meta.mmdet_version":
+        return "used: position of the background"
+    return f"used: {used[name]}" if name in used else "skipped: unknown"
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Lists up to three names and the number of the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

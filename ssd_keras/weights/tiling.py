@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,14 +16,28 @@ from ssd_keras.weights.naming import Project
 _MAX_CONFIG_BYTES = 1 << 24  # limit for config.json in a .keras file; that of SSD512 has 30 kB
 
 
-def own_contents(path: str | os.PathLike[str]) -> tuple[SSDConfig, tuple[str, ...] | None]:
-    """Reads config and class names from a `.keras` file of `ssd_vgg16`, without running code.
+class OwnContents(NamedTuple):
+    """Values that a `.keras` file of `ssd_vgg16` holds besides its weights.
+
+    Attributes:
+        config: The config.
+        labels: Class names without the background, or None.
+        width: Factor for the number of filters.
+    """
+
+    config: SSDConfig
+    labels: tuple[str, ...] | None
+    width: float
+
+
+def own_contents(path: str | os.PathLike[str]) -> OwnContents:
+    """Reads config, class names and width from a `.keras` file, without running code.
 
     Args:
         path: The file.
 
     Returns:
-        The config, and the class names without the background or None if the model has none.
+        The values.
 
     Raises:
         ValueError: If the file is not a `.keras` file of `ssd_vgg16`, or is damaged.
@@ -36,13 +51,24 @@ def own_contents(path: str | os.PathLike[str]) -> tuple[SSDConfig, tuple[str, ..
         labels = saved["labels"]
         if labels is not None and not all(isinstance(label, str) for label in labels):
             raise ValueError(f"its labels (={labels}) must be strings")
-        return SSDConfig.from_dict(saved["ssd_config"]), None if labels is None else tuple(labels)
+        config = SSDConfig.from_dict(saved["ssd_config"])
+        filters = next(e["config"]["filters"] for e in layers if e["name"] == "fc7")
+        width = saved.get("width") or filters / (1024 if config.atrous else 4096)  # earlier files
+        return OwnContents(config, None if labels is None else tuple(labels), float(width))
     except Exception as error:  # damaged JSON raises many kinds of exception
         raise ValueError(
             "its tensors have this package's names, but it is not a .keras file of ssd_vgg16 "
             f"({error or type(error).__name__}): use such a file, or give weights_config and "
             "weights_labels"
         ) from error
+
+
+def find_contents(path: str | os.PathLike[str]) -> OwnContents | None:
+    """Returns `own_contents`, or None if the file is of another kind."""
+    try:
+        return own_contents(path)
+    except ValueError:
+        return None
 
 
 def file_config(
@@ -107,9 +133,9 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
     for layer, feature_map in zip(layers, config.feature_maps, strict=True):
         cy, cx, h, w = config.variances
         # A field that a layer does not set has Caffe's default value (prior_box_layer.cpp).
-        step = config.image_size / feature_map.size
+        height, width = map(float, config.input_size)
+        step = height / feature_map.grid[0]
         steps = [name for name in ("step", "step_h", "step_w") if f"{layer}/{name}" in tensors]
-        size = float(config.image_size)
         expected: dict[str, tuple[list[float], list[float]]] = {
             "min_size": ([feature_map.min_size], []),
             "max_size": ([m for m in (feature_map.max_size,) if m is not None], []),
@@ -117,9 +143,10 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
             "flip": ([1], [1]),
             "clip": ([config.clip], [0]),
             "variance": ([cx, cy, w, h], [0.1] * 4),
-            **{name: ([feature_map.step], [step]) for name in steps or ["step"]},
+            **{name: ([feature_map.steps[0]], [step]) for name in steps or ["step"]},
             "offset": ([0.5], [0.5]),
-            **{name: ([size], [size]) for name in ("img_size", "img_h", "img_w")},
+            **{name: ([height], [height]) for name in ("img_size", "img_h")},
+            "img_w": ([width], [width]),
         }
         for name, (ours, default) in expected.items():
             theirs = np.asarray(tensors.get(f"{layer}/{name}", default), np.float32)
@@ -129,15 +156,24 @@ def _differences(tensors: Mapping[str, np.ndarray], config: SSDConfig) -> list[s
     return found
 
 
-def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> None:
-    """Checks that a model has the default boxes of a file, except for truncated sizes.
+def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> tuple[str, ...] | None:
+    """Checks that the heads of a file fit a model.
+
+    A model with the tiling of a released model needs a file with the same tiling. Other models, for
+    example for another image size, may differ in grids and box sizes: the offsets are recoded so
+    that the boxes keep their sizes in pixels.
 
     Args:
         config: Config of the model.
         weights_config: Config that the file was trained with.
 
+    Returns:
+        None if the tilings are the same, except for truncated sizes. Otherwise the names of the
+        maps whose aspect ratios differ, whose heads therefore do not fit.
+
     Raises:
-        ValueError: If image size, centers, sizes, aspect ratios or clipping differ.
+        ValueError: If the tilings differ and the model has that of a released model, or if the maps
+            or clipping differ.
     """
     if config.clip != weights_config.clip:
         raise ValueError(
@@ -146,15 +182,28 @@ def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> None:
         )
     maps, file_maps = config.feature_maps, weights_config.feature_maps
     if (config.image_size, maps) == (weights_config.image_size, file_maps):
-        return
-    fits = [name for name, c in CONFIGS.items() if c.feature_maps == file_maps]
+        return None
     own = [name for name, c in CONFIGS.items() if c.feature_maps == maps]
+    names = [m.name for m in maps]
+    if not own and names == [m.name for m in file_maps]:
+        pairs = zip(maps, file_maps, strict=True)
+        return tuple(m.name for m, theirs in pairs if m.aspect_ratios != theirs.aspect_ratios)
+    fits = [name for name, c in CONFIGS.items() if c.feature_maps == file_maps]
     raise ValueError(
         f"its tiling is that of {' '.join(fits) or 'weights_config'}, but the model has that of "
         f"{' '.join(own) or 'another config'}: build the model with "
         f"{' '.join(fits) or 'that config'}. If the file was trained with another tiling, give the "
         "config with that tiling as weights_config"
     )
+
+
+def tiling_warning(weights_config: SSDConfig, unfit: tuple[str, ...]) -> str:
+    """Describes a file with another tiling; `unfit` is the result of `check_tiling`."""
+    text = (
+        f"the file was trained with another tiling, for image_size (={weights_config.image_size}): "
+        "default boxes keep their sizes in pixels; fine-tune the model"
+    )
+    return text + (f". The heads of {', '.join(unfit)} start with random values" if unfit else "")
 
 
 def num_outputs(arrays: Arrays) -> int:

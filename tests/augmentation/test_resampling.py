@@ -15,9 +15,9 @@ def test_warp_is_opencv_resize(shape, interpolation):
     image = picture(*shape, seed=1) if min(shape) >= 8 else picture(56, 304)[:7, :300]
     window = tf.constant([0, 0, *shape])
     index = tf.constant(INTERPOLATIONS.index(interpolation))
-    maps = axis_maps(window, tf.zeros([2], tf.int32), window, tf.constant(False), index, 60)
+    maps = axis_maps(window, tf.zeros([2], tf.int32), window, tf.constant(False), index, (60, 60))
     planes = tf.unstack(tf.cast(image, tf.float32), axis=-1)
-    result = resample(planes, *maps, 60, MEAN).numpy().astype(int)
+    result = resample(planes, *maps, (60, 60), MEAN).numpy().astype(int)
     expected = reference.resize(image, 60, interpolation).astype(int)
     assert np.abs(result - expected).max() <= 1
     assert np.mean(result != expected) < 0.02  # rounding ties

@@ -125,7 +125,7 @@ def main(words: list[str]) -> int:
     detector = TFLiteDetector(_MODEL.value)
     labels = detector.description["labels"]
     tolerance = EIGHT_BITS if detector.description["precision"] in ("dynamic", "int8") else FLOAT
-    size = detector.description["config"]["image_size"]
+    size = detector.image_size
     with tempfile.TemporaryDirectory() as folder:
         copies = []
         for i, path in enumerate(paths):

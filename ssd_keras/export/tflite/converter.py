@@ -103,6 +103,7 @@ def export_tflite(
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
         "max_detections": max_detections,
+        "num_classes": len(labels),
         "config": config.to_dict(),
         "versions": versions(),
     }
@@ -153,8 +154,8 @@ def _convert(
     calibration: tf.data.Dataset | None,
 ) -> bytes:
     """Converts the function to a TFLite file without labels and description."""
-    size = config.image_size
-    spec = tf.TensorSpec([1, size, size, 3], tf.float32, "image")
+    size = config.input_size
+    spec = tf.TensorSpec([1, *size, 3], tf.float32, "image")
     concrete = tf.function(function, input_signature=[spec]).get_concrete_function()
     # The converter finds the values of the variables only if this object tracks them directly.
     # Given the Keras model, it writes a file of uninitialized variables.
@@ -216,15 +217,17 @@ def _with_unit_input_scale(content: bytes) -> bytes:
     return bytes(changed)
 
 
-def _calibration_images(calibration: tf.data.Dataset, size: int) -> Iterator[list[tf.Tensor]]:
-    """Yields the first images of a data set one by one, float32 [1, S, S, 3]."""
+def _calibration_images(
+    calibration: tf.data.Dataset, size: tuple[int, int]
+) -> Iterator[list[tf.Tensor]]:
+    """Yields the first images of a data set one by one, float32 [1, height, width, 3]."""
     images = calibration.map(lambda images, *_: images).unbatch().batch(1)
     brightest = 0.0
     for image in images.take(_CALIBRATION_IMAGES):
-        if image.dtype != tf.float32 or image.shape != (1, size, size, 3):
+        if image.dtype != tf.float32 or image.shape != (1, *size, 3):
             raise ValueError(
                 f"calibration has images of {image.dtype.name} {tuple(image.shape[1:])}, but they "
-                f"must be float32 ({size}, {size}, 3): use eval_dataset"
+                f"must be float32 {(*size, 3)}: use eval_dataset"
             )
         brightest = max(brightest, float(tf.reduce_max(image)))
         yield [image]

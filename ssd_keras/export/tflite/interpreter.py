@@ -16,9 +16,9 @@ from ssd_keras.native_log import TFLITE, without_lines
 class TFLiteDetector:
     """Runs a TFLite file and returns detections in one form for all kinds.
 
-    Calling the detector with a sequence of images [S, S, 3], RGB 0..255, returns a list with the
-    detections of each: `boxes` float32 [N, 4], `yxyx`, `scores` float32 [N], and `classes` int32
-    [N], starting at 1.
+    Calling the detector with a sequence of images [height, width, 3], RGB 0..255, returns a list
+    with the detections of each: `boxes` float32 [N, 4], `yxyx`, `scores` float32 [N], and `classes`
+    int32 [N], starting at 1.
 
     Args:
         path: The file, made by `export_tflite`.
@@ -26,7 +26,7 @@ class TFLiteDetector:
 
     Attributes:
         description: The description in the file; see `tflite_description`.
-        image_size: S, the edge of the input images in pixels.
+        image_size: (height, width) of the input images in pixels.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -38,7 +38,7 @@ class TFLiteDetector:
     def __init__(self, path: str | os.PathLike[str], threads: int = 2) -> None:
         self.description = tflite_description(path)
         self._decoder = described_decoder(self.description)
-        self.image_size: int = self._decoder.config.image_size
+        self.image_size: tuple[int, int] = self._decoder.config.input_size
         with without_lines(TFLITE):
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
@@ -51,7 +51,7 @@ class TFLiteDetector:
         """Runs the file on one image and returns its outputs unchanged.
 
         Args:
-            image: [S, S, 3] of any dtype, RGB 0..255. It is rounded if the file takes uint8.
+            image: [height, width, 3] of any dtype, RGB 0..255; rounded if the file takes uint8.
 
         Returns:
             The outputs of the file's kind by name; see `graphs.graph`.
@@ -74,7 +74,7 @@ class TFLiteDetector:
         """Detects on one image and returns padded detections, whatever the kind of the file.
 
         Args:
-            image: [S, S, 3] of any dtype, RGB 0..255.
+            image: [height, width, 3] of any dtype, RGB 0..255.
 
         Returns:
             `boxes` float32 [1, K, 4], `scores` float32 [1, K], `classes` int32 [1, K] and

@@ -242,3 +242,21 @@ def test_the_devkits_list_of_one_class_is_refused(tmp_path):
         match=r"cat_train\.txt .* list of one class, .* use the list of all images, train",
     ):
         open_voc(tmp_path, "cat_train")
+
+
+def test_a_devkit_without_splits_lists_its_splits(tmp_path):
+    write_voc(tmp_path / "VOC2007", {"a": voc_xml([])}, split="trainval")
+    write_voc(tmp_path / "VOC2012", {"b": voc_xml([])}, split="train")
+    write(tmp_path / "VOC2012/ImageSets/Main/cat_train.txt", "b -1")
+    with pytest.raises(FileNotFoundError, match=r"splits 2007:trainval, 2012:train: give --spl"):
+        open_voc(tmp_path, "")
+    with pytest.raises(FileNotFoundError, match=r"VOC2009 is not a VOC folder, but"):
+        open_voc(tmp_path, "2009:train")
+
+
+def test_an_empty_folder_says_where_no_annotation_is(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"Annotations has no annotation, a file NAME.xml"):
+        open_voc(tmp_path, "")
+    with pytest.raises(FileNotFoundError, match=r"nothing/Annotations is missing: .* VOC folder$"):
+        open_voc(tmp_path / "nothing", "")

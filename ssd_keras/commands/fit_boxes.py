@@ -1,0 +1,81 @@
+r"""Shows how default boxes match the objects of records, and fits a config to them.
+
+    ssd-keras fit-boxes --records=records/mine --out=mine.json
+
+Prints for the images as the network sees them, and under the training augmentation: the objects
+that have a default box with an IoU of at least 0.5, those that only the nearest default box is
+matched to (the bipartite step), and those without a match, by size and shape; and the matches of
+each default box. With --out it searches for box sizes and aspect ratios that match more objects,
+and writes a config that --config of the other commands takes. With --plot it draws objects and
+default boxes. The last table has other input sizes, with the original's box sizes.
+"""
+
+import numpy as np
+from absl import flags
+
+from ssd_keras.augmentation.ops import AUGMENTATIONS
+from ssd_keras.config import SSDConfig
+from ssd_keras.config_files import CONFIG_HELP, as_config, write_config
+from ssd_keras.data.box_coverage import Coverage, coverage, coverage_table, object_boxes
+from ssd_keras.data.fit_boxes import fitted_config
+
+_RECORDS = flags.DEFINE_list(
+    "records", None, "Record sets of the training, separated by commas.", required=True
+)
+_CONFIG = flags.DEFINE_string("config", "SSD300_VOC", CONFIG_HELP)
+_OUT = flags.DEFINE_string("out", None, "The .json file to write the fitted config to.")
+_MAX_BOXES = flags.DEFINE_integer(
+    "max_boxes", None, "Largest number of default boxes. Default: that of --config.", lower_bound=1
+)
+_AUGMENTATION = flags.DEFINE_enum(
+    "augmentation", "ssd", list(AUGMENTATIONS), "Augmentation of the training."
+)
+_PLOT = flags.DEFINE_string("plot", None, "Image file (.png, .svg) for the picture.")
+_LIMIT = flags.DEFINE_integer("limit", 5000, "Maximum number of images.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the augmentation.", lower_bound=0)
+
+_LARGER = (1.0, 1.5, 2.0)
+
+
+def main(words: list[str]) -> None:
+    """Prints the tables, and writes the config and the picture."""
+    del words
+    config = as_config(_CONFIG.value)
+    plain = object_boxes(_RECORDS.value, limit=_LIMIT.value)
+    ops = AUGMENTATIONS[_AUGMENTATION.value]
+    augmented = object_boxes(_RECORDS.value, ops, seed=_SEED.value, limit=_LIMIT.value)
+    views = {"warped": plain, f"augmentation {_AUGMENTATION.value}": augmented}
+    plots: dict[str, Coverage] = {}
+
+    def show(name: str, shown: SSDConfig) -> None:
+        for view, boxes in views.items():
+            plots[f"{name}, {view}"] = found = coverage(boxes, shown)
+            print(f"{name}, {view}: {shown.num_default_boxes} default boxes\n")
+            print(coverage_table(found), end="\n\n")
+
+    show(_CONFIG.value, config)
+    if _OUT.value:
+        fitted = fitted_config([*plain, *augmented], config, max_boxes=_MAX_BOXES.value)
+        show("fitted", fitted)
+        for m in fitted.feature_maps:
+            print(f"  {m.name}: {m.min_size} to {m.max_size}, aspect ratios {m.aspect_ratios}")
+        write_config(fitted, _OUT.value)
+        print(f"{_OUT.value}: the fitted config; --config={_OUT.value} trains with it\n")
+    _print_input_sizes(config, plain)
+    if _PLOT.value:
+        from ssd_keras.data.coverage_plot import plot_coverage
+
+        plot_coverage(plots, _PLOT.value)
+        print(f"{_PLOT.value}: the picture")
+
+
+def _print_input_sizes(config: SSDConfig, boxes: list[np.ndarray]) -> None:
+    print("height x width      default boxes  objects at IoU 0.5")
+    for factor in _LARGER:
+        height, width = config.input_size
+        if factor > 1:
+            height, width = (8 * round(side * factor / 8) for side in (height, width))
+        if min(height, width) >= 128:
+            other = SSDConfig.for_image_size((height, width))
+            share = coverage(boxes, other).share
+            print(f"{height} x {width:<12} {other.num_default_boxes:>14} {100 * share:>18.1f}%")
