@@ -170,16 +170,19 @@ class Progress(keras.callbacks.Callback):
         self.accumulate = accumulate
         self._terminal = sys.stdout.isatty()
         self._batches = done * accumulate
-        self._span = 0
+        self._span = self._finished = 0
         self._seconds = 0.0
         self._started = self._shown = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock: evaluation and checkpoints do not count as training."""
-        self._span, self._started = 0, time.monotonic()
+        """Starts the clock."""
+        self._span = self._finished = 0
+        self._started = time.monotonic()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Draws the bar, at most once a second."""
+        # The clock stops here, so that evaluation does not count as training.
+        self._finished, self._seconds = self._span, time.monotonic() - self._started
         if self._span and self._terminal and time.monotonic() - self._shown > 1:
             self._shown = time.monotonic()
             logs = {} if self.several_workers else self.model.get_metrics_result()
@@ -195,7 +198,10 @@ class Progress(keras.callbacks.Callback):
         print(f"{chr(13) if self._terminal else ''}{self._line(logs)}", flush=True)
 
     def _speed(self) -> float:
-        return self._span * self.batch_size / max(time.monotonic() - self._started, 1e-6)
+        batches, seconds = self._finished, self._seconds
+        if not batches:  # a span of a single batch
+            batches, seconds = self._span, time.monotonic() - self._started
+        return batches * self.batch_size / max(seconds, 1e-6)
 
     def _line(self, logs: dict[str, Any]) -> str:
         done, speed = self._batches // self.accumulate, self._speed()

@@ -2,12 +2,15 @@
 
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
 import textwrap
 
+from ssd_keras.config_files import write_config
 from tests.cli import ROOT
+from tests.tiny import TINY
 
 # Logical devices must be set before TensorFlow starts. Networks for 64 pixels keep it short.
 PROGRAM = """
@@ -17,12 +20,9 @@ devices = int(sys.argv.pop(1))
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 from ssd_keras.commands import common, train
-from tests.tiny import TINY
-train.CONFIGS["SSD300_VOC"] = TINY
 common.run(train, "train", sys.argv[1:])
 """
 FLAGS = (
-    "--config=SSD300_VOC",
     "--weights=random",
     "--width=0.0625",
     "--batch_size=4",
@@ -36,7 +36,10 @@ FLAGS = (
 def start(run_dir, records, *arguments, devices=1, env=None):
     """A training process."""
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(devices)]
-    command += [f"--run_dir={run_dir}", f"--records={records}", *FLAGS, *arguments]
+    config = pathlib.Path(records).parent / "tiny.json"
+    write_config(TINY, config)
+    command += [f"--run_dir={run_dir}", f"--records={records}", f"--config={config}"]
+    command += [*FLAGS, *arguments]
     return subprocess.Popen(
         command,
         cwd=ROOT,

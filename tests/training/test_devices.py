@@ -75,10 +75,8 @@ def test_two_processes_survive_a_kill_and_a_signal(one_device, records, tmp_path
     chief, other = workers()
     wait_for(run_dir / "last.keras", chief, other)
     other.kill()
-    began = time.monotonic()
     chief.communicate(timeout=120)
     assert chief.returncode not in (0, None)
-    assert time.monotonic() - began < 60
     other.communicate()
 
     # Both resume; a signal to one of them ends both, after the checkpoint.
@@ -91,7 +89,7 @@ def test_two_processes_survive_a_kill_and_a_signal(one_device, records, tmp_path
     assert int(rows(run_dir)[-1]["iteration"]) < 60
 
     for process in workers():
-        finish(process, timeout=120)
+        finish(process)
     assert int(rows(run_dir)[-1]["iteration"]) == 60
     ours, theirs = (load_model(d / "last.keras", compile=True) for d in (one_device, run_dir))
     for a, b in zip(ours.variables, theirs.variables, strict=True):

@@ -117,6 +117,49 @@ def test_says_what_is_wrong():
         CaffeSGD(l2=-1)
 
 
+def test_the_watch_by_hand():
+    """Norms of one kernel and one bias with equal gradients g are g sqrt(2)."""
+    dense = layer(0.0)
+    optimizer = CaffeSGD(0.1)
+    optimizer.build(dense.trainable_variables)
+    optimizer.start_watch(5.0)
+    for gradient in (3.0, 2.0, 4.0, float("nan"), 1.0):
+        step(optimizer, dense, gradient)
+    batches, _, first_bad, bad_norm, limit, stop = optimizer.watch.numpy()
+    # Batch 2 is the first above the limit: 4 sqrt(2) = 5.657.
+    np.testing.assert_allclose(
+        [batches, first_bad, bad_norm, limit, stop], [5, 2, 5.657, 5, 0], 1e-3
+    )
+    optimizer.start_watch(10.0)
+    optimizer.stop_request.assign(1.0)
+    for gradient in (1.0, float("nan"), 2.0):
+        step(optimizer, dense, gradient)
+    watch = optimizer.watch.numpy()
+    assert (watch[0], watch[2], watch[5]) == (3, 1, 1)
+    assert np.isnan(watch[3])  # a norm that is no number is bad too
+    optimizer.start_watch(10.0)
+    step(optimizer, dense, 3.0)
+    np.testing.assert_allclose(optimizer.watch.numpy(), [1, 4.243, -1, 0, 10, 1], rtol=1e-3)
+
+
+def test_averages_by_hand():
+    # Rate 1, gradient -1: the kernel is 1, 2, 3. Averages: 1, then .5 * 1 + .5 * 2 = 1.5, then
+    # .5 * 1.5 + .5 * 3 = 2.25.
+    dense = layer(0.0)
+    optimizer = CaffeSGD(1.0, momentum=0.0, l2=0.0, use_ema=True, ema_momentum=0.5)
+    assert [step(optimizer, dense, -1.0)[0] for _ in range(3)] == [1, 2, 3]
+    optimizer.finalize_variable_values(dense.trainable_variables)
+    assert float(dense.kernel[0, 0]) == 3  # as Keras calls it at the end of `fit`
+    optimizer.assign_averages(dense.trainable_variables)
+    assert float(dense.kernel[0, 0]) == 2.25
+
+
+def test_a_warmup_begins_again():
+    rates = Schedule(1.0, (), warmup=4, warmup_factor=0.2, warmup_starts=(0, 10))
+    found = [float(rates(s)) for s in (0, 2, 4, 9, 10, 12, 14, 20)]
+    np.testing.assert_allclose(found, [0.2, 0.6, 1, 1, 0.2, 0.6, 1, 1], rtol=1e-6)
+
+
 def test_steps_equal_those_of_the_originals_solver(tmp_path, monkeypatch):
     """Weight decay, doubled bias rate, iter_size 2, and a falling rate after half of the steps.
 

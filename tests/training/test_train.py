@@ -11,6 +11,7 @@ import sys
 import keras
 import pytest
 
+from ssd_keras.config_files import write_config
 from ssd_keras.data.records import write_records
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 from ssd_keras.model import load_model
@@ -96,10 +97,10 @@ def test_stray_words_are_refused(tmp_path):
 def command(tmp_path, monkeypatch):
     """The command in this process, in a folder with three pictures of 64 pixels as record sets."""
     monkeypatch.chdir(tmp_path)
+    write_config(TINY, "tiny.json")
     for name in ("mine", "voc07trainval", "voc12trainval", "voc07test"):
         write_records(draw_shapes(3, 0, image_size=64), tmp_path / name, SHAPE_LABELS, shards=1)
     with loaded_command("train") as module:
-        monkeypatch.setitem(module.CONFIGS, "SSD300_VOC", TINY)
         yield lambda *flags: in_process(module, *flags)
     keras.config.set_dtype_policy("float32")
 
@@ -116,12 +117,12 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
         "--records=mine",
         "--val_records=mine",
         "--labels=names.txt",
-        "--config=SSD300_VOC",
+        "--config=tiny.json",
         "--weights=vgg.npz",
         "--epochs=0.6",
         "--unfreeze_at=1",
         "--metric=coco",
-        "--jit_compile=on",
+        "--jit_compile=off",
         "--width=0.0625",
         "--batch_size=1",
         "--warmup=0",
@@ -141,15 +142,17 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
     assert [row["iteration"] for row in rows(tmp_path / "runs/laptop")] == ["1", "2"]
     assert "val_ap50" in rows(tmp_path / "runs/laptop")[1]
     model = load_model(tmp_path / "runs/laptop/last.keras", compile=True)
-    assert model.jit_compile
+    assert model.jit_compile is False
     assert all(layer.trainable for layer in model.layers)
 
     assert command(*flags, "--iterations=3") == 1
     assert "--iterations (=3) and --epochs (=0.6) both say" in capsys.readouterr().err
-    flags = ("--recipe=laptop", "--records=mine", "--weights=random", "--config=SSD300_VOC", *SMALL)
+    flags = ("--recipe=laptop", "--records=mine", "--weights=random", "--config=tiny.json", *SMALL)
     assert command(*flags, "--gradient_limit=1e-9", "--run_dir=bad", "--iterations=2") == 1
     assert "limit 1e-09" in capsys.readouterr().err
     assert not (tmp_path / "bad/last.keras").exists()
+    assert command(*flags, "--jit_compile=on", "--run_dir=xla", "--iterations=1") == 0
+    assert load_model(tmp_path / "xla/last.keras", compile=True).jit_compile is True
 
 
 def test_a_recipe_of_the_paper(command, tmp_path, capsys):
@@ -179,7 +182,7 @@ def test_a_recipe_of_the_paper(command, tmp_path, capsys):
             ["--records=mine", "--run_dir=r", "--weights=none.npz", "--width=0.03"],
             "none.npz",
         ),
-        (["--records=mine", "--boundaries=1,x"], "--boundaries (=1,x) must be whole numbers"),
+        (["--records=mine", "--boundaries=1,x"], "--boundaries (=1,x) must be integers"),
     ],
 )
 def test_what_is_refused(flags, message, command, capsys):
