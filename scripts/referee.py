@@ -108,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, args.out.open("a") as table:
         original = Original(args.driver.resolve(), pathlib.Path(folder))
         if args.golden:
-            golden.write(original, args.golden)
+            golden.write(original, args.golden, args.convert)
         if args.train:
             outputs = 1 + len(data.read_card(args.records).labels)
             training.train(original, args, outputs, args.train_steps, args.train_batch)

@@ -1,10 +1,12 @@
 """Writes what the original answers to `tests/golden_inputs.py`, for the default tests."""
 
+import functools
 import pathlib
 
 import numpy as np
 import referee_core as core
 import referee_data as data
+from PIL import Image
 from referee_nets import inputs, network
 from referee_original import Original, caffe_images, our_offsets
 
@@ -15,8 +17,8 @@ from tests import golden_inputs as golden
 from tests.tiny import TINY
 
 
-def write(original: Original, folder: pathlib.Path) -> None:
-    """Writes every golden file."""
+def write(original: Original, folder: pathlib.Path, convert: pathlib.Path | None) -> None:
+    """Writes every golden file; that of the augmentation only with `convert`, convert_annoset."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "default_boxes": _boxes,
@@ -26,6 +28,8 @@ def write(original: Original, folder: pathlib.Path) -> None:
         "solver": _solver,
         "evaluation": _evaluation,
     }
+    if convert:
+        files["samples"] = functools.partial(_samples, convert=convert)
     for name, make in files.items():
         np.savez_compressed(folder / f"{name}.npz", **make(original))
 
@@ -101,3 +105,30 @@ def _evaluation(original: Original) -> dict[str, np.ndarray]:
     real, found = golden.evaluated()
     truth = [Sample(b"", str(i), 400, 500, *objects) for i, objects in enumerate(real)]
     return {"ap": data.original_evaluation(original, truth, found, 3)}
+
+
+def _samples(original: Original, convert: pathlib.Path, count: int = 4000) -> dict[str, np.ndarray]:
+    """Boxes of each class that are left in samples, in units of 1 / 65535, and whether one is."""
+    height, width, voc = golden.SAMPLED_HEIGHT, golden.SAMPLED_WIDTH, original.folder / "voc"
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (voc / name).mkdir(parents=True)
+    Image.new("RGB", (width, height), (90, 120, 60)).save(voc / "JPEGImages/1.jpg")
+    (voc / "ImageSets/Main/train.txt").write_text("1\n")
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{box[1]}</xmin>"
+        f"<ymin>{box[0]}</ymin><xmax>{box[3]}</xmax><ymax>{box[2]}</ymax></bndbox></object>"
+        for name, box in zip("abc", golden.SAMPLED_BOXES, strict=True)
+    )
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    (voc / "Annotations/1.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    lmdb, label_map = data.make_database(voc, "train", convert, "abc", original.folder)
+    path, text = original.net("data", data.data(32, str(lmdb), str(label_map))), "stats.txt"
+    original.call("stats", path, original.folder / text, count, 1)
+    out = {}
+    lines = (original.folder / text).read_text().splitlines()
+    rows = [np.array(line.split(), float)[7:].reshape(-1, 8) for line in lines]
+    for label in (1, 2, 3):
+        found = [r[(r[:, 0] >= 0) & (r[:, 1] == label)][:, [4, 3, 6, 5]] for r in rows]
+        out[f"{label}/left"] = np.array([len(boxes) for boxes in found], bool)
+        out[f"{label}/boxes"] = np.round(np.concatenate(found) * 65535).astype(np.uint16)
+    return out

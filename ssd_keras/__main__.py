@@ -20,6 +20,7 @@ COMMANDS = {
     "recipes": "list the recipes: every experiment of the paper, and two for fine-tuning",
     "data-service": "run a dispatcher or a worker of a tf.data service for train --service",
     "evaluate": "compute the VOC or COCO average precision of a detector on records",
+    "report": "write an HTML page about detectors: AP, kinds of errors, pictures",
     "detect": "detect objects in image files; write annotated images and JSON lines",
     "import-weights": "convert the weights of another project to a .keras file",
     "export saved_model": "export a SavedModel for servers",

@@ -43,6 +43,8 @@ class FeatureMap:
             sqrt(min_size * max_size), in pixels. If None, there is no larger square.
         aspect_ratios: Ratios width / height other than 1. Each ratio r adds a default box of ratio
             r and one of ratio 1/r.
+        fully_connected: Whether to predict each box from the whole map instead of the 3x3 cells
+            around it, as YOLO does (section 4). The released models do not.
 
     Raises:
         ValueError: If a value is not a number above 0, `min_size` is not below `max_size`, an
@@ -57,6 +59,7 @@ class FeatureMap:
     min_size: float
     max_size: float | None
     aspect_ratios: tuple[float, ...]
+    fully_connected: bool = False
 
     def __post_init__(self) -> None:
         # JSON gives lists, and a config with a list would not equal one with a tuple.

@@ -1,6 +1,7 @@
 """Drawing of detections on images, and contact sheets of images."""
 
 import colorsys
+import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,9 @@ def draw_detections(
 ) -> Image.Image:
     """Draws boxes and their labels on a copy of an image, the highest score on top.
 
-    Line width and font size grow with the image. A label is drawn above its box, or inside the box
-    if there is no space above it. A label that is larger than the image is left out.
+    Line width and font size grow with the image. A label is drawn above its box, or inside, below
+    or beside the box if there is no space or another label is there. A label that is larger than
+    the image is left out.
 
     Args:
         image: [H, W, 3], RGB 0..255 of any dtype, a tensor or an array; or a Pillow image.
@@ -72,15 +74,17 @@ def draw_detections(
     line = max(1, round(short_side / 200))
     font = _font(max(_MIN_FONT_SIZE, round(short_side / 32)))
     size = np.array([picture.height, picture.width] * 2)
-    order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    order = list(range(len(boxes)) if scores is None else np.argsort(scores, kind="stable"))
     corners = [_pixel_corners(boxes[i] * size, picture) for i in order]
     for i, corner in zip(order, corners, strict=True):
         draw.rectangle(corner, outline=class_color(int(classes[i])), width=line)
-    for i, corner in zip(order, corners, strict=True):
-        text = labels[int(classes[i]) - 1]
-        if scores is not None:
-            text = f"{text} {scores[i]:.2f}"
-        _draw_tag(draw, text, font, corner, class_color(int(classes[i])))
+    texts = [labels[int(classes[i]) - 1] for i in order]
+    if scores is not None:
+        texts = [f"{text} {scores[i]:.2f}" for i, text in zip(order, texts, strict=True)]
+    tags = _place_tags(texts, corners, font, picture.size)
+    for i, text, tag in zip(order, texts, tags, strict=True):
+        if tag is not None:
+            _draw_tag(draw, text, font, tag, class_color(int(classes[i])))
     return picture
 
 
@@ -159,28 +163,75 @@ def _pixel_corners(box: np.ndarray, picture: Image.Image) -> tuple[float, float,
     return left, top, max(left, right), max(top, bottom)
 
 
+def _place_tags(
+    texts: Sequence[str],
+    corners: Sequence[tuple[float, float, float, float]],
+    font: ImageFont.FreeTypeFont,
+    picture_size: tuple[int, int],
+) -> list[tuple[int, int, int, int] | None]:
+    """Chooses a place for each tag: the first one that covers no other tag.
+
+    The last box chooses first. The places are above the box, inside it and below it, each at the
+    left and at the right edge, then beside the box. If all of them cover a tag, the place that
+    covers least is chosen.
+
+    Returns:
+        (left, top, right, bottom) of each tag in pixels, right and bottom excluded; None for a tag
+        that is larger than the picture.
+    """
+    margin = _margin(font)
+    height = sum(font.getmetrics())
+    limit = np.array(picture_size)
+    taken: np.ndarray = np.zeros((0, 4), int)
+    places: list[tuple[int, int, int, int] | None] = []
+    for text, (left, top, right, bottom) in zip(
+        reversed(texts), reversed(list(corners)), strict=True
+    ):
+        width = round(font.getlength(text)) + 2 * margin
+        if width > limit[0] or height > limit[1]:
+            places.append(None)
+            continue
+        rows = [top - height, top, bottom - height + 1, bottom + 1]
+        starts = [(x, y) for y in rows for x in (left, right - width + 1)]
+        starts += [(x, y) for x in (right + 1, left - width) for y in (top, bottom - height + 1)]
+        # A place above the picture is not moved into it: the place inside the box comes next.
+        starts = [(x, y) for x, y in starts if y >= 0] or [(left, 0)]
+        size = np.array([width, height])
+        low = np.clip(np.array(starts, int), 0, limit - size)
+        places_here = np.concatenate([low, low + size], axis=1)
+        covered = _covered_pixels(places_here, taken)
+        best = places_here[int(np.argmin(covered))]
+        taken = np.concatenate([taken, best[None]])
+        places.append((int(best[0]), int(best[1]), int(best[2]), int(best[3])))
+    return places[::-1]
+
+
+def _covered_pixels(places: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Returns the number of pixels of each place [N, 4] that lie on taken places [M, 4]."""
+    low = np.maximum(places[:, None, :2], taken[:, :2])
+    high = np.minimum(places[:, None, 2:], taken[:, 2:])
+    return np.prod(np.maximum(high - low, 0), axis=-1).sum(axis=-1)
+
+
+def _margin(font: ImageFont.FreeTypeFont) -> int:
+    return max(1, round(font.size) // 6)
+
+
 def _draw_tag(
     draw: ImageDraw.ImageDraw,
     text: str,
     font: ImageFont.FreeTypeFont,
-    corners: tuple[float, float, float, float],
+    place: tuple[int, int, int, int],
     color: tuple[int, int, int],
 ) -> None:
-    margin = max(1, font.size // 6)
-    ascent, descent = font.getmetrics()
-    width = round(font.getlength(text)) + 2 * margin
-    height = ascent + descent
-    if width > draw.im.size[0] or height > draw.im.size[1]:
-        return
-    left = min(corners[0], draw.im.size[0] - width)
-    top = corners[1] - height if corners[1] >= height else corners[1]
-    top = min(top, draw.im.size[1] - height)
-    draw.rectangle((left, top, left + width - 1, top + height - 1), fill=color)
+    left, top, right, bottom = place
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
     red, green, blue = color
     bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
-    draw.text((left + margin, top), text, fill=_DARK if bright else _LIGHT, font=font)
+    draw.text((left + _margin(font), top), text, fill=_DARK if bright else _LIGHT, font=font)
 
 
+@functools.lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Returns DejaVu Sans from matplotlib if it is installed, otherwise Pillow's default font.
 

@@ -1,10 +1,19 @@
-"""Files: atomic writes, reading of text, and the folders that come with the package."""
+"""Files: atomic writes, errors that name a file, and the folders that come with the package."""
 
 import contextlib
+import errno
+import math
 import os
+import re
+import reprlib
 import shutil
-from collections.abc import Iterator
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+_MAX_REASON = 500  # characters of a parser's message; some contain the whole file
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -38,7 +47,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         choose the format.
 
     Raises:
-        OSError: If a file or folder cannot be renamed or removed.
+        OSError: If a file or folder cannot be renamed or removed, or if the disk is full. The
+            message names `path`.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +56,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     replaced = path.with_name(f".{os.getpid()}.old.{path.name}")
     _remove(temporary)  # left by an earlier process with the same id
     try:
-        yield temporary
+        with naming_full_disk(path):
+            yield temporary
         if temporary.is_dir() and path.is_dir():
             _remove(replaced)
             os.replace(path, replaced)
@@ -60,6 +71,102 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(replaced, path)
         _remove(temporary)
         _remove(replaced)
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Context manager that names the file when the disk is full.
+
+    The writers of NumPy, h5py, Pillow and TensorFlow raise different exceptions, most of them
+    without a file name. All contain the message of the operating system.
+
+    Args:
+        path: The file or folder that the block writes.
+
+    Raises:
+        OSError: If the disk or the quota is full, or the file is larger than a file may be.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(number) in str(error):
+                advice = f"{os.strerror(number)}; free space, or write to another disk"
+                raise OSError(number, advice, os.fspath(path)) from error
+        raise
+
+
+@contextlib.contextmanager
+def reading(
+    path: str | os.PathLike[str], remedy: str, *, fault: str = "cannot be read"
+) -> Iterator[None]:
+    """Context manager that turns every exception of a parser into one sentence about the file.
+
+    Damaged files make parsers raise many kinds of exception, and most messages do not name the
+    file. Errors that name the file already, and missing packages, pass unchanged.
+
+    Args:
+        path: The file that the block reads.
+        remedy: Advice to the user; the last words of the message.
+        fault: The verb of the message.
+
+    Raises:
+        ValueError: If the block raises an exception; "<path> <fault> (<reason>): <remedy>".
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError | OSError) and os.fspath(path) in str(error):
+            raise
+        raise ValueError(f"{os.fspath(path)} {fault} ({reason(error)}): {remedy}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Returns the message of an exception as one line, without the node names of TensorFlow."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\].*", "", str(error))
+    lines = [line.strip() for line in text.splitlines()]
+    return next((line[:_MAX_REASON] for line in lines if line), type(error).__name__)
+
+
+def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` that names the first value of a wrong type.
+
+    Args:
+        values: Values from a JSON file, by name.
+        kinds: Their types by name, such as `int`, `tuple[str, ...]` or `dict[str, int] | None`.
+            A tuple may also be a list. A float must be finite and may be an integer.
+    """
+    for name, kind in kinds.items():
+        if name not in values:
+            raise ValueError(f"{name!r} is missing")
+        if not _has_type(values[name], kind):
+            expected = getattr(kind, "__name__", None) if isinstance(kind, type) else None
+            value = reprlib.repr(values[name])
+            raise ValueError(f"{name!r} (={value}) must be of type {expected or kind}")
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    parts = typing.get_args(kind)
+    match typing.get_origin(kind):
+        case types.UnionType:
+            return any(_has_type(value, part) for part in parts)
+        case origin if origin in (tuple, list):
+            return isinstance(value, list | tuple) and all(_has_type(v, parts[0]) for v in value)
+        case origin if origin is dict:
+            return isinstance(value, dict) and all(_has_type(v, parts[1]) for v in value.values())
+    if isinstance(value, bool) and kind in (int, float):
+        return False
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
 
 
 def _remove(path: Path) -> None:
@@ -93,6 +200,21 @@ def read_lines(path: Path) -> list[str]:
     """
     lines = (line.strip() for line in read_text(path).splitlines())
     return [line for line in lines if line]
+
+
+def readable(name: str) -> str:
+    """Returns a file name as valid Unicode. Bytes that are not UTF-8 become escapes.
+
+    The result does not depend on the language of the system.
+
+    Args:
+        name: The name; Python represents invalid bytes in it by surrogates.
+    """
+    try:
+        content = name.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # another surrogate, from a JSON file
+        content = name.encode(errors="backslashreplace")
+    return content.decode(errors="backslashreplace")
 
 
 def shipped(name: str) -> Path:

@@ -1,5 +1,6 @@
 """VGG16-SSD as a functional Keras model: the reduced VGG16, the extra layers and the heads."""
 
+import math
 import os
 import zipfile
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ssd_keras.config import SSDConfig
+from ssd_keras.config import FeatureMap, SSDConfig
 from ssd_keras.config_files import ConfigLike, as_config
+from ssd_keras.files import reading
 from ssd_keras.initialization import initial_weights, named_variables
 from ssd_keras.layers import DilatedConv2D, L2Normalization, Preprocessing
 from ssd_keras.losses import MultiBoxLoss
@@ -212,8 +214,8 @@ def ssd_vgg16(
         heads.append(feature_map.name)
         scale = heads.count(feature_map.name)  # a layer may have heads for several scales
         head = feature_map.name if scale == 1 else f"{feature_map.name}_{scale}"
-        offsets.append(_head(features, boxes * 4, f"{head}_offsets"))
-        logits.append(_head(features, boxes * (num_classes + 1), f"{head}_logits"))
+        offsets.append(_head(features, feature_map, boxes * 4, f"{head}_offsets"))
+        logits.append(_head(features, feature_map, boxes * (num_classes + 1), f"{head}_logits"))
 
     predictions = Predictions(config, num_classes, labels, width)(offsets + logits)
     model = SSD(inputs=image, outputs=predictions, name=name)
@@ -301,12 +303,15 @@ def _conv(
     )(x)
 
 
-def _head(features: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
-    """Adds a 3x3 convolution without activation, in float32 under any dtype policy."""
+def _head(
+    features: keras.KerasTensor, feature_map: FeatureMap, filters: int, name: str
+) -> keras.KerasTensor:
+    """Adds a predictor without activation, in float32 under any dtype policy."""
+    connected = feature_map.fully_connected
     return keras.layers.Conv2D(
-        filters,
-        3,
-        padding="same",
+        filters * math.prod(feature_map.grid) if connected else filters,
+        feature_map.grid if connected else 3,
+        padding="valid" if connected else "same",
         kernel_initializer="lecun_uniform",
         dtype="float32",
         name=name,
@@ -331,10 +336,9 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> SSD:
         raise FileNotFoundError(f"model {path} does not exist: train one first")
     if not zipfile.is_zipfile(path):  # Keras's message would be that the file does not exist
         raise ValueError(f"model {path} is damaged or not a .keras file")
-    try:
+    fault = "is damaged or of another kind"
+    with reading(path, "copy it again, or train a model with this version", fault=fault):
         model = keras.saving.load_model(path, compile=compile)
-    except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"model {path} is damaged or of another kind: {error}") from error
     if not isinstance(model, SSD):
         raise ValueError(f"model {path} is not an SSD: it must be made by ssd_vgg16")
     return model

@@ -68,10 +68,10 @@ def coco_json(images, annotations, categories=((7, "cat"), (90, "hair drier"))):
     )
 
 
-def noise(seed, image_format):
-    """An image file of noise, 20 pixels high and 30 wide."""
+def noise(seed, image_format, size=(20, 30)):
+    """An image file of noise; `size` is (height, width)."""
     buffer = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, image_format)
     return buffer.getvalue()
 

@@ -135,6 +135,10 @@ def evaluated():
     return real, found
 
 
+# One image of three objects of classes 1 to 3, for the augmentation; corners in whole pixels.
+SAMPLED_HEIGHT, SAMPLED_WIDTH = 300, 400
+SAMPLED_BOXES = ((30, 80, 150, 240), (120, 200, 270, 380), (0, 0, 30, 48))
+
 SOLVER_STEPS = 6
 
 

@@ -115,7 +115,8 @@ def test_a_wrong_flag_is_one_line(flag, reason):
     assert done.stderr == f"error: {reason} {help_hint}\n"
 
 
-def test_ctrl_c_says_what_was_kept(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_says_what_was_kept(tmp_path, number, code):
     out = tmp_path / "records"
     process = subprocess.Popen(
         [
@@ -131,9 +132,9 @@ def test_ctrl_c_says_what_was_kept(tmp_path):
     while not (out.is_dir() and any(path.stat().st_size for path in out.iterdir())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     kept = f"the records in {out} are incomplete; run the command again to replace them"
     assert stderr == f"\ninterrupted: {kept}\n"
 

@@ -49,6 +49,14 @@ def test_thresholds_are_strict():
     assert below(even)["num_detections"].numpy().tolist() == [200]
 
 
+@pytest.mark.parametrize(("shift", "kept"), [(0.1480, 1), (0.1555, 2)])
+def test_suppression_is_above_an_iou_of_0_45(shift, kept):
+    # The IoU of A and A shifted by s is (.4 - s) / (.4 + s): .4599 and .4401.
+    shifted = (0.1, 0.1 + shift, 0.5, 0.5 + shift)
+    found = DetectionDecoder(SSD300_VOC)(predictions((7, A, 1, 0.9), (9, shifted, 1, 0.8)))
+    assert found["num_detections"].numpy().tolist() == [kept]
+
+
 def test_clips_only_on_output():
     # Unclipped, the two boxes share .4 of .8; clipped to the image they would be the same.
     wide, wider = (0.4, -0.2, 0.8, 0.2), (0.4, -0.7, 0.8, 0.2)

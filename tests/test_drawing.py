@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssd_keras import drawing
 from ssd_keras.data.records import Sample
 from ssd_keras.drawing import class_color, contact_sheet, draw_detections
 from ssd_keras.evaluation.plots import plot_precision_recall
@@ -153,3 +154,31 @@ def test_plot_precision_recall(tmp_path):
     plot_precision_recall(result, tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.size == (800, 600)
+
+
+@pytest.mark.parametrize("size", [(100, 100), (300, 200), (1000, 800), (8000, 6000)])
+def test_tags_do_not_cover_each_other_where_there_is_room(size):
+    """Four boxes that differ by a pixel would have their tags at the same place."""
+    font = drawing._font(max(9, round(min(size) / 32)))
+    width, height = size
+    boxes = [(width * 0.3 + k, height * 0.3 + k, width * 0.7, height * 0.7) for k in range(4)]
+    tags = drawing._place_tags(["cat"] * 4, boxes, font, size)
+    for k, (left, top, right, bottom) in enumerate(tags):
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+        for other in tags[:k]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def test_the_tag_of_the_highest_score_has_the_first_place():
+    font = drawing._font(9)
+    box = (50, 50, 150, 150)
+    *_, best = drawing._place_tags(["cat"] * 3, [box] * 3, font, (200, 200))
+    assert best == drawing._place_tags(["cat"], [box], font, (200, 200))[0]
+    assert best[3] == 50  # above the box
+
+
+def test_a_crowd_of_tags_still_lies_in_the_picture():
+    boxes = np.tile([[0.2, 0.2, 0.8, 0.8]], (60, 1))
+    picture = draw((100, 100), boxes, scores=np.linspace(0.1, 0.9, 60))
+    assert picture.shape == (100, 100, 3)

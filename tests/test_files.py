@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ssd_keras.files import atomic, remove_leftovers
+from ssd_keras.files import atomic, check_types, reading, remove_leftovers
 
 
 def write(path, name, text):
@@ -64,3 +64,71 @@ def test_leftovers_go_and_nothing_else(tmp_path):
     (tmp_path / ".7.model").mkdir()
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", "12.keras"]
+
+
+def test_every_error_of_a_parser_names_the_file():
+    for error, reason in (
+        (KeyError("id"), "'id' is missing"),
+        (TypeError("unhashable type: 'dict'"), "unhashable type: 'dict'"),
+        (RecursionError("maximum recursion depth exceeded"), "it is nested too deeply"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "'utf-8' codec can't decode .*"),
+        (AttributeError(), "AttributeError"),
+        (ValueError("{{node a}} line 1 [Op:b] name: \nline 2"), "line 1"),
+    ):
+        message = rf"^some/x\.json is damaged \({reason}\): write it again$"
+        with (
+            pytest.raises(ValueError, match=message),
+            reading("some/x.json", "write it again", fault="is damaged"),
+        ):
+            raise error
+    named = ValueError("line 3 of some/x.json is odd")
+    for error in (
+        named,
+        FileNotFoundError(2, "missing", "some/x.json"),
+        ImportError("no matplotlib"),
+    ):
+        with pytest.raises(type(error)) as raised, reading("some/x.json", "write it again"):
+            raise error
+        assert raised.value is error
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """The message of the operating system comes from writers without a file name."""
+    path = tmp_path / "a.npz"
+    for error in (
+        OSError(28, "No space left on device"),
+        RuntimeError("Can't write data (No space left on device)"),
+    ):
+        message = r"No space left on device; free .*a\.npz"
+        with pytest.raises(OSError, match=message) as raised, atomic(path):
+            raise error
+        assert raised.value.errno == 28
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "valid"),
+    [
+        (3, int, True),
+        (True, int, False),
+        (3, float, True),
+        (float("nan"), float, False),
+        ("3", float, False),
+        (["a", "b"], tuple[str, ...], True),
+        (["a", 1], tuple[str, ...], False),
+        ("ab", tuple[str, ...], False),
+        (None, tuple[int, ...] | None, True),
+        ({"a": 1}, dict[str, int], True),
+        ({"a": "1"}, dict[str, int], False),
+        ({"a": ["b"]}, dict[str, list[str]], True),
+        (1, dict[str, int], False),
+    ],
+)
+def test_types_of_json_values(value, kind, valid):
+    if valid:
+        check_types({"x": value}, {"x": kind})
+    else:
+        with pytest.raises(ValueError, match=r"'x' \(=.*\) must be of type"):
+            check_types({"x": value}, {"x": kind})
+    with pytest.raises(ValueError, match="'y' is missing"):
+        check_types({"x": value}, {"y": kind})

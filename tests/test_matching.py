@@ -21,6 +21,13 @@ def test_every_ground_truth_gets_its_own_box_whatever_the_overlap():
     assert match(truth((0, 0, 1, 0.05, 1)), ROW).numpy().tolist() == [[0, -1, -1, -1]]
 
 
+@pytest.mark.parametrize(("width", "matched"), [(2.5e-3, 0), (2.5e-6, 0), (2e-7, -1)])
+def test_the_smallest_overlap_that_is_matched(width, matched):
+    # The IoU with box 0 is 4 times the width: 1e-2, 1e-5, and 8e-7, which is below 1e-6.
+    got = match(truth((0, 0, 1, width, 1)), ROW)
+    assert got.numpy().tolist() == [[matched, -1, -1, -1]]
+
+
 def test_the_threshold_adds_more():
     # 0 .. .5 covers boxes 0 and 1: IoU exactly .5 with each, which is enough.
     assert match(truth((0, 0, 1, 0.5, 1)), ROW, 0.5).numpy().tolist() == [[0, 0, -1, -1]]

@@ -155,9 +155,7 @@ def test_says_what_is_missing_or_wrong():
     for feature_map, size in zip(values["feature_maps"], (38, 18, 10, 5, 4, 1), strict=True):
         feature_map["size"] = size
         feature_map["step"] = 300 / size
-    wrong = (
-        r"fc7: size \(=18\) must be 19; conv10_2: size \(=4\) must be 3, for image_size"
-    )
+    wrong = r"fc7: size \(=18\) must be 19; conv10_2: size \(=4\) must be 3, for image_size"
     with pytest.raises(ValueError, match=wrong):
         ssd_vgg16(SSDConfig.from_dict(values), 2, width=NARROW)
     with pytest.raises(ValueError, match="read_labels reads a file"):

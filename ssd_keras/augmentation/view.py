@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ssd_keras.augmentation.distortion import Distortion, distort
 from ssd_keras.augmentation.resampling import LINEAR, axis_maps, resample
-from ssd_keras.images import decode_image
+from ssd_keras.images import MAX_PIXELS, check_pixels, decode_image, recorded_limit
 from ssd_keras.input_sizes import pair
 
 
@@ -132,7 +132,7 @@ def render(
     last = tf.clip_by_value(top_left + view.window[2:], first + 1, view.image_size)
     visible = tf.concat([first, last - first], 0)
     if image.dtype == tf.string:
-        pixels = decode_window(image, visible)
+        pixels = decode_window(image, visible, recorded_limit(*tf.unstack(view.image_size)))
     else:
         pixels = image[first[0] : last[0], first[1] : last[1]]
     mean = tuple(float(round(level)) for level in mean)  # pixels are whole numbers
@@ -189,7 +189,9 @@ def _distort(pixels: tf.Tensor, view: View) -> tf.Tensor:
     return planes if view.distortion is None else distort(planes, view.distortion)
 
 
-def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+def decode_window(
+    encoded: tf.Tensor, window: tf.Tensor, max_pixels: int | tf.Tensor = MAX_PIXELS
+) -> tf.Tensor:
     """Decodes a window of a JPEG or PNG image to RGB.
 
     The pixels are exactly those of `decode_image` for the whole image.
@@ -197,14 +199,16 @@ def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     Args:
         encoded: string scalar, the bytes of the image.
         window: int32 [4], (top, left, height, width) in pixels, inside the image.
+        max_pixels: Limit for the height times the width of the whole image.
 
     Returns:
         uint8 [height, width, 3], RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the image cannot be decoded.
+        tf.errors.InvalidArgumentError: If the image cannot be decoded or is too large.
     """
     top, left, height, width = tf.unstack(window)
+    encoded = check_pixels(encoded, max_pixels)
 
     def jpeg() -> tf.Tensor:
         # The decoder computes wrong colors in the first and last column of a window, because it
@@ -218,7 +222,7 @@ def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
         return image[:, extra : extra + width]
 
     def other() -> tf.Tensor:
-        return decode_image(encoded)[top : top + height, left : left + width]
+        return decode_image(encoded, max_pixels)[top : top + height, left : left + width]
 
     image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
     return tf.ensure_shape(image, [None, None, 3])

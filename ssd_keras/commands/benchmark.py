@@ -11,7 +11,7 @@ from absl import flags
 from ssd_keras.data.sources.shapes import draw_shapes
 from ssd_keras.inference.benchmark import time_detector
 from ssd_keras.inference.detector import load_detector
-from ssd_keras.inference.files import find_images
+from ssd_keras.inference.inputs import find_images
 
 WORDS = "[IMAGES ...]"
 

@@ -1,17 +1,22 @@
 """Runs the commands: flag parsing, help texts, errors in one line and Ctrl-C."""
 
+import io
 import re
+import signal
 import sys
 import textwrap
+import types
 from collections.abc import Sequence
 from types import ModuleType
 
 import tensorflow as tf
 from absl import app, flags, logging
 
+from ssd_keras.files import reason
+
 _WIDTH = 92  # of the help text
 
-INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, the convention of shells
 
 # Errors that the user can correct are printed as one line. All others show their traceback.
 USER_ERRORS = (
@@ -24,17 +29,21 @@ USER_ERRORS = (
 )
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which job schedulers send. It ends a command as Ctrl-C does."""
+
+
 def run(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
     """Parses the flags of a command, runs the command and exits the process.
 
     The exit code is the return value of the command's `main` (None counts as 0), 1 or the module's
-    `ERROR_CODE` after an error that the user can correct, and 130 after Ctrl-C.
+    `ERROR_CODE` after an error that the user can correct, 130 after Ctrl-C and 143 after SIGTERM.
 
     Args:
         module: The module of the command. It defines the flags and `main(words)`, where `words`
             are the positional arguments. Optional attributes: `WORDS` names the positional
             arguments in the help (without it they are an error), `ERROR_CODE` replaces exit code
-            1, and `interrupted()` returns a message for Ctrl-C.
+            1, and `interrupted()` returns a message for Ctrl-C and SIGTERM.
         name: Name of the command on the command line, such as "export tflite".
         arguments: The command-line arguments after the name.
 
@@ -44,6 +53,10 @@ def run(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
     if {"-h", "--help", "--helpshort"} & set(arguments):
         print(usage(module, name))
         sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
     if not any(a.lstrip("-").startswith(("v=", "verbosity")) or a == "-v" for a in arguments):
         logging.set_verbosity(logging.WARNING)
     app.run(
@@ -87,13 +100,27 @@ def guarded(module: ModuleType, name: str, words: list[str]) -> int:
                 "flag, separate values by commas and quote values that contain spaces"
             )
         return module.main(words) or 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = module.interrupted() if hasattr(module, "interrupted") else "nothing was written"
         print(f"\ninterrupted: {kept}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return int(getattr(module, "ERROR_CODE", 1))
+
+
+def _terminate(number: int, frame: types.FrameType | None) -> None:
+    raise Terminated
+
+
+def _message(error: BaseException) -> str:
+    """Returns the message of an error. Those of TensorFlow operations are cut to one line."""
+    if not isinstance(error, tf.errors.OpError):
+        return str(error)
+    advice = ""
+    if isinstance(error, tf.errors.DataLossError):
+        advice = ": `ssd-keras prepare --check=FOLDER` names the damaged file of a record set"
+    return reason(error) + advice
 
 
 def usage(module: ModuleType, name: str) -> str:

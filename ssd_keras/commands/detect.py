@@ -1,28 +1,67 @@
-"""Detects objects in image files.
+"""Detects objects in image files, videos, streams and cameras.
 
-    ssd-keras detect --model=runs/voc/best.keras --out=found photos/ 'more/**/*.jpg'
+    ssd-keras detect --model=runs/voc/best.keras --out=found photos/ 'more/**/*.jpg' film.mp4
 
-Give the images as files, folders or glob patterns. The command writes a copy of each image with
-its detections drawn, and detections.jsonl with one line per image. Boxes in the JSON are (ymin,
-xmin, ymax, xmax): `box` as fractions of the image, `box_pixels` in pixels. Boxes refer to the image
-as stored; its EXIF orientation is ignored. Files that cannot be decoded are reported on stderr and
+Give files, folders, glob patterns, URLs of streams (rtsp://, http://), camera:0, or - for stdin: an
+image, or a list of names. Folders are searched for images. The command writes a copy of each image
+with its detections drawn, and detections.jsonl with one line per image; for a video it writes an
+annotated video and a .jsonl file with the time of each frame. Boxes in the JSON are (ymin, xmin,
+ymax, xmax): `box` as fractions of the image, `box_pixels` in pixels. Boxes refer to the image as
+stored; its EXIF orientation is ignored. Files that cannot be decoded are reported on stderr and
 skipped, and the exit code is then 2.
+
+--tiles finds small objects in large images: it detects on the whole image and on its tiles.
+--formats=coco,voc,yolo writes annotations for labeling tools. --shard=0/16 processes one of 16
+parts of the images, for jobs that run side by side.
 """
+
+import tempfile
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from ssd_keras.inference.detector import load_detector
-from ssd_keras.inference.files import JSON_NAME, detect_files, find_images
+from ssd_keras.images import MAX_PIXELS
+from ssd_keras.inference.detector import Detector, load_detector
+from ssd_keras.inference.files import check_out, detect_files
+from ssd_keras.inference.inputs import find_inputs
+from ssd_keras.inference.outputs import FORMATS
+from ssd_keras.inference.shards import detect_shard, parse_shard
+from ssd_keras.inference.tiles import parse_tiles, tiled_detector
 
-WORDS = "IMAGES ..."
+WORDS = "INPUTS ..."
 
 _MODEL = flags.DEFINE_string(
     "model", None, "A .keras file, a SavedModel folder or a .tflite file.", required=True
 )
 _OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
-_SCORE = flags.DEFINE_float("score_threshold", 0.5, "Minimum score of a drawn detection.")
-_JSON = flags.DEFINE_float("json_threshold", 0.01, "Minimum score of a detection in the JSON.")
+_FORMATS = flags.DEFINE_list(
+    "formats",
+    ["pictures", "jsonl"],
+    f"Formats to write, of: {', '.join(FORMATS)}. Videos use pictures and jsonl.",
+)
+_SCORE = flags.DEFINE_float(
+    "score_threshold", 0.6, "Minimum score of a detection in all formats except jsonl."
+)
+_JSON = flags.DEFINE_float("json_threshold", 0.01, "Minimum score of a detection in jsonl.")
+_TILES = flags.DEFINE_string(
+    "tiles", None, "Tiles of large images: rows x columns, such as 2x2, or a side in pixels."
+)
+_OVERLAP = flags.DEFINE_float("tile_overlap", 0.2, "Part of a tile that it shares with the next.")
+_EVERY = flags.DEFINE_integer("every", 1, "Videos: detect on every n-th frame.", lower_bound=1)
+_MAX_FRAMES = flags.DEFINE_integer(
+    "max_frames", None, "Videos: stop after so many detected frames.", lower_bound=1
+)
+_SHARD = flags.DEFINE_string(
+    "shard", None, "k/n: only the images of shard k (from 0) of n; writes JSON lines only."
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.")
+_MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels",
+    MAX_PIXELS,
+    "Limit for the height times the width of an image; larger images are skipped.",
+    lower_bound=1,
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Write to a folder that is not empty, and replace files of the same names."
 )
@@ -30,23 +69,69 @@ _OVERWRITE = flags.DEFINE_bool(
 
 def interrupted() -> str:
     """Returns the message for Ctrl-C."""
-    return f"the images drawn so far are in {_OUT.value}; {JSON_NAME} was not written"
+    return (
+        f"the images drawn so far are in {_OUT.value}; the JSON lines of images were not written, "
+        "those of videos are complete"
+    )
 
 
 def main(words: list[str]) -> int:
     """Detects objects and prints a summary."""
-    paths = find_images(words)
-    summary = detect_files(
-        load_detector(_MODEL.value),
-        paths,
-        _OUT.value,
-        score_threshold=_SCORE.value,
-        json_threshold=_JSON.value,
-        batch_size=_BATCH_SIZE.value,
-        overwrite=_OVERWRITE.value,
-    )
+    inputs = find_inputs(words)
+    shard = None if _SHARD.value is None else parse_shard(_SHARD.value)
+    tiles = None if _TILES.value is None else parse_tiles(_TILES.value, _OVERLAP.value)
+    if inputs.videos:
+        from ssd_keras.inference.video import open_video
+
+        for video in inputs.videos:
+            open_video(video).close()  # refused before anything is written
+    out = Path(_OUT.value).expanduser()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [*inputs.images, *_stdin_file(inputs.stdin_image, Path(folder))]
+        if shard is None:
+            check_out(out, [*paths, *map(Path, inputs.videos)], _OVERWRITE.value)
+        detector = load_detector(_MODEL.value, max_pixels=_MAX_PIXELS.value)
+        if tiles is not None:
+            detector = tiled_detector(detector, tiles, _BATCH_SIZE.value)
+        if shard is not None:
+            if inputs.videos:
+                raise ValueError("--shard takes images only: process each video in a job")
+            sizes = {"threshold": _JSON.value, "batch_size": _BATCH_SIZE.value}
+            print(detect_shard(detector, paths, out, *shard, **sizes))
+            return 0
+        return _detect_all(detector, paths, inputs.videos, out)
+
+
+def _detect_all(detector: Detector, paths: list[Path], videos: list[str], out: Path) -> int:
+    """Detects on all inputs and returns the exit code."""
+    options: dict[str, Any] = {
+        "score_threshold": _SCORE.value,
+        "json_threshold": _JSON.value,
+        "batch_size": _BATCH_SIZE.value,
+        "formats": tuple(_FORMATS.value),
+    }
+    for video in videos:
+        from ssd_keras.inference.video import detect_video
+
+        found = detect_video(
+            detector, video, out, every=_EVERY.value, max_frames=_MAX_FRAMES.value, **options
+        )
+        print(f"{video}: {found.num_frames} frames, {found.num_detections} detections")
+    if not paths:
+        return 0
+    overwrite = _OVERWRITE.value or bool(videos)  # the folder was checked before the videos
+    summary = detect_files(detector, paths, out, overwrite=overwrite, **options)
     print(
-        f"{summary.num_images} images, {summary.num_detections} detections: "
-        f"{_OUT.value}/{JSON_NAME}; {len(summary.unreadable)} files skipped"
+        f"{summary.num_images} images, {summary.num_detections} detections: {out}; "
+        f"{len(summary.unreadable)} files skipped"
     )
     return 2 if summary.unreadable else 0
+
+
+def _stdin_file(image: bytes | None, folder: Path) -> list[Path]:
+    """Writes the image from stdin to a file, so that it is read like all others."""
+    if image is None:
+        return []
+    path = folder / ("stdin.jpg" if image.startswith(b"\xff\xd8\xff") else "stdin.png")
+    path.write_bytes(image)
+    return [path]

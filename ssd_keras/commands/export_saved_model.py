@@ -13,6 +13,7 @@ from absl import flags
 from ssd_keras.class_names import read_labels
 from ssd_keras.detections import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 from ssd_keras.export.saved_model import export_saved_model
+from ssd_keras.images import MAX_PIXELS
 from ssd_keras.model import load_model
 
 _MODEL = flags.DEFINE_string("model", None, "The .keras file.", required=True)
@@ -33,6 +34,13 @@ _IOU = flags.DEFINE_float(
 _MAX = flags.DEFINE_integer(
     "max_detections", MAX_DETECTIONS, "Maximum number of detections per image."
 )
+_MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels",
+    MAX_PIXELS,
+    "Limit for the height times the width of an encoded image. The header is read first; larger "
+    "images are not decoded.",
+    lower_bound=1,
+)
 _FREEZE = flags.DEFINE_bool("freeze", False, "Store the weights as constants of the graph.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export in the folder.")
 
@@ -48,6 +56,7 @@ def main(words: list[str]) -> None:
         iou_threshold=_IOU.value,
         max_detections=_MAX.value,
         freeze=_FREEZE.value,
+        max_pixels=_MAX_PIXELS.value,
         overwrite=_OVERWRITE.value,
     )
     print(f"{_OUT.value} compared with {_MODEL.value}: {agreement}")

@@ -3,6 +3,10 @@ r"""Writes a dataset as a record set: shards of tf.train.Example and a data card
     ssd-keras prepare --source=voc --path=VOCdevkit --splits=2007:trainval+2012:trainval \
         --labels=voc --out=records/voc0712
 
+    ssd-keras prepare --check=records/voc0712
+
+--check reads a whole record set and names the first record that is not valid.
+
 The file data/README.md in the repository has the commands for every source.
 """
 
@@ -10,12 +14,18 @@ import pathlib
 
 from absl import flags
 
-from ssd_keras.data.prepare import OPTIONS, card_summary, open_source, prepare_records
-
-_SOURCE = flags.DEFINE_enum("source", None, list(OPTIONS), "Format of the dataset.", required=True)
-_OUT = flags.DEFINE_string(
-    "out", None, "Folder for the records; it must hold no other files.", required=True
+from ssd_keras.data.prepare import (
+    OPTIONS,
+    card_summary,
+    check_records,
+    open_source,
+    prepare_records,
 )
+from ssd_keras.images import MAX_PIXELS
+
+_SOURCE = flags.DEFINE_enum("source", None, list(OPTIONS), "Format of the dataset.")
+_OUT = flags.DEFINE_string("out", None, "Folder for the records; it must hold no other files.")
+_CHECK = flags.DEFINE_string("check", None, "Folder of a record set to check instead.")
 flags.DEFINE_string("path", None, "Folder of the dataset (tfds: the data_dir).")
 flags.DEFINE_string(
     "splits",
@@ -34,6 +44,12 @@ flags.DEFINE_integer("num_images", 1500, "shapes: number of images to draw.", lo
 flags.DEFINE_integer(
     "seed", 0, "shapes: seed; training and test sets need different seeds.", lower_bound=0
 )
+flags.DEFINE_integer(
+    "max_pixels",
+    MAX_PIXELS,
+    "Limit for the height times the width of an image; larger images are left out.",
+    lower_bound=1,
+)
 _SHARDS = flags.DEFINE_integer("shards", 8, "Number of record files.", lower_bound=1)
 
 
@@ -45,6 +61,18 @@ def interrupted() -> str:
 def main(words: list[str]) -> None:
     """Reads the dataset, writes the records and prints a summary."""
     del words
+    if _CHECK.value:
+        given = [flag.name for flag in (_SOURCE, _OUT) if flag.present]
+        if given:
+            raise ValueError(f"--check (={_CHECK.value}) needs no --{given[0]}: remove it")
+        card = check_records(_CHECK.value)
+        print(f"{_CHECK.value}: {card.num_images} images, {card.num_objects} objects, all valid")
+        return
+    for flag in (_SOURCE, _OUT):
+        if not flag.value:
+            raise ValueError(
+                f"--{flag.name} is missing: --source and --out, or --check, are needed"
+            )
     options = {name for names in OPTIONS.values() for name in names}
     for name in sorted(options - OPTIONS[_SOURCE.value].keys()):
         if not flags.FLAGS[name].using_default_value:

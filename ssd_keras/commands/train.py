@@ -111,6 +111,7 @@ def main(words: list[str]) -> int | None:
     keras.config.set_dtype_policy(_PRECISION.value)
     with strategy.scope():
         model = ssd_vgg16(config, len(labels), width=width, labels=labels)
+    chief = worker(strategy)[0] == 0
     try:
         train(
             model,
@@ -124,12 +125,15 @@ def main(words: list[str]) -> int | None:
             name=_NAME.value,
             **_weights(experiment),
         )
-    except Interrupted as stop:
+    except (Interrupted, FloatingPointError) as stop:
+        if chief:
+            _plot()
+        if not isinstance(stop, Interrupted):
+            raise
         print(f"interrupted: {stop}", file=sys.stderr)
         return stop.exit_code
-    finally:
-        if worker(strategy)[0] == 0:
-            _plot()
+    if chief:
+        _plot()
     print(f"the run is finished: {os.path.join(_run_dir(), BEST)}")
     return None
 

@@ -20,7 +20,7 @@ from ssd_keras.data.card import Notes, read_card
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample, read_samples
 from ssd_keras.evaluation.verification import table, verify, write_report
-from ssd_keras.inference.files import find_images
+from ssd_keras.inference.inputs import find_images
 
 WORDS = "EXPORTED_FILES ..."
 ERROR_CODE = 2  # exit code 1 means that a file differs

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import typing
 
 import numpy as np
 
@@ -130,7 +131,8 @@ def write_card(card: DataCard, directory: str | os.PathLike[str]) -> None:
     """
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False)
     with files.atomic(pathlib.Path(directory, CARD_NAME)) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A file name that is not UTF-8 becomes an escape, which is also valid in JSON.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_card(directory: str | os.PathLike[str]) -> DataCard:
@@ -152,14 +154,20 @@ def read_card(directory: str | os.PathLike[str]) -> DataCard:
             f"{directory} holds no complete record set ({CARD_NAME} is missing): "
             "write one with `ssd-keras prepare`; if that was interrupted, run it again"
         )
-    try:
+    remedy = "write the set again with `ssd-keras prepare`"
+    with files.reading(path, remedy, fault="is not a data card"):
         fields = json.loads(path.read_text(encoding="utf-8"))
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         card = DataCard(**fields)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a data card ({error}): write the set again with `ssd-keras prepare`"
-        ) from error
+        files.check_types(dataclasses.asdict(card), typing.get_type_hints(DataCard))
+        if not card.shards or not 0 < card.num_images == sum(card.shards.values()):
+            raise ValueError(f"num_images (={card.num_images}) is not the sum of the shards")
+        if sum(card.objects_per_image) != card.num_images:
+            raise ValueError("objects_per_image does not count num_images")
+        if len(card.objects_per_image) != card.max_objects + 1:
+            raise ValueError("objects_per_image does not end at max_objects")
+        if any(pathlib.PurePath(name).name != name for name in card.shards):
+            raise ValueError("a shard lies in another folder")
     remedy = "copy the whole directory again, or write it again with `ssd-keras prepare`"
     for name in card.shards:
         shard = path.with_name(name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from ssd_keras.data.card import DataCard, read_card
+from ssd_keras.data.record_checks import checked_records
 from ssd_keras.data.records import parse_example, shard_paths
 
 # One record set, or several to join.
@@ -69,7 +70,8 @@ def epoch_records(
         A `tf.data.Dataset` of (record, position). A record is a string scalar, a serialized
         example. A position is int64 `[2]`, epoch and index in the epoch.
     """
-    sets = [_interleaved_shards(shard_paths(directory), seed, epoch) for directory in directories]
+    classes = len(cards[0].labels)  # joined sets have equal labels
+    sets = [_interleaved_shards(shard_paths(path), classes, seed, epoch) for path in directories]
     dataset = sets[0]
     if len(sets) > 1:
         counts = [card.num_images for card in cards]
@@ -89,11 +91,13 @@ def epoch_records(
     return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
 
 
-def _interleaved_shards(paths: list[str], seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+def _interleaved_shards(
+    paths: list[str], classes: int, seed: int, epoch: tf.Tensor
+) -> tf.data.Dataset:
     """Interleaves the shards of one record set, in an order that depends on (seed, epoch)."""
     shuffled = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
     return tf.data.Dataset.from_tensor_slices(shuffled).interleave(
-        tf.data.TFRecordDataset,
+        lambda path: checked_records(path, classes),
         cycle_length=min(_READERS, len(paths)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

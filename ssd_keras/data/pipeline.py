@@ -24,6 +24,7 @@ from ssd_keras.data.epochs import (
     read_cards,
 )
 from ssd_keras.data.pipeline_checks import check_integers, check_service, check_sizes, padded_length
+from ssd_keras.data.record_checks import checked_records
 from ssd_keras.data.records import parse_example
 from ssd_keras.images import warp
 
@@ -185,9 +186,10 @@ def eval_dataset(
     def make_sample(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sample = parse_example(serialized)
         truth = _ground_truth(sample, length, use_difficult)
-        return warp(sample["image"], config.image_size), truth
+        return warp(sample["image"], config.image_size, sample["max_pixels"]), truth
 
-    dataset = tf.data.TFRecordDataset(paths_of(directories))
+    paths = tf.data.Dataset.from_tensor_slices(paths_of(directories))
+    dataset = paths.flat_map(lambda path: checked_records(path, len(cards[0].labels)))
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     # With a known cardinality, Keras does not request a batch after the last one.
     dataset = dataset.batch(batch_size).apply(tf.data.experimental.assert_cardinality(batches))

@@ -10,11 +10,15 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ssd_keras.data.card import CARD_NAME, DataCard, Notes, make_card, read_card, write_card
+from ssd_keras.data.record_checks import FEATURES, REMEDY, SIDES, check_ground_truth
+from ssd_keras.files import naming_full_disk, readable, reading
+from ssd_keras.images import recorded_limit
 
 _SHARD_PATTERN = re.compile(r"records-\d{5}-of-\d{5}\.tfrecord")
 
@@ -61,7 +65,7 @@ def serialize(sample: Sample) -> bytes:
         "image/format": _bytes_feature(b"png" if is_png else b"jpeg"),
         "image/height": _int_feature([sample.height]),
         "image/width": _int_feature([sample.width]),
-        "image/source_id": _bytes_feature(sample.image_id.encode()),
+        "image/source_id": _bytes_feature(readable(sample.image_id).encode()),
         "image/object/bbox/ymin": _float_feature(ymin),
         "image/object/bbox/xmin": _float_feature(xmin),
         "image/object/bbox/ymax": _float_feature(ymax),
@@ -82,39 +86,22 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     Returns:
         A dictionary with "image" (string scalar, still encoded), "boxes" (float32 `[G, 4]`,
         normalized yxyx), "labels" (int32 `[G]`, from 1), "difficult" (bool `[G]`), "image_id"
-        (string scalar), "height" and "width" (int32 scalars, pixels).
+        (string scalar), "height" and "width" (int32 scalars, pixels), and "max_pixels" (int64
+        scalar, see `recorded_limit`).
 
     Raises:
         tf.errors.InvalidArgumentError: If the string is not an example with these keys.
     """
-
-    def scalar(dtype: tf.DType) -> tf.io.FixedLenFeature:
-        return tf.io.FixedLenFeature([], dtype)
-
-    def vector(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
-        return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
-
-    sides = [f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax")]
-    example = tf.io.parse_single_example(
-        serialized,
-        {
-            "image/encoded": scalar(tf.string),
-            "image/source_id": scalar(tf.string),
-            "image/height": scalar(tf.int64),
-            "image/width": scalar(tf.int64),
-            "image/object/class/label": vector(tf.int64),
-            "image/object/difficult": vector(tf.int64),
-            **{side: vector(tf.float32) for side in sides},
-        },
-    )
+    example = tf.io.parse_single_example(serialized, FEATURES)
     return {
         "image": example["image/encoded"],
-        "boxes": tf.stack([example[side] for side in sides], axis=-1),  # [G, 4]
+        "boxes": tf.stack([example[side] for side in SIDES], axis=-1),  # [G, 4]
         "labels": tf.cast(example["image/object/class/label"], tf.int32),
         "difficult": tf.cast(example["image/object/difficult"], tf.bool),
         "image_id": example["image/source_id"],
         "height": tf.cast(example["image/height"], tf.int32),
         "width": tf.cast(example["image/width"], tf.int32),
+        "max_pixels": recorded_limit(example["image/height"], example["image/width"]),
     }
 
 
@@ -151,8 +138,10 @@ def write_records(
         The card.
 
     Raises:
-        ValueError: If `directory` holds other files, an image id occurs twice, a label id is not
-            in 1..len(labels), `shards` is below 1, or there are no class names or no samples.
+        ValueError: If `directory` holds other files, an image id occurs twice, a sample is not
+            valid (see `check_ground_truth`), `shards` is below 1, or there are no class names or no
+            samples.
+        OSError: If the disk is full.
     """
     directory = pathlib.Path(directory)
     labels = tuple(labels)
@@ -167,12 +156,12 @@ def write_records(
 
     names = [f"records-{k:05d}-of-{shards:05d}.tfrecord" for k in range(shards)]
     truths: dict[str, Sample] = {}  # by image id, without the images
-    with contextlib.ExitStack() as stack:
+    with naming_full_disk(directory), contextlib.ExitStack() as stack:
         writers = [
             stack.enter_context(tf.io.TFRecordWriter(str(directory / name))) for name in names
         ]
         for index, sample in enumerate(samples):
-            _check_labels(sample, len(labels))
+            _check(sample, len(labels), f"image {sample.image_id!r}")
             if sample.image_id in truths:
                 raise ValueError(
                     f"image id {sample.image_id!r} occurs twice; ids must be unique: "
@@ -226,19 +215,30 @@ def read_samples(directory: str | os.PathLike[str]) -> Iterator[Sample]:
 
     Raises:
         FileNotFoundError: If the record set is incomplete.
-        ValueError: If its card or a shard is damaged; see `read_card`.
+        ValueError: If its card or a shard is damaged, or a record is not valid; see `read_card` and
+            `check_ground_truth`. The message names the shard and the record.
     """
-    dataset = tf.data.TFRecordDataset(shard_paths(directory)).map(parse_example)
-    for record in dataset.as_numpy_iterator():
-        yield Sample(
-            image=record["image"],
-            image_id=record["image_id"].decode(),
-            height=int(record["height"]),
-            width=int(record["width"]),
-            boxes=record["boxes"],
-            labels=record["labels"].astype(np.int64),
-            difficult=record["difficult"],
-        )
+    card = read_card(directory)
+    for name, count in card.shards.items():
+        path = os.path.join(directory, name)
+        records = tf.data.TFRecordDataset(path).map(parse_example).as_numpy_iterator()
+        for number in range(1, count + 1):
+            with reading(path, REMEDY, fault=f"is damaged at record {number} of {count}"):
+                sample = _sample(next(records))
+                _check(sample, len(card.labels), f"record {number} of {path}")
+            yield sample
+
+
+def _sample(record: dict[str, Any]) -> Sample:
+    return Sample(
+        image=record["image"],
+        image_id=record["image_id"].decode(),
+        height=int(record["height"]),
+        width=int(record["width"]),
+        boxes=record["boxes"],
+        labels=record["labels"].astype(np.int64),
+        difficult=record["difficult"],
+    )
 
 
 # --- helpers ---
@@ -256,13 +256,8 @@ def _float_feature(values: Iterable[float]) -> tf.train.Feature:
     return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
-def _check_labels(sample: Sample, num_classes: int) -> None:
-    for label in sample.labels:
-        if not 1 <= label <= num_classes:
-            raise ValueError(
-                f"image {sample.image_id!r} has label id {label}, but label ids must be "
-                f"from 1 to {num_classes}, the number of class names"
-            )
+def _check(sample: Sample, num_classes: int, where: str) -> None:
+    check_ground_truth(sample.boxes, sample.labels, sample.difficult, num_classes, where)
 
 
 def _clear_leftovers(directory: pathlib.Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from ssd_keras.data.records import Sample
 from ssd_keras.detections import Detections
 from ssd_keras.evaluation.inputs import checked, mean_of_defined, none_if_nan, pixel_boxes
+from ssd_keras.files import reading
 
 COCO_STATISTICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
@@ -140,14 +141,15 @@ def coco_results(
 
 def _read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a COCO file and adds fields that pycocotools needs and some tools do not write."""
-    with open(path, encoding="utf-8") as file:
+    remedy = "it must be COCO's instances_*.json"
+    with reading(path, remedy), open(path, encoding="utf-8") as file:
         dataset: dict[str, Any] = json.load(file)
-    boxed = [a for a in dataset.get("annotations", []) if len(a.get("bbox") or ()) == 4]
-    for number, annotation in enumerate(boxed, start=1):
-        annotation["id"] = number  # pycocotools treats id 0 as "no object"
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-    return {**dataset, "annotations": boxed}
+        boxed = [a for a in dataset.get("annotations", []) if len(a.get("bbox") or ()) == 4]
+        for number, annotation in enumerate(boxed, start=1):
+            annotation["id"] = number  # pycocotools treats id 0 as "no object"
+            annotation.setdefault("iscrowd", 0)
+            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        return {**dataset, "annotations": boxed}
 
 
 def _results(

@@ -1,7 +1,8 @@
 """Shared code of the VOC and COCO evaluators: input checks, boxes in pixels, and means."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 
 import numpy as np
 
@@ -27,31 +28,67 @@ def checked(
         ValueError: If the lists or the arrays of an image differ in length, a score is NaN, or a
             class id is not in 1..C.
     """
+    require_equal_lengths(detections, ground_truth)
+    return [
+        checked_image(found, truth, num_classes)
+        for found, truth in zip(detections, ground_truth, strict=True)
+    ]
+
+
+def require_equal_lengths(detections: Iterable[Detections], ground_truth: Iterable[Sample]) -> None:
+    """Raises ValueError if two sequences differ in length; iterators are not read."""
+    if not (isinstance(detections, Sized) and isinstance(ground_truth, Sized)):
+        return
     if len(detections) != len(ground_truth):
         raise ValueError(
             f"detections has {len(detections)} images and ground_truth {len(ground_truth)}: "
             "both must list the same images in the same order"
         )
-    real: list[Detections] = []
-    for found, truth in zip(detections, ground_truth, strict=True):
-        columns = {name: np.asarray(found[name]) for name in ("boxes", "scores", "classes")}
-        lengths = {name: len(values) for name, values in columns.items()}
-        if len(set(lengths.values())) > 1:
+
+
+def checked_image(found: Detections, truth: Sample, num_classes: int) -> Detections:
+    """Checks the detections and the objects of one image, and removes the padding.
+
+    Args:
+        found: The detections; rows of class 0 are padding.
+        truth: The sample of the image.
+        num_classes: C, the largest valid class id.
+
+    Returns:
+        The detections without padding.
+
+    Raises:
+        ValueError: If the arrays differ in length, a score is NaN, or a class id is not in 1..C.
+    """
+    columns = {name: np.asarray(found[name]) for name in ("boxes", "scores", "classes")}
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"image {truth.image_id!r} has detections of lengths {lengths}: boxes, scores and "
+            "classes must have the same length"
+        )
+    columns = {name: values[columns["classes"] != 0] for name, values in columns.items()}
+    if np.isnan(columns["scores"]).any():
+        raise ValueError(f"image {truth.image_id!r} has a detection whose score is NaN")
+    for item, ids in (("a detection", columns["classes"]), ("an object", truth.labels)):
+        if len(ids) and not 1 <= np.min(ids) <= np.max(ids) <= num_classes:
             raise ValueError(
-                f"image {truth.image_id!r} has detections of lengths {lengths}: boxes, scores and "
-                "classes must have the same length"
+                f"image {truth.image_id!r} has {item} of class {np.min(ids)} or "
+                f"{np.max(ids)}, but class ids must be from 1 to {num_classes}"
             )
-        columns = {name: values[columns["classes"] != 0] for name, values in columns.items()}
-        if np.isnan(columns["scores"]).any():
-            raise ValueError(f"image {truth.image_id!r} has a detection whose score is NaN")
-        for item, ids in (("a detection", columns["classes"]), ("an object", truth.labels)):
-            if len(ids) and not 1 <= np.min(ids) <= np.max(ids) <= num_classes:
-                raise ValueError(
-                    f"image {truth.image_id!r} has {item} of class {np.min(ids)} or "
-                    f"{np.max(ids)}, but class ids must be from 1 to {num_classes}"
-                )
-        real.append(columns)
-    return real
+    return columns
+
+
+def unzipped(
+    pairs: Iterable[tuple[Detections, Sample]],
+) -> tuple[Iterator[Detections], Iterator[Sample]]:
+    """Splits a stream of pairs into two streams, which must be read in step.
+
+    Args:
+        pairs: The detections and the sample of each image.
+    """
+    left, right = itertools.tee(pairs)
+    return (found for found, _ in left), (truth for _, truth in right)
 
 
 def pixel_boxes(boxes: np.ndarray, image: Sample) -> np.ndarray:

@@ -11,6 +11,14 @@ require("matplotlib", "plots", "a plot")
 from matplotlib.figure import Figure  # noqa: E402
 
 
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raises a `ValueError` if the suffix of a file is not an image format of matplotlib."""
+    suffix = os.path.splitext(path)[1].lower().removeprefix(".")
+    formats = Figure().canvas.get_supported_filetypes()
+    if suffix not in formats:
+        raise ValueError(f"plot (={path}) must end in one of .{', .'.join(sorted(formats))}")
+
+
 def plot_precision_recall(result: VOCResult, path: str | os.PathLike[str]) -> None:
     """Plots the precision-recall curve of each class that has objects.
 

@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ssd_keras.data.records import Sample
 from ssd_keras.detections import Detections
-from ssd_keras.evaluation.inputs import checked, mean_of_defined, none_if_nan, pixel_boxes
+from ssd_keras.evaluation.inputs import mean_of_defined, none_if_nan
+from ssd_keras.evaluation.matches import MatchTable, match_table, ranking
 
 # Floats, as in the Python evaluators of VOC2007. A recall of 9/15 is therefore below level 6: in
 # floating point, 6 * 0.1 > 0.6.
@@ -104,8 +105,8 @@ class VOCResult:
 
 
 def voc_average_precision(
-    detections: Sequence[Detections],
-    ground_truth: Sequence[Sample],
+    detections: Iterable[Detections],
+    ground_truth: Iterable[Sample],
     labels: Sequence[str],
     *,
     iou_threshold: float = 0.5,
@@ -116,7 +117,8 @@ def voc_average_precision(
     `iou_threshold`, the detection is a false positive. Otherwise it is ignored if the object is
     difficult, a true positive if it is the best-scored detection assigned to the object, and a
     false positive if it is not. Detections with equal scores keep their order. The IoU is computed
-    on pixel boxes that include their far edges: each side is max - min + 1.
+    on pixel boxes that include their far edges: each side is max - min + 1. The images may come
+    from iterators: they are read one by one, and memory does not grow with their number.
 
     Args:
         detections: One dictionary per image: `boxes` [N, 4], normalized `yxyx`, `scores` [N], and
@@ -136,59 +138,44 @@ def voc_average_precision(
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold (={iou_threshold}) must be above 0 and at most 1")
-    detections = checked(detections, ground_truth, len(labels))
+    return voc_result(match_table(detections, ground_truth, labels), iou_threshold=iou_threshold)
 
-    scores = _join([found["scores"] for found in detections], float)
-    classes = _join([found["classes"] for found in detections], int)
-    object_labels = _join([truth.labels for truth in ground_truth], int)
-    difficult = _join([truth.difficult for truth in ground_truth], bool)
-    # `target` numbers the objects of all images in one sequence.
-    first_object = np.cumsum([0, *(len(truth.labels) for truth in ground_truth)])[:-1]
-    pairs = [_best_objects(f, t) for f, t in zip(detections, ground_truth, strict=True)]
-    hit = _join([iou for iou, _ in pairs], float) >= iou_threshold
-    target = _join([k + first for (_, k), first in zip(pairs, first_object, strict=True)], int)
 
+def voc_result(table: MatchTable, *, iou_threshold: float = 0.5) -> VOCResult:
+    """Computes average precision from a table of matches; see `voc_average_precision`.
+
+    Args:
+        table: From `match_table`.
+        iou_threshold: Minimum IoU of a true positive, in (0, 1].
+
+    Returns:
+        11-point and area AP of each class, and the precision-recall curves.
+    """
     results = []
-    for class_id, label in enumerate(labels, start=1):
-        mine = np.flatnonzero(classes == class_id)
-        mine = mine[np.argsort(-scores[mine], kind="stable")]
-        mine_hit = mine[hit[mine]]
-        true_positive = np.zeros(len(scores), bool)
-        true_positive[mine_hit[np.unique(target[mine_hit], return_index=True)[1]]] = True
-        ignored = np.zeros(len(scores), bool)
-        ignored[mine_hit] = difficult[target[mine_hit]]
-        num_objects = int(np.sum((object_labels == class_id) & ~difficult))
+    for class_id, label in enumerate(table.labels, start=1):
+        ranked = ranking(table, class_id, iou_threshold)
         results.append(
-            _class_precision(label, true_positive[mine[~ignored[mine]]], num_objects, len(mine))
+            class_precision(
+                label,
+                ranked.true_positive[~ranked.ignored],
+                table.num_objects(class_id),
+                len(ranked.rows),
+            )
         )
-    return VOCResult(tuple(results), iou_threshold, len(ground_truth))
+    return VOCResult(tuple(results), iou_threshold, table.num_images)
 
 
-def _join(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
-
-
-def _best_objects(found: Detections, truth: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the best object of its class for each detection: the IoU [N] and the index [N]."""
-    if len(truth.labels) == 0:
-        return np.zeros(len(found["scores"])), np.zeros(len(found["scores"]), int)
-    boxes = pixel_boxes(found["boxes"], truth)[:, None]  # [N, 1, 4]
-    objects = pixel_boxes(truth.boxes, truth)
-    low = np.maximum(boxes[..., :2], objects[:, :2])  # [N, G, 2]
-    high = np.minimum(boxes[..., 2:], objects[:, 2:])
-    overlap = np.prod(np.maximum(high - low + 1, 0), axis=-1)
-    iou = overlap / (_pixel_area(boxes) + _pixel_area(objects) - overlap)
-    iou = np.where(np.asarray(found["classes"])[:, None] == truth.labels, iou, 0.0)
-    return iou.max(axis=1), iou.argmax(axis=1)
-
-
-def _pixel_area(boxes: np.ndarray) -> np.ndarray:
-    return np.prod(boxes[..., 2:] - boxes[..., :2] + 1, axis=-1)
-
-
-def _class_precision(
+def class_precision(
     label: str, true_positive: np.ndarray, num_objects: int, num_detections: int
 ) -> ClassPrecision:
+    """Computes the average precision of one class.
+
+    Args:
+        label: Name of the class.
+        true_positive: bool [D], in descending order of score, without ignored detections.
+        num_objects: Number of objects that are not difficult.
+        num_detections: Number of detections, with ignored ones.
+    """
     found = np.cumsum(true_positive)
     precision = found / np.arange(1, len(found) + 1)
     if num_objects == 0:

@@ -34,7 +34,7 @@ from ssd_keras.export.checks import (
 from ssd_keras.export.descriptions import DESCRIPTION, LABELS
 from ssd_keras.export.tolerances import SAVED_MODEL
 from ssd_keras.files import atomic
-from ssd_keras.images import warp
+from ssd_keras.images import MAX_PIXELS, warp
 
 OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
@@ -48,6 +48,7 @@ def export_saved_model(
     iou_threshold: float = IOU_THRESHOLD,
     max_detections: int = MAX_DETECTIONS,
     freeze: bool = False,
+    max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
 ) -> Agreement:
     """Exports a detector as a SavedModel, and checks that it agrees with the Keras model.
@@ -68,7 +69,8 @@ def export_saved_model(
     - `num_detections` int32 [B].
 
     `encoded` also returns `image_decoded` bool [B]. It is False for bytes that are not a valid
-    image. Such an element has no detections, and the other elements of the batch are not affected.
+    image, and for images of more than `max_pixels` pixels, which are not decoded. Such an element
+    has no detections, and the other elements of the batch are not affected.
 
     Labels, thresholds and config are stored as the assets `labels.txt` and `detector.json`.
 
@@ -81,6 +83,7 @@ def export_saved_model(
             value, in (0, 1].
         max_detections: K, the maximum number of detections per image.
         freeze: Whether to store the weights as constants of the graph instead of variables.
+        max_pixels: Limit for the height times the width of an image of the signature `encoded`.
         overwrite: Whether to replace an earlier export in `path`.
 
     Returns:
@@ -94,6 +97,8 @@ def export_saved_model(
             Nothing is written to `path` then.
     """
     labels = class_labels(model, labels)
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels (={max_pixels}) must be at least 1")
     config = model.ssd_config
     model = in_float32(model)
     decoder = DetectionDecoder(config, score_threshold, iou_threshold, max_detections)
@@ -103,6 +108,8 @@ def export_saved_model(
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
         "max_detections": max_detections,
+        "max_pixels": max_pixels,
+        "num_classes": len(labels),
         "frozen": freeze,
         "config": config.to_dict(),
         "versions": versions(),
@@ -111,7 +118,7 @@ def export_saved_model(
         assets = Path(temporary)
         (assets / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
         (assets / DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
-        detector = _Detector(model, decoder, freeze, assets)
+        detector = _Detector(model, decoder, freeze, assets, max_pixels)
         tf.saved_model.save(detector, str(folder), signatures=detector.signatures())
         agreement = verify_saved_model(folder, model, decoder)
         check_agreement(path, agreement, SAVED_MODEL)
@@ -145,11 +152,17 @@ class _Detector(tf.Module):
     """
 
     def __init__(
-        self, model: keras.Model, decoder: DetectionDecoder, freeze: bool, assets: Path
+        self,
+        model: keras.Model,
+        decoder: DetectionDecoder,
+        freeze: bool,
+        assets: Path,
+        max_pixels: int,
     ) -> None:
         super().__init__(name="detector")
         size = decoder.config.input_size
         self._size = size
+        self._max_pixels = max_pixels
         self.labels = tf.saved_model.Asset(str(assets / LABELS))
         self.description = tf.saved_model.Asset(str(assets / DESCRIPTION))
 
@@ -211,7 +224,8 @@ class _Detector(tf.Module):
 
         `tf.map_fn` alone would fail for the whole batch; a tf.data pipeline can ignore errors.
         """
-        read = tf.data.Dataset.from_tensors(image_bytes).map(lambda b: (warp(b, self._size), True))
+        read = tf.data.Dataset.from_tensors(image_bytes)
+        read = read.map(lambda b: (warp(b, self._size, self._max_pixels), True))
         black = tf.data.Dataset.from_tensors((tf.zeros([*self._size, 3]), False))
         return read.ignore_errors().concatenate(black).take(1).get_single_element()
 

@@ -1,26 +1,41 @@
-"""Detects on image files, and writes annotated images and JSON lines."""
+"""Detects on image files, and writes annotated images, JSON lines and annotations.
 
+Files are read ahead and written behind in threads, so that the network does not wait for them.
+"""
+
+import contextlib
 import dataclasses
-import glob
+import functools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ssd_keras.data.card import Notes
-from ssd_keras.data.image_files import EncodedImage, load_image
+from ssd_keras.data.image_files import UNDECODABLE, load_image
 from ssd_keras.detections import Detections
-from ssd_keras.drawing import draw_detections
 from ssd_keras.files import atomic
-from ssd_keras.images import SUFFIXES, decode_image
+from ssd_keras.images import MAX_PIXELS
+from ssd_keras.inference.ahead import WriteBehind, read_ahead
 from ssd_keras.inference.detector import Detector
+from ssd_keras.inference.outputs import (
+    COCO_NAME,
+    FORMATS,
+    COCOWriter,
+    json_detections,
+    write_crops,
+    write_picture,
+    write_voc_xml,
+    write_yolo_names,
+    write_yolo_text,
+)
 from ssd_keras.progress import batched, progress_bar
 
 JSON_NAME = "detections.jsonl"
+_WRITE_BEHIND = 4  # images
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,33 +53,19 @@ class Summary:
     unreadable: tuple[Path, ...]
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Finds image files by names, folders and glob patterns.
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ReadFile:
+    """An image file after reading.
 
-    Args:
-        inputs: File names with any suffix; folders, which are searched recursively for files with
-            a suffix in `images.SUFFIXES`; or glob patterns, in which `**` matches any folders.
-
-    Returns:
-        The files in the order of the inputs, each file once.
-
-    Raises:
-        ValueError: If `inputs` is empty, or an input matches no file.
+    Attributes:
+        path: The file.
+        pixels: uint8 [H, W, 3] RGB, or None if the file cannot be read or decoded.
+        problem: The reason why `pixels` is None.
     """
-    if not inputs:
-        raise ValueError("inputs is empty: give image files, folders or glob patterns")
-    found: dict[Path, Path] = {}  # by resolved path, in order
-    for name in inputs:
-        matches = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
-        paths = [path for match in matches for path in _files(Path(match))]
-        if not paths:
-            raise ValueError(
-                f"input {name!r} matches no image: it must be a file, a folder with images "
-                f"({', '.join(SUFFIXES)}) or a glob pattern that matches files"
-            )
-        for path in paths:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+
+    path: Path
+    pixels: np.ndarray | None
+    problem: str = ""
 
 
 def detect_files(
@@ -75,30 +76,39 @@ def detect_files(
     score_threshold: float = 0.5,
     json_threshold: float = 0.01,
     batch_size: int = 8,
+    formats: Collection[str] = ("pictures", "jsonl"),
     overwrite: bool = False,
 ) -> Summary:
     """Detects on image files, and writes an annotated copy of each and `detections.jsonl`.
 
     Boxes refer to the image as stored: its EXIF orientation is ignored, as in training. A file that
-    cannot be decoded is reported on stderr and skipped. If two files have the same name, the
-    annotated copy of the second is named `<name>-2`, and so on.
+    cannot be decoded, or has too many pixels, is reported on stderr and skipped. If two files have
+    the same name, the annotated copy of the second is named `<name>-2`, and so on.
 
     `detections.jsonl` has one JSON object per image, with these keys:
 
     - `file`: path of the image file.
-    - `picture`: file name of the annotated copy in `out`.
+    - `picture`: file name of the annotated copy in `out`; missing without `pictures`.
     - `width` and `height`: size of the image in pixels.
     - `detections`: list of objects with `label`, `class_id` (starting at 1), `score`, `box` and
       `box_pixels`. Both boxes are (ymin, xmin, ymax, xmax): `box` as fractions of the image,
       `box_pixels` in pixels.
 
+    Other formats, with the detections of at least `score_threshold`:
+
+    - "coco": `annotations.json`. File names are relative to the folder that all images share.
+    - "voc": `Annotations/<name>.xml`, with whole pixels.
+    - "yolo": `labels/<name>.txt` and `classes.txt`.
+    - "crops": `crops/<class>/<name>-<number>.jpg`, the content of each box.
+
     Args:
         detector: The detector to run.
         paths: The image files, such as those of `find_images`.
         out: Folder to write to; it is created if it is missing.
-        score_threshold: Minimum score of a detection in the annotated images, in [0, 1].
+        score_threshold: Minimum score of a detection in all formats except JSON lines, in [0, 1].
         json_threshold: Minimum score of a detection in the JSON, in [0, 1].
         batch_size: Images per batch.
+        formats: Formats to write, from `FORMATS`.
         overwrite: Whether `out` may hold files. Files of the same names are replaced.
 
     Returns:
@@ -106,47 +116,103 @@ def detect_files(
 
     Raises:
         ValueError: If `out` is a file, holds files (without `overwrite`) or contains one of the
-            images, a threshold is not in [0, 1], or `batch_size` is below 1.
+            images, a threshold is not in [0, 1], a format is unknown, or `batch_size` is below 1.
     """
     for name, value in (("score_threshold", score_threshold), ("json_threshold", json_threshold)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} (={value}) must be in [0, 1]")
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"format {name!r} must be one of {', '.join(FORMATS)}")
     out = Path(out)
-    _check_folder(out, paths, overwrite)
+    check_out(out, paths, overwrite)
     names = _picture_names(paths)
+    root = common_folder(paths)
     unreadable, num_detections = [], 0
     bar = progress_bar(len(paths))
-    with atomic(out / JSON_NAME) as temporary, temporary.open("w", encoding="utf-8") as lines:
-        for batch in batched(paths, batch_size):
-            images = {path: image for path in batch if (image := _read(path)) is not None}
-            unreadable += [path for path in batch if path not in images]
-            found = detector.detect([image.data for image in images.values()]) if images else []
-            for (path, image), detections in zip(images.items(), found, strict=True):
-                _write_picture(
-                    out / names[path], image, _above(detections, score_threshold), detector.labels
-                )
-                kept = _above(detections, json_threshold)
-                num_detections += len(kept["scores"])
+    with contextlib.ExitStack() as stack:
+        lines = coco = None
+        if "jsonl" in formats:
+            path = stack.enter_context(atomic(out / JSON_NAME))
+            lines = stack.enter_context(path.open("w", encoding="utf-8"))
+        if "coco" in formats:
+            coco = COCOWriter(stack.enter_context(atomic(out / COCO_NAME)), detector.labels)
+            stack.callback(coco.close)
+        if "yolo" in formats:
+            write_yolo_names(out, detector.labels)
+        write = stack.enter_context(WriteBehind(_WRITE_BEHIND))
+        for file, found in detections_of(detector, paths, batch_size):
+            bar.add(1)
+            if file.pixels is None or found is None:
+                bar.finish()
+                print(f"warning: {file.path} skipped: {file.problem}", file=sys.stderr)
+                unreadable.append(file.path)
+                continue
+            height, width = file.pixels.shape[:2]
+            shown, kept = above(found, score_threshold), above(found, json_threshold)
+            num_detections += len(kept["scores"])
+            write(_write_image, out, names[file.path], file, shown, detector.labels, formats)
+            if coco is not None:
+                relative = os.path.relpath(file.path.resolve(), root)
+                coco.add(Path(relative).as_posix(), height, width, shown)
+            if lines is not None:
                 line = {
-                    "file": str(path),
-                    "picture": names[path],
-                    "width": image.width,
-                    "height": image.height,
-                    "detections": _as_json(kept, image, detector.labels),
+                    "file": str(file.path),
+                    **({"picture": names[file.path]} if "pictures" in formats else {}),
+                    "width": width,
+                    "height": height,
+                    "detections": json_detections(kept, height, width, detector.labels),
                 }
                 # JSON in ASCII, because a file name may hold bytes that are not valid UTF-8.
                 lines.write(json.dumps(line) + "\n")
-            bar.add(len(batch))
+    bar.finish()
     return Summary(len(paths) - len(unreadable), num_detections, tuple(unreadable))
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    return [path]
+def detections_of(
+    detector: Detector, paths: Sequence[Path], batch_size: int
+) -> Iterator[tuple[ReadFile, Detections | None]]:
+    """Reads files in threads and detects on them.
+
+    Args:
+        detector: The detector to run.
+        paths: The image files.
+        batch_size: Images per batch.
+
+    Yields:
+        Each file in order with its detections, or None if it cannot be decoded.
+    """
+    read = functools.partial(read_file, max_pixels=detector.max_pixels)
+    for batch in batched(read_ahead(read, paths, batch_size), batch_size):
+        images = [file.pixels for file in batch if file.pixels is not None]
+        found = iter(detector.detect_pixels(images))
+        for file in batch:
+            yield file, None if file.pixels is None else next(found)
 
 
-def _check_folder(out: Path, paths: Sequence[Path], overwrite: bool) -> None:
+def read_file(path: Path, max_pixels: int = MAX_PIXELS) -> ReadFile:
+    """Reads and decodes an image file, once."""
+    notes = Notes()
+    try:
+        image = load_image(
+            path.read_bytes(), str(path), notes, max_pixels=max_pixels, keep_pixels=True
+        )
+    except OSError as error:
+        return ReadFile(path, None, str(error))
+    if image is None:
+        undecodable = UNDECODABLE in notes.skipped
+        return ReadFile(
+            path, None, "cannot be decoded" if undecodable else ", ".join(notes.skipped)
+        )
+    return ReadFile(path, image.pixels)
+
+
+def check_out(out: Path, paths: Sequence[Path], overwrite: bool) -> None:
+    """Checks a folder to write to, before anything is written.
+
+    Raises:
+        ValueError: If it is a file, contains an input, or holds files (without `overwrite`).
+    """
     if out.exists() and not out.is_dir():
         raise ValueError(f"out (={out}) is a file: name a folder")
     if any(path.resolve().parent == out.resolve() for path in paths):
@@ -169,44 +235,34 @@ def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def _read(path: Path) -> EncodedImage | None:
-    try:
-        image = load_image(path.read_bytes(), str(path), Notes())
-        problem = "cannot be decoded"
-    except OSError as error:
-        image, problem = None, str(error)
-    if image is None:
-        print(f"warning: {path} skipped: {problem}", file=sys.stderr)
-    return image
+def common_folder(paths: Sequence[Path]) -> str:
+    """Returns the folder that all files share."""
+    return os.path.commonpath([path.resolve().parent for path in paths]) if paths else "."
 
 
-def _above(detections: Detections, threshold: float) -> Detections:
+def above(detections: Detections, threshold: float) -> Detections:
+    """Returns the detections of at least a score."""
     keep = detections["scores"] >= threshold
     return {name: values[keep] for name, values in detections.items()}
 
 
-def _write_picture(
-    path: Path, image: EncodedImage, shown: Detections, labels: Sequence[str]
+def _write_image(
+    out: Path,
+    name: str,
+    file: ReadFile,
+    shown: Detections,
+    labels: Sequence[str],
+    formats: Collection[str],
 ) -> None:
-    pixels = decode_image(image.data).numpy()
-    picture = draw_detections(pixels, shown["boxes"], shown["classes"], labels, shown["scores"])
-    with atomic(path) as temporary:
-        picture.save(temporary, quality=95)
-
-
-def _as_json(
-    detections: Detections, image: EncodedImage, labels: Sequence[str]
-) -> list[dict[str, Any]]:
-    size = np.array([image.height, image.width] * 2)
-    return [
-        {
-            "label": labels[class_id - 1],
-            "class_id": int(class_id),
-            "score": round(float(score), 6),
-            "box": [round(side, 6) for side in box.tolist()],
-            "box_pixels": [round(side, 2) for side in (box * size).tolist()],
-        }
-        for box, class_id, score in zip(
-            *(detections[name] for name in ("boxes", "classes", "scores")), strict=True
-        )
-    ]
+    """Writes the files of one image; `name` is that of its annotated copy."""
+    assert file.pixels is not None
+    stem = Path(name).stem
+    if "pictures" in formats:
+        write_picture(out / name, file.pixels, shown, labels)
+    if "voc" in formats:
+        xml = out / "Annotations" / f"{stem}.xml"
+        write_voc_xml(xml, file.path.name, file.pixels, shown, labels)
+    if "yolo" in formats:
+        write_yolo_text(out / "labels" / f"{stem}.txt", shown)
+    if "crops" in formats:
+        write_crops(out / "crops", stem, file.pixels, shown, labels)

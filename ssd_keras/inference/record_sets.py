@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,14 +15,64 @@ from ssd_keras.inference.detector import Detector
 from ssd_keras.progress import batched, progress_bar
 
 
-def detect_records(
-    detector: Detector, records: str | os.PathLike[str], batch_size: int = 8
-) -> tuple[list[Detections], list[Sample], float]:
-    """Detects on a record set and shows a progress bar.
+@dataclasses.dataclass(slots=True)
+class Stopwatch:
+    """The time that a detector took, from encoded images to detections.
+
+    Attributes:
+        seconds: The time so far.
+        images: The number of images so far.
+    """
+
+    seconds: float = 0.0
+    images: int = 0
+
+
+def stream_records(
+    detector: Detector,
+    records: str | os.PathLike[str],
+    batch_size: int = 8,
+    stopwatch: Stopwatch | None = None,
+) -> Iterator[tuple[Detections, Sample]]:
+    """Detects on a record set, one batch after another, and shows a progress bar.
 
     Args:
         detector: The detector to run. It must have the same labels as the records, in any order.
             Labels of ids that COCO does not use ("N/A 12") are ignored.
+        records: Folder of the record set.
+        batch_size: Images per batch.
+        stopwatch: Receives the time of the detector.
+
+    Yields:
+        The detections of each image, in stored order, and its sample without the encoded image.
+        The classes are label ids of the records.
+
+    Raises:
+        FileNotFoundError: If `records` is not a complete record set.
+        ValueError: If the labels differ, an image cannot be decoded, or `batch_size` is below 1.
+    """
+    card = read_card(records)
+    label_ids = record_label_ids(detector.labels, card.labels)
+    stopwatch = Stopwatch() if stopwatch is None else stopwatch
+    bar = progress_bar(card.num_images)
+    for batch in batched(read_samples(records), batch_size):
+        images = [sample.image for sample in batch]
+        start = time.perf_counter()
+        found = detector.detect(images)
+        stopwatch.seconds += time.perf_counter() - start
+        stopwatch.images += len(batch)
+        for image, sample in zip(found, batch, strict=True):
+            yield relabeled(image, label_ids), dataclasses.replace(sample, image=b"")
+        bar.add(len(batch))
+
+
+def detect_records(
+    detector: Detector, records: str | os.PathLike[str], batch_size: int = 8
+) -> tuple[list[Detections], list[Sample], float]:
+    """Detects on a whole record set; see `stream_records`.
+
+    Args:
+        detector: The detector to run.
         records: Folder of the record set.
         batch_size: Images per batch.
 
@@ -37,21 +87,9 @@ def detect_records(
         FileNotFoundError: If `records` is not a complete record set.
         ValueError: If the labels differ, an image cannot be decoded, or `batch_size` is below 1.
     """
-    card = read_card(records)
-    label_ids = record_label_ids(detector.labels, card.labels)
-    detections: list[Detections] = []
-    samples: list[Sample] = []
-    seconds = 0.0
-    bar = progress_bar(card.num_images)
-    for batch in batched(read_samples(records), batch_size):
-        images = [sample.image for sample in batch]
-        start = time.perf_counter()
-        found = detector.detect(images)
-        seconds += time.perf_counter() - start
-        detections += [relabeled(image, label_ids) for image in found]
-        samples += [dataclasses.replace(sample, image=b"") for sample in batch]
-        bar.add(len(batch))
-    return detections, samples, seconds
+    stopwatch = Stopwatch()
+    pairs = list(stream_records(detector, records, batch_size, stopwatch))
+    return [found for found, _ in pairs], [sample for _, sample in pairs], stopwatch.seconds
 
 
 def record_label_ids(labels: Sequence[str], record_labels: Sequence[str]) -> np.ndarray:

@@ -94,3 +94,7 @@ ONE_MAP = _fewer_maps(tuple(_scale_of(_FC7, m, (2.0,)) for m in SSD300_VOC.featu
 # Section 4: SSD with one box a cell of the topmost map only is close to OverFeat. The topmost map
 # of more than one cell is conv10_2's.
 ONE_BOX = _fewer_maps((FeatureMap("conv10_2", 3, 100, 213, None, ()),))
+
+# Section 4: the whole of a top map with a fully connected predictor and without aspect ratios
+# approximates YOLO. 25 cells of two squares.
+CONNECTED = _fewer_maps((FeatureMap("conv9_2", 5, 64, 111, 213, (), fully_connected=True),))

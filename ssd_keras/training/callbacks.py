@@ -88,8 +88,8 @@ class Guard(keras.callbacks.Callback):
             if stop:
                 solver(self.model.optimizer).stop_request.assign(1.0)
             # Other workers must stop at the same batch: the watch has the sum of all requests.
-            look = self._next_batch > self._first_batch and self._next_batch % _LOOK_EVERY == 0
-            stop = look and self._look()[STOP] > 0
+            seen = self._next_batch - self._first_batch
+            stop = seen > 0 and seen % _LOOK_EVERY == 0 and self._look()[STOP] > 0
         elif time.monotonic() - self._looked > _LOOK_SECONDS:
             self._look()
         self.stopped = self.stopped or stop
@@ -100,6 +100,8 @@ class Guard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks before the checkpoint is written; adds the span's largest norm to the logs."""
         watch = self._look(float((logs or {}).get("loss", 0.0)))
+        if self.several_workers and watch[STOP] > 0:
+            self.stopped = self.model.stop_training = True
         if logs is not None:
             logs["gradient_norm"] = float(watch[LARGEST])
 
@@ -149,10 +151,20 @@ class Progress(keras.callbacks.Callback):
         done: Iterations before this call of `fit`.
         batch_size: Images in a batch.
         accumulate: Batches of an iteration.
+        several_workers: Whether other processes train with this one. The bar shows no loss within
+            a span then: reading it would wait for all of them.
     """
 
-    def __init__(self, iterations: int, done: int, batch_size: int, accumulate: int) -> None:
+    def __init__(
+        self,
+        iterations: int,
+        done: int,
+        batch_size: int,
+        accumulate: int,
+        several_workers: bool = False,
+    ) -> None:
         super().__init__()
+        self.several_workers = several_workers
         self.iterations = iterations
         self.batch_size = batch_size
         self.accumulate = accumulate
@@ -170,8 +182,8 @@ class Progress(keras.callbacks.Callback):
         """Draws the bar, at most once a second."""
         if self._span and self._terminal and time.monotonic() - self._shown > 1:
             self._shown = time.monotonic()
-            loss = float(self.model.get_metrics_result()["loss"])
-            print(f"\r{self._line({'loss': loss})}\033[K", end="", flush=True)
+            logs = {} if self.several_workers else self.model.get_metrics_result()
+            print(f"\r{self._line(logs)}\033[K", end="", flush=True)
         self._batches += 1
         self._span += 1
 
@@ -191,11 +203,10 @@ class Progress(keras.callbacks.Callback):
         seconds = (total - self._batches) * self.batch_size / speed if speed else math.inf
         share = self._batches / total
         bar = f"[{'=' * round(20 * share):20}] " if self._terminal else ""
-        found = f"loss {logs['loss']:.4f}"
-        if "val_mean_ap" in logs:
-            found += f", AP {logs['val_mean_ap']:.4f}"
+        shown = (("loss", "loss"), ("AP", "val_mean_ap"))
+        found = "".join(f"{word} {float(logs[n]):.4f}, " for word, n in shown if n in logs)
         return (
-            f"{bar}iteration {done}/{self.iterations}: {found}, {speed:.1f} images/s, "
+            f"{bar}iteration {done}/{self.iterations}: {found}{speed:.1f} images/s, "
             f"{_duration(seconds)} left"
         )
 

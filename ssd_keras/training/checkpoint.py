@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from ssd_keras.files import atomic
+from ssd_keras.files import atomic, reading
 from ssd_keras.model import SSD, load_model
 from ssd_keras.training.optimizer import Solver, solver
 from ssd_keras.training.recipe import Recipe
@@ -87,8 +87,12 @@ def read_history(run_dir: Path) -> list[dict[str, str]]:
     path = run_dir / HISTORY
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    with reading(path, "delete it; only the curve up to here is lost", fault="is damaged"):
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:  # a damaged number is found before training
+            int(row["iteration"]), float(row["seconds"]), float(row.get("val_mean_ap") or 0)
+    return rows
 
 
 def has_checkpoint(run_dir: Path) -> bool:

@@ -116,6 +116,12 @@ def distributed(
 
 def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
     """Returns when all workers have come here: one that leaves early ends the others."""
-    if is_multiworker(strategy):
+    if not is_multiworker(strategy):
+        return
+
+    @tf.function
+    def meet() -> tf.Tensor:
         ones = strategy.run(lambda: tf.constant(1.0))
-        strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
+
+    meet()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssd_keras.files import atomic
+from ssd_keras.files import atomic, reading
 
 
 def plot_history(
@@ -24,8 +24,11 @@ def plot_history(
         ValueError: If there are no rows.
     """
     if isinstance(history, (str, os.PathLike)):
-        with open(history, newline="", encoding="utf-8") as file:
+        remedy = "it must be the history.csv of a run"
+        with reading(history, remedy), open(history, newline="", encoding="utf-8") as file:
             rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            if any("iteration" not in row for row in rows):
+                raise ValueError("the column iteration is missing")
     else:
         rows = [dict(row) for row in history]
     if not rows:
@@ -40,8 +43,7 @@ def plot_history(
     losses.set(ylabel="loss", ylim=(0, None))
     for axes in middle:
         _plot_column(axes, rows, "val_mean_ap", "o-")
-        coco = any("val_ap50" in row for row in rows)
-        axes.set(ylabel="COCO AP" if coco else "VOC AP (11-point)", ylim=(0, 1))
+        axes.set(ylabel="validation AP", ylim=(0, 1))
     _plot_column(rate, rows, "learning_rate", "-")
     rate.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
     for axes in (losses, *middle, rate):

@@ -14,7 +14,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "adam"),
     "normalize": ("batch", "step"),
     "augmentation": tuple(AUGMENTATIONS),
-    "metric": ("voc", "coco"),
+    "metric": ("voc", "voc_area", "coco"),
 }
 _EVALUATIONS = 20  # in a run whose `eval_every` is 0
 
@@ -53,7 +53,8 @@ class Recipe:
         unfreeze_at: Iteration from which frozen layers learn too; 0: never.
         eval_every: Iterations between two checkpoints and evaluations; 0: a twentieth of the run.
             There is always one at the end of the run.
-        metric: Average precision measured at each evaluation: "voc" (11-point) or "coco".
+        metric: Average precision measured at each evaluation: "voc" (11-point, VOC2007),
+            "voc_area" (VOC2010 and later, ILSVRC DET) or "coco".
         seed: Seed of the initial weights, the order of images and the augmentation.
     """
 

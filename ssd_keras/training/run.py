@@ -150,7 +150,13 @@ def train(
                 writers = [
                     # Before those that write: they find its value in the logs.
                     *([evaluation] if evaluation else []),
-                    Progress(recipe.iterations, first, recipe.batch_size, recipe.accumulate),
+                    Progress(
+                        recipe.iterations,
+                        first,
+                        recipe.batch_size,
+                        recipe.accumulate,
+                        is_multiworker(strategy),
+                    ),
                     Checkpoint(run_dir, model, first_batch),
                     *board,
                 ]

@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 
 from ssd_keras.config import SSDConfig
-from ssd_keras.files import atomic, remove_leftovers
+from ssd_keras.files import atomic, reading, remove_leftovers
 from ssd_keras.model import SSD
 from ssd_keras.training.checkpoint import has_checkpoint
 from ssd_keras.training.recipe import Recipe
@@ -96,10 +96,8 @@ def claim_folder(
     if run_dir.is_dir():
         remove_leftovers(run_dir)
     if path.exists():
-        try:
+        with reading(path, "choose another run_dir", fault="is damaged"):
             differing = _differences(json.loads(path.read_text()), run)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error!r}): choose another run_dir") from error
         refused = [text for key, text in differing.items() if key not in _EXTENDABLE]
         if refused and has_checkpoint(run_dir):
             raise ValueError(

@@ -95,6 +95,17 @@ class VOCEvaluation(Evaluation):
         return {"val_mean_ap": result.mean_ap_11_point}
 
 
+class VOCAreaEvaluation(VOCEvaluation):
+    """As `VOCEvaluation`, with the area under the curve, as VOC2010 and ILSVRC DET measure."""
+
+    def measure(
+        self, detections: Sequence[dict[str, np.ndarray]], samples: Sequence[Sample]
+    ) -> dict[str, float]:
+        """VOC's mean area AP."""
+        result = voc_average_precision(detections, samples, read_card(self.records).labels)
+        return {"val_mean_ap": result.mean_ap_area}
+
+
 class COCOEvaluation(Evaluation):
     """Adds COCO's AP on a record set to the logs of every span.
 
@@ -120,7 +131,7 @@ class COCOEvaluation(Evaluation):
         }
 
 
-EVALUATIONS = {"voc": VOCEvaluation, "coco": COCOEvaluation}
+EVALUATIONS = {"voc": VOCEvaluation, "voc_area": VOCAreaEvaluation, "coco": COCOEvaluation}
 
 
 class Board(keras.callbacks.Callback):

@@ -14,19 +14,23 @@ from ssd_keras.augmentation.ops import (
     SSD_NO_EXPAND_OPS,
     SSD_OPS,
     augment,
+    decide,
     fast_warp,
+    ground_truth,
     random_crop,
     random_distort,
     random_expand,
     random_mirror,
 )
 from ssd_keras.augmentation.resampling import INTERPOLATIONS
+from tests import golden_inputs as golden
 from tests.draws import (
     ALL_BUT_CROP,
     BOXES,
     HEIGHT,
     MEAN,
     WIDTH,
+    assert_same_distribution,
     assert_share,
     draws,
     encode,
@@ -204,3 +208,35 @@ def test_fast_warp_is_close_to_the_linear_one():
         differences.append(np.abs(one["image"] - other["image"]).mean())
     assert np.mean(differences) < 3
     assert np.median(differences) < 1.5
+
+
+def test_objects_are_left_as_in_the_originals_samples():
+    """Expansion, samplers and mirror; 4000 samples of the original's data layer.
+
+    One class at a time, so that the values of a test are of different samples.
+    """
+    size = np.array([golden.SAMPLED_HEIGHT, golden.SAMPLED_WIDTH] * 2)
+    fixed = sample(boxes=np.array(golden.SAMPLED_BOXES) / size)
+    height, width = golden.SAMPLED_HEIGHT, golden.SAMPLED_WIDTH
+    fixed |= {"height": tf.constant(height), "width": tf.constant(width)}
+    ops = (random_expand, random_crop, random_mirror)
+
+    def plan(k):
+        view = decide(fixed, tf.stack([tf.constant(3, tf.int64), k]), ops)
+        return ground_truth(fixed, view)
+
+    found = list(tf.data.Dataset.range(3000).map(plan).as_numpy_iterator())
+    answers = golden.answers("samples")
+    for label in (1, 2, 3):
+        left = np.array([label in f["labels"] for f in found])
+        theirs = answers[f"{label}/left"]
+        share = np.mean([*left, *theirs])
+        deviation = np.sqrt(share * (1 - share) * (1 / len(left) + 1 / len(theirs)))
+        assert abs(np.mean(left) - np.mean(theirs)) < 4 * deviation
+        ours = np.concatenate([f["boxes"][f["labels"] == label] for f in found])
+        boxes = answers[f"{label}/boxes"] / 65535
+        assert len(ours) > 500
+        values = [np.column_stack([b, b[:, 2:] - b[:, :2]]).T for b in (ours, boxes)]
+        for mine, other in zip(*values, strict=True):
+            # Whole images give the same values again and again, which must not differ by rounding.
+            assert_same_distribution(np.round(mine.astype(float), 3), np.round(other, 3))

@@ -1,10 +1,12 @@
 import io
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from ssd_keras.augmentation.view import decode_window
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.images import decode_image
@@ -168,3 +170,61 @@ def test_other_formats_are_turned_too(image_format):
 def test_a_rotated_image_is_not_rotated_twice():
     once = load_image(encoded("JPEG", exif=exif(3)), "a", Notes(), upright=True)
     assert load_image(once.data, "a", Notes(), upright=True).data == once.data
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"])
+def test_the_pixel_limit_leaves_out_by_name(image_format):
+    notes = Notes()
+    data = encoded(image_format)
+    assert load_image(data, "fits", notes, max_pixels=2400).height == 40
+    assert load_image(data, "large", notes, max_pixels=2399) is None
+    assert notes.skipped == {"image has more than 2399 pixels": ["large"]}
+
+
+@pytest.mark.parametrize("image_format", ["BMP", "TIFF", "GIF", "PNG", "WEBP", "JPEG"])
+def test_whatever_a_decoder_raises_leaves_out_one_image(image_format):
+    """A palette of a wrong size, a tag of a wrong type: Pillow raises any kind of exception."""
+    data = encoded(image_format, PICTURE.convert("P") if image_format != "JPEG" else PICTURE)
+    rng = np.random.default_rng(0)
+    skipped = 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        for at in rng.integers(0, min(len(data), 1200), 3):
+            damaged[at] = rng.integers(256)
+        notes = Notes()
+        image = load_image(bytes(damaged), "a", notes, max_pixels=10_000_000)
+        assert (image is None) == bool(notes.skipped)
+        skipped += image is None
+    assert skipped
+
+
+def test_a_damaged_palette():
+    data = bytearray(encoded("BMP", PICTURE.convert("P")))
+    data[46:50] = (77).to_bytes(4, "little")  # the number of colors
+    data[10:14] = (54 + 4 * 77 - 2).to_bytes(4, "little")  # the start of the pixels
+    notes = Notes()
+    load_image(bytes(data), "a", notes)
+    assert set(notes.skipped) <= {"image does not decode"}
+
+
+def test_a_progressive_jpeg_without_all_scans_is_left_out():
+    """libjpeg smooths it: a part of the image would have other pixels than the whole."""
+    coarse = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    picture = Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC)
+    whole = encoded("JPEG", picture, progressive=True)
+    scans = [match.start() for match in re.finditer(b"\xff\xda", whole)]
+    window = tf.constant([37, 53, 90, 120])
+    cut = whole[: scans[2]] + b"\xff\xd9"
+    part = decode_image(cut)[37:127, 53:173]
+    assert np.any(decode_window(tf.constant(cut), window) != part)
+    for k, scan in enumerate(scans):
+        notes = Notes()
+        assert load_image(whole[:scan] + b"\xff\xd9", str(k), notes) is None
+    notes = Notes()
+    assert load_image(whole, "whole", notes).data == whole
+    np.testing.assert_array_equal(
+        decode_window(tf.constant(whole), window), decode_image(whole)[37:127, 53:173]
+    )
+    for mode in ("L", "CMYK"):
+        data = encoded("JPEG", PICTURE.convert(mode), progressive=True)
+        assert load_image(data, mode, notes).data == data

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_keras.data import card, records
+from ssd_keras.data import card, record_checks, records
 
 
 def encoded(image_format="JPEG", size=(4, 3)):
@@ -49,6 +49,7 @@ def test_parse_example_gives_back_what_was_serialized(in_graph):
     np.testing.assert_array_equal(parsed["boxes"], TWO.boxes)
     np.testing.assert_array_equal(parsed["labels"], [2, 1])
     np.testing.assert_array_equal(parsed["difficult"], [True, False])
+    assert int(parsed["max_pixels"]) == 100_000_000
     dtypes = {key: value.dtype for key, value in parsed.items()}
     assert dtypes["boxes"] == tf.float32
     assert dtypes["difficult"] == tf.bool
@@ -221,3 +222,91 @@ def test_card_is_readable_json(tmp_path):
     text = (tmp_path / "card.json").read_text(encoding="utf-8")
     assert json.loads(text)["labels"] == ["Fuß"]
     assert "Fuß" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shard_bytes": 1}, "'shard_bytes' .=1. must be of type dict"),
+        ({"labels": ["cat", 3]}, "'labels'"),
+        ({"num_images": 7}, "num_images .=7. is not the sum"),
+        ({"max_objects": 2}, "does not end at max_objects"),
+        ({"objects_per_image": [2]}, "does not count num_images"),
+        ({"shards": {"../a": 1}}, "a shard lies in another folder"),
+    ],
+)
+def test_a_card_with_wrong_values_is_named(tmp_path, fields, message):
+    records.write_records([sample("a")], tmp_path, ["cat"], shards=1)
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    with pytest.raises(
+        ValueError, match=rf"card\.json is not a data card \(.*{message}.*: write the"
+    ):
+        card.read_card(tmp_path)
+
+
+WRONG = {
+    "NaN": ([[0, 0, float("nan"), 1]], [1]),
+    "infinite": ([[0, 0, float("inf"), 1]], [1]),
+    "reversed": ([[0.5, 0, 0.1, 1]], [1]),
+    "no area": ([[0.5, 0, 0.5, 1]], [1]),
+    "far away": ([[0, 0, 1, 1], [7, 7, 8, 8]], [1, 1]),
+    "label 7": ([[0, 0, 1, 1]], [7]),
+    "label -1": ([[0, 0, 1, 1]], [-1]),
+    "label 2^31": ([[0, 0, 1, 1]], [2**31]),
+    "two labels": ([[0, 0, 1, 1]], [1, 1]),
+}
+
+
+def with_wrong_record(folder, case):
+    """A record set of five classes whose second record has a wrong ground truth."""
+    records.write_records([sample("a"), sample("b")], folder, "vwxyz", shards=1)
+    path = folder / "records-00000-of-00001.tfrecord"
+    boxes, labels = WRONG[case]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for item in (sample("a"), sample("bad", boxes, labels)):
+            writer.write(records.serialize(item))
+    fields = json.loads((folder / "card.json").read_text())
+    fields["shard_bytes"][path.name] = path.stat().st_size
+    (folder / "card.json").write_text(json.dumps(fields))
+    return path
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_ground_truth_is_named_where_records_are_read(tmp_path, case):
+    path = with_wrong_record(tmp_path, case)
+    with pytest.raises(ValueError, match=rf"record 2 of {path} has .*(\[0, 1\]|1 to 5|equal)"):
+        list(records.read_samples(tmp_path))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"(?s){path}.*\[bad\]"):
+        list(record_checks.checked_records(str(path), 5))
+    with pytest.raises(ValueError, match=r"image 'bad' has"):
+        records.write_records([sample("bad", *WRONG[case])], tmp_path / "new", "vwxyz")
+
+
+def test_right_ground_truth_passes_the_checks_in_the_graph(tmp_path):
+    rounded = sample("r", [[-1e-5, 0, 1, 1 + 1e-5]], [5])
+    records.write_records([TWO, sample("none"), rounded], tmp_path, "vwxyz", shards=1)
+    assert len(list(record_checks.checked_records(records.shard_paths(tmp_path)[0], 5))) == 3
+
+
+def test_a_damaged_shard_is_named_with_the_record(tmp_path):
+    records.write_records([sample("a"), sample("b")], tmp_path, ["cat"], shards=1)
+    path = tmp_path / "records-00000-of-00001.tfrecord"
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 1  # in the second record
+    path.write_bytes(data)
+    message = rf"{path} is damaged at record 2 of 2 \(corrupted record at \d+.*\): write the record"
+    with pytest.raises(ValueError, match=message):
+        list(records.read_samples(tmp_path))
+    path.write_bytes(bytes(data[: len(data) // 2]) + bytes(len(data) - len(data) // 2))
+    with pytest.raises(ValueError, match=f"{path} is damaged at record 2"):
+        list(records.read_samples(tmp_path))
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = "caf\udce9 1\n2"  # as Python reads the bytes "caf\xe9"
+    notes = card.Notes()
+    notes.skipped["image does not decode"].append(name)
+    written = records.write_records([sample(name)], tmp_path, ["cat"], notes=notes)
+    assert card.read_card(tmp_path) == written
+    assert [s.image_id for s in records.read_samples(tmp_path)] == ["caf\\xe9 1\n2"]

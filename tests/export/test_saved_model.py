@@ -15,8 +15,9 @@ from ssd_keras.config import SSD300_VOC, SSD512_COCO
 from ssd_keras.detections import DetectionDecoder, unpad
 from ssd_keras.export import agreement, checks, saved_model, tolerances
 from ssd_keras.export.descriptions import saved_model_description, saved_model_labels
+from ssd_keras.inference.detector import load_detector
 from ssd_keras.model import ssd_vgg16
-from tests.cli import ssd_keras
+from tests.cli import ROOT, ssd_keras
 from tests.export.models import LABELS, small_model
 from tests.tiny import TINY
 
@@ -101,6 +102,56 @@ def test_runs_in_a_process_without_keras_and_without_this_package(model, exporte
         "num_detections": (np.int32, (3,)),
     }
     assert_agrees(model, outputs, images)
+
+
+def test_hostile_images_cost_little_memory(exported):
+    """Small files that claim gigabytes: in `prepare` and `detect`, in training, and served."""
+    command = [sys.executable, "-m", "tests.hostile_images", exported]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 24
+    for name, reader, size, megabytes, _, refused in rows:
+        assert size < 7_000_000, name
+        assert megabytes < 150, (name, reader)
+        # One frame of 16 million pixels is decoded.
+        assert refused or name == "GIF of 500 frames", (name, reader)
+
+
+def test_the_pixel_limit_is_exported(model, tmp_path):
+    saved_model.export_saved_model(model, tmp_path / "small", max_pixels=300 * 300)
+    assert saved_model_description(tmp_path / "small")["max_pixels"] == 90000
+    encoded = tf.saved_model.load(str(tmp_path / "small")).signatures["encoded"]
+    images = [encode(pictures(1, *size)[0]) for size in ((300, 300), (300, 301))]
+    decoded = encoded(image_bytes=tf.constant(images))["image_decoded"]
+    assert decoded.numpy().tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"max_pixels \(=0\) must be at least 1"):
+        saved_model.export_saved_model(model, tmp_path / "none", max_pixels=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("labels.txt", lambda text: text[: text.index("\n") + 1], "its 1 names are not those in"),
+        ("labels.txt", lambda text: text + "disk\n", "its 4 names are not those in"),
+        ("detector.json", lambda text: text.replace('"ring"', '"disk"'), "must all differ"),
+        (
+            "detector.json",
+            lambda text: text.replace('"ring",', ""),
+            "labels has 2 names, but num_cl",
+        ),
+        ("detector.json", lambda text: text.replace("0.01", '"a"'), r"'score_threshold' \(='a'\)"),
+        ("detector.json", lambda text: "[" * 100_000, "nested too deeply"),
+        ("detector.json", lambda text: "{}", "'labels' is missing"),
+    ],
+)
+def test_damaged_descriptions_are_named(exported, tmp_path, name, change, message):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    path = copy / "assets" / name
+    path.write_text(change(path.read_text()))
+    with pytest.raises(
+        ValueError, match=rf"assets/{name} cannot be read \(.*{message}.*export the"
+    ):
+        load_detector(copy)
 
 
 def test_the_three_signatures_detect_the_same(signatures):

@@ -12,7 +12,8 @@ from PIL import Image
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.drawing import class_color
 from ssd_keras.inference.detector import Detector
-from ssd_keras.inference.files import JSON_NAME, detect_files, find_images
+from ssd_keras.inference.files import JSON_NAME, detect_files
+from ssd_keras.inference.inputs import find_images
 from ssd_keras.model import ssd_vgg16
 
 BOXES = np.float32([[0.25, 0.5, 0.75, 1.0], [0, 0, 0.5, 0.5], [0, 0, 0, 0]])

@@ -8,13 +8,14 @@ import pytest
 import tensorflow as tf
 
 from ssd_keras.boxes import cyxhw_to_yxyx
-from ssd_keras.data.records import write_records
+from ssd_keras.data.records import read_samples, write_records
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import load_model
 from ssd_keras.tiling import default_boxes
 from ssd_keras.training import callbacks
 from ssd_keras.training.recipe import Recipe
 from ssd_keras.training.run import train
+from ssd_keras.training.validation import EVALUATIONS
 from tests.tiny import TINY
 from tests.training.test_run import LABELS, RECIPE, narrow, rows, samples
 
@@ -94,7 +95,7 @@ def test_layers_thaw_in_a_second_phase(records, tmp_path):
 
 
 def test_the_best_checkpoint_holds_the_averaged_weights(records, tmp_path):
-    recipe = dataclasses.replace(SGD, iterations=2, eval_every=1, ema=0.75)
+    recipe = dataclasses.replace(SGD, iterations=2, eval_every=1, ema=0.75, learning_rate=0.05)
     watch = Watch()
     train(narrow(), recipe, tmp_path, [records], callbacks=[watch])
     (_, first), (_, second) = watch.kernels
@@ -121,6 +122,19 @@ def test_coco_ap_and_pictures(records, tmp_path):
     picture = tf.io.decode_png(found["detections"].string_val[2])  # after width and height
     assert picture.shape[2] == 3
     assert picture.shape[0] > 60
+
+
+@pytest.mark.parametrize(("metric", "ap"), [("voc", 2 / 11), ("voc_area", 1 / 6)])
+def test_voc_ap_by_hand(metric, ap, records):
+    """Of blue's three objects one is found, of red's two none. Recall 1/3 reaches 4 of 11 levels;
+    the area is 1/3; the mean over both classes halves them."""
+    truth = list(read_samples(records))
+    empty = {"boxes": np.zeros([0, 4]), "scores": np.zeros(0), "classes": np.zeros(0, int)}
+    found = [empty] * 5
+    blue = next(i for i, sample in enumerate(truth) if sample.labels[0] == 2)
+    found[blue] = {"boxes": truth[blue].boxes, "scores": np.ones(1), "classes": np.array([2])}
+    evaluation = EVALUATIONS[metric](narrow(), records, 2)
+    assert evaluation.measure(found, truth) == {"val_mean_ap": pytest.approx(ap)}
 
 
 def test_without_border_boxes_those_outside_do_not_count():
@@ -150,6 +164,7 @@ def test_the_bar_by_hand(monkeypatch):
     line = bar._line({"loss": 1.5, "val_mean_ap": 0.25})
     assert line == "iteration 10/20: loss 1.5000, AP 0.2500, 2.0 images/s, 0:01:20 left"
     bar._terminal = True
+    assert "20: 2.0 images/s" in bar._line({})
     assert bar._line({"loss": 1.5}).startswith("[==========          ] iteration 10/20: loss")
 
 

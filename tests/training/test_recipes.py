@@ -37,6 +37,7 @@ BOXES = {
     "two_maps": 9025,
     "one_map": 8664,
     "one_box": 9,
+    "fully_connected": 50,
 }
 
 
@@ -67,7 +68,7 @@ def test_the_papers_experiments(name):
     assert experiment.weights == expected
     if from_coco:  # the file's recipe has the same name
         assert PAPER[expected.removesuffix(".keras")].config == experiment.config
-    assert recipe.metric == ("coco" if data == "coco" else "voc")
+    assert recipe.metric == {"coco": "coco", "det": "voc_area"}.get(data, "voc")
     assert set(experiment.records) | {experiment.val_records} <= {*RECORD_SETS, None}
 
 
@@ -119,6 +120,13 @@ def test_full_vgg():
     assert model.get_layer("fc6").kernel_size == (7, 7)
     maps = ("conv4_3_norm", "conv5_3", "fc7", "conv8_2", "conv9_2", "conv10_2")
     assert [shapes[name][0] for name in maps] == [38, 19, 10, 5, 3, 1]
+
+
+def test_a_fully_connected_predictor_sees_the_whole_map():
+    model = ssd_vgg16(ablations.CONNECTED, 20, width=1 / 32)
+    head = model.get_layer("conv9_2_logits")
+    assert head.kernel.shape == (5, 5, 8, 25 * 2 * 21)
+    assert model.output_shape == (None, 50, 25)
 
 
 @pytest.fixture(scope="module")

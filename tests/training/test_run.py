@@ -227,6 +227,18 @@ def test_guard_stops_at_a_loss_that_is_no_number(records):
         guard.on_epoch_end(1, {"loss": float("nan")})
 
 
+def test_the_guard_stops_just_above_its_limit(records):
+    class Model:
+        optimizer = type("Optimizer", (), {"gradient_norm": tf.Variable(100.0)})
+
+    guard = callbacks.Guard(100.0, [records], 2, 0)
+    guard.set_model(Model())
+    guard.on_train_batch_end(0, {"loss": 3.0})
+    Model.optimizer.gradient_norm.assign(100.1)
+    with pytest.raises(FloatingPointError, match=r"gradient norm \(=100\.1, limit 100\)"):
+        guard.on_train_batch_end(1, {"loss": 3.0})
+
+
 def test_best_is_the_one_of_the_highest_ap(tmp_path):
     model = narrow()
     model.compile(RECIPE.make_optimizer(), MultiBoxLoss(TINY))

@@ -1,19 +1,28 @@
-"""The train command: that every flag reaches the run."""
+"""The train command: that every flag reaches the run.
+
+--strategy is in test_devices.py, --service in test_data_service.py, and --weights_project,
+--weights_labels and --weights_config in test_run.py.
+"""
 
 import json
 import subprocess
 import sys
 
 import keras
+import pytest
 
 from ssd_keras.data.records import write_records
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 from ssd_keras.model import load_model
+from tests.cli import in_process, loaded_command
+from tests.tiny import TINY
+from tests.training.test_run import rows, vgg_file
 
 RECIPE = {
     "iterations": 2,
     "batch_size": 1,
     "accumulate": 2,
+    "normalize": "step",
     "optimizer": "sgd",
     "learning_rate": 2e-3,
     "boundaries": [1],
@@ -22,8 +31,11 @@ RECIPE = {
     "momentum": 0.8,
     "weight_decay": 1e-4,
     "clip_norm": 7.0,
+    "ema": 0.5,
     "augmentation": "flip_only",
     "use_difficult": False,
+    "border_boxes": False,
+    "max_boxes": 6,
     "freeze": ["conv1_*", "conv2_1"],
     "eval_every": 2,
     "seed": 3,
@@ -59,7 +71,9 @@ def test_flags_reach_the_run(tmp_path):
     assert model.get_layer("conv3_1").compute_dtype == "bfloat16"
     frozen = [layer.name for layer in model.layers if layer.weights and not layer.trainable]
     assert frozen == ["conv1_1", "conv1_2", "conv2_1"]
+    assert not model.loss.border_boxes
     optimizer = model.optimizer
+    assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.5**0.5)  # of each batch
     assert int(optimizer.iterations) == 2
     assert (optimizer.momentum, optimizer.l2, optimizer.global_clipnorm) == (0.8, 1e-4, 7.0)
     schedule = keras.saving.deserialize_keras_object(optimizer.get_config()["learning_rate"])
@@ -76,3 +90,98 @@ def test_stray_words_are_refused(tmp_path):
         .startswith("error: other_records: train takes flags only")
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command in this process, in a folder with three pictures of 64 pixels as record sets."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "voc07trainval", "voc12trainval", "voc07test"):
+        write_records(draw_shapes(3, 0, image_size=64), tmp_path / name, SHAPE_LABELS, shards=1)
+    with loaded_command("train") as module:
+        monkeypatch.setitem(module.CONFIGS, "SSD300_VOC", TINY)
+        yield lambda *flags: in_process(module, *flags)
+    keras.config.set_dtype_policy("float32")
+
+
+SMALL = ("--width=0.03", "--batch_size=1", "--warmup=0")
+
+
+def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
+    """0.6 epochs of 3 images in batches of 1 are 2 iterations; nothing is frozen in the second."""
+    (tmp_path / "names.txt").write_text("\n".join(SHAPE_LABELS))
+    vgg_file(tmp_path / "vgg.npz")
+    flags = (
+        "--recipe=laptop",
+        "--records=mine",
+        "--val_records=mine",
+        "--labels=names.txt",
+        "--config=SSD300_VOC",
+        "--weights=vgg.npz",
+        "--epochs=0.6",
+        "--unfreeze_at=1",
+        "--metric=coco",
+        "--jit_compile=on",
+        "--width=0.0625",
+        "--batch_size=1",
+        "--warmup=0",
+    )
+    assert command(*flags) == 0
+    out = capsys.readouterr().out
+    assert "runs/laptop/best.keras" in out
+    assert "iteration 2/2: loss" in out
+    run = json.loads((tmp_path / "runs/laptop/run.json").read_text())
+    recipe = run["recipe"]
+    assert run["name"] == "laptop"
+    assert run["weights"] == "vgg.npz"
+    assert "project: caffe" in (tmp_path / "runs/laptop/weights.txt").read_text()
+    assert (recipe["iterations"], recipe["eval_every"], recipe["unfreeze_at"]) == (2, 1, 1)
+    assert recipe["freeze"] == ["conv1_*", "conv2_*"]
+    assert (recipe["optimizer"], recipe["learning_rate"]) == ("adam", 2e-4)
+    assert [row["iteration"] for row in rows(tmp_path / "runs/laptop")] == ["1", "2"]
+    assert "val_ap50" in rows(tmp_path / "runs/laptop")[1]
+    model = load_model(tmp_path / "runs/laptop/last.keras", compile=True)
+    assert model.jit_compile
+    assert all(layer.trainable for layer in model.layers)
+
+    assert command(*flags, "--iterations=3") == 1
+    assert "--iterations (=3) and --epochs (=0.6) both say" in capsys.readouterr().err
+    flags = ("--recipe=laptop", "--records=mine", "--weights=random", "--config=SSD300_VOC", *SMALL)
+    assert command(*flags, "--gradient_limit=1e-9", "--run_dir=bad", "--iterations=2") == 1
+    assert "limit 1e-09" in capsys.readouterr().err
+    assert not (tmp_path / "bad/last.keras").exists()
+
+
+def test_a_recipe_of_the_paper(command, tmp_path, capsys):
+    flags = ("--recipe=ssd300_voc07_expand", "--data=.", "--weights=random", *SMALL)
+    assert command(*flags, "--iterations=1", "--run_dir=run") == 0
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    assert run["records"] == ["voc07trainval"]
+    assert run["config"]["image_size"] == 300
+    assert (run["recipe"]["boundaries"], run["recipe"]["iterations"]) == ([80_000, 100_000], 1)
+    assert run["recipe"]["augmentation"] == "ssd"
+    assert "val_mean_ap" in rows(tmp_path / "run")[0]  # on voc07test, as the recipe says
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--recipe=ssd300_voc7"], "--recipe (=ssd300_voc7): did you mean ssd300_voc07?"),
+        (["--recipe=no_such"], "`ssd-keras recipes` lists them"),
+        (["--recipe=finetune"], "--records is missing: the recipe finetune is for your own data"),
+        (["--recipe=ssd300_voc07"], "--data is missing: the recipe ssd300_voc07 needs"),
+        (["--recipe=ssd300_coco", "--data=."], "ssd-keras prepare --source=coco"),
+        (
+            ["--recipe=ssd300_voc0712_from_coco", "--data=.", "--width=0.03"],
+            "./ssd300_coco.keras",
+        ),
+        (
+            ["--records=mine", "--run_dir=r", "--weights=none.npz", "--width=0.03"],
+            "none.npz",
+        ),
+        (["--records=mine", "--boundaries=1,x"], "--boundaries (=1,x) must be whole numbers"),
+    ],
+)
+def test_what_is_refused(flags, message, command, capsys):
+    assert command(*flags) == 1
+    assert message in capsys.readouterr().err

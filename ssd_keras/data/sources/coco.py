@@ -22,7 +22,8 @@ from ssd_keras.data.sources.source import (
     shuffle_by_name,
     warn_if_size_differs,
 )
-from ssd_keras.files import read_lines, read_text
+from ssd_keras.files import read_lines, read_text, reading
+from ssd_keras.images import MAX_PIXELS
 
 _PUBLISHED_SIZES = {
     "train2014": 82783,
@@ -60,7 +61,11 @@ class _Image:
 
 
 def open_coco(
-    path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = None
+    path: str | pathlib.Path,
+    splits: str,
+    labels: dict[str, str] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Opens COCO, or another dataset in COCO's JSON format.
 
@@ -77,6 +82,7 @@ def open_coco(
             other datasets, "train.json:images" names a JSON file and an image folder in `path`.
         labels: Category name -> class name, in order of the label ids. None uses the category
             names of the JSON file.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset.
@@ -139,7 +145,7 @@ def open_coco(
         description=f"COCO {root.name} {splits}",
         labels=tuple(labels.values()),
         num_images=len(found),
-        samples=_samples(shuffle_by_name(found, lambda image: image.image_id), notes),
+        samples=_samples(shuffle_by_name(found, lambda image: image.image_id), notes, max_pixels),
         notes=notes,
         category_ids=tuple(category_ids[name] for name in labels),
     )
@@ -171,10 +177,8 @@ def _read(
     json_path: pathlib.Path, labels: dict[str, str] | None, notes: Notes
 ) -> dict[str, list[dict[str, Any]]]:
     """Reads a JSON file, checks that it has all `_FIELDS`, and removes a root category."""
-    try:
+    with reading(json_path, "download or export it again", fault="is not JSON"):
         content = json.loads(read_text(json_path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{json_path} is not JSON: {error}") from error
     for key, fields in _FIELDS.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -189,6 +193,8 @@ def _read(
                         f"{json_path} has no valid {name!r} (={value!r}) in {key}[{k}]: it is "
                         "not ground truth in COCO's format"
                     )
+            if isinstance(entry.get("id"), list | dict):
+                raise ValueError(f"{json_path} has a list or an object as id in {key}[{k}]")
     _drop_root_category(content, labels, notes)
     require_unique((c["name"] for c in content["categories"]), json_path)
     for key in ("categories", "annotations"):
@@ -263,8 +269,14 @@ def _yxyx(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
     return y, x, y + height, x + width
 
 
-def _samples(listed: list[_Image], notes: Notes) -> Iterator[Sample]:
+def _samples(listed: list[_Image], notes: Notes, max_pixels: int) -> Iterator[Sample]:
     for item in listed:
-        image = load_image(item.path.read_bytes(), item.image_id, notes, annotated_size=item.size)
+        image = load_image(
+            item.path.read_bytes(),
+            item.image_id,
+            notes,
+            annotated_size=item.size,
+            max_pixels=max_pixels,
+        )
         if image is not None:
             yield make_sample(image, item.image_id, item.objects, notes, size=item.size)

@@ -8,11 +8,18 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.sources.listed import ListedImage, listed_source, locate
 from ssd_keras.data.sources.source import Source, annotated_size
 from ssd_keras.files import read_text
+from ssd_keras.images import MAX_PIXELS
 
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
 
-def open_csv(path: str | pathlib.Path, split: str, labels: dict[str, str] | None = None) -> Source:
+def open_csv(
+    path: str | pathlib.Path,
+    split: str,
+    labels: dict[str, str] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Source:
     """Opens a folder of images with a CSV table, one object on each row.
 
     The first row has the names of the columns: filename, class, xmin, ymin, xmax, ymax, and
@@ -24,6 +31,7 @@ def open_csv(path: str | pathlib.Path, split: str, labels: dict[str, str] | None
         split: The table and optionally the image folder; see `locate`.
         labels: Name in the table -> class name, in order of the label ids. None uses the names in
             the table, sorted.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset.
@@ -60,7 +68,7 @@ def open_csv(path: str | pathlib.Path, split: str, labels: dict[str, str] | None
             ymin, xmin, ymax, xmax = (_number(row[side]) for side in _SIDES)
             image.boxes.append((label, (ymin, xmin, ymax, xmax)))
     description = f"CSV {table.parent.name}/{table.name}"
-    return listed_source(description, folder, images.values(), labels, Notes())
+    return listed_source(description, folder, images.values(), labels, Notes(), max_pixels)
 
 
 def _number(text: str | None) -> float:

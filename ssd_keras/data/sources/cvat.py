@@ -11,12 +11,17 @@ from defusedxml import ElementTree as SafeElementTree
 from ssd_keras.data.card import Notes
 from ssd_keras.data.sources.listed import Box, ListedImage, listed_source, locate
 from ssd_keras.data.sources.source import Source, annotated_size
+from ssd_keras.images import MAX_PIXELS
 
 _DEFAULT = "annotations.xml"
 
 
 def open_cvat(
-    path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None
+    path: str | pathlib.Path,
+    split: str = "",
+    labels: dict[str, str] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Opens an export "CVAT for images 1.1": an XML file, and images.
 
@@ -29,6 +34,7 @@ def open_cvat(
             annotations.xml.
         labels: Name in the file -> class name, in order of the label ids. None uses the labels of
             the task in their order, or the names of the objects, sorted.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset.
@@ -52,7 +58,9 @@ def open_cvat(
         declared = [element.text or "" for element in root.iterfind("meta//labels/label/name")]
         used = {name for image in images for name, _ in image.boxes}
         labels = dict(zip(declared, declared, strict=True)) if used <= set(declared) else None
-    return listed_source(f"CVAT {file.parent.name}", folder, images, labels or None, notes)
+    return listed_source(
+        f"CVAT {file.parent.name}", folder, images, labels or None, notes, max_pixels
+    )
 
 
 def _images(root: Element, file: pathlib.Path, notes: Notes) -> Iterator[ListedImage]:

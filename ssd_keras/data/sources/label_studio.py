@@ -12,12 +12,17 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.sources.listed import Box, ListedImage, listed_source, locate
 from ssd_keras.data.sources.source import Source, annotated_size
 from ssd_keras.files import read_text
+from ssd_keras.images import MAX_PIXELS
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio adds it to the names of uploads
 
 
 def open_label_studio(
-    path: str | pathlib.Path, split: str, labels: dict[str, str] | None = None
+    path: str | pathlib.Path,
+    split: str,
+    labels: dict[str, str] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Opens an export of Label Studio, JSON or JSON-MIN, with rectangles.
 
@@ -30,6 +35,7 @@ def open_label_studio(
         split: The JSON file and optionally the image folder; see `locate`.
         labels: Name in the file -> class name, in order of the label ids. None uses the names in
             the file, sorted.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset.
@@ -48,7 +54,7 @@ def open_label_studio(
     names = {p.name for p in folder.rglob("*")}
     notes = Notes()
     images = list(_images(tasks, file, names, notes))
-    return listed_source(f"Label Studio {file.name}", folder, images, labels, notes)
+    return listed_source(f"Label Studio {file.name}", folder, images, labels, notes, max_pixels)
 
 
 def _images(

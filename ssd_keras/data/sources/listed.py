@@ -15,7 +15,7 @@ from ssd_keras.data.sources.source import (
     path_inside,
     shuffle_by_name,
 )
-from ssd_keras.images import SUFFIXES
+from ssd_keras.images import MAX_PIXELS, SUFFIXES
 
 Box = tuple[float, float, float, float]
 
@@ -70,6 +70,7 @@ def listed_source(
     images: Iterable[ListedImage],
     labels: dict[str, str] | None,
     notes: Notes,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Creates a source from the images of an annotation file.
 
@@ -82,6 +83,7 @@ def listed_source(
         labels: Name in the annotations -> class name, in order of the label ids. None uses the
             names in the annotations, sorted.
         notes: Receives the names of images without annotation.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Raises:
         FileNotFoundError: If an image is missing.
@@ -108,7 +110,7 @@ def listed_source(
         for name, _ in image.boxes:
             label_id(name, ids, image.where)
     ordered = shuffle_by_name(found, lambda item: item[0].name)
-    samples = _samples(ordered, folder, ids, notes)
+    samples = _samples(ordered, folder, ids, notes, max_pixels)
     return Source(description, tuple(labels.values()), len(found), samples, notes)
 
 
@@ -135,10 +137,13 @@ def _samples(
     folder: pathlib.Path,
     ids: dict[str, int],
     notes: Notes,
+    max_pixels: int,
 ) -> Iterator[Sample]:
     for listed, path in found:
         image_id = path.relative_to(folder).as_posix()
-        image = load_image(path.read_bytes(), image_id, notes, annotated_size=listed.size)
+        image = load_image(
+            path.read_bytes(), image_id, notes, annotated_size=listed.size, max_pixels=max_pixels
+        )
         if image is not None:
             objects = [Object(box, ids[name]) for name, box in listed.boxes]
             yield make_sample(image, image_id, objects, notes, size=listed.size)

@@ -17,6 +17,7 @@ from absl import logging
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import EncodedImage
 from ssd_keras.data.records import Sample
+from ssd_keras.files import readable
 
 _MIN_CLIPPED = 1e-4  # fraction of the image's side; a smaller change is rounding
 
@@ -74,7 +75,7 @@ def shuffle_by_name(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     Source:
         data/VOC0712/create_list.sh, which also shuffles the list of images.
     """
-    return sorted(items, key=lambda item: hashlib.sha256(name(item).encode()).digest())
+    return sorted(items, key=lambda item: hashlib.sha256(readable(name(item)).encode()).digest())
 
 
 def annotated_size(height: Any, width: Any) -> tuple[int, int] | None:

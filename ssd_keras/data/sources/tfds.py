@@ -12,9 +12,13 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
 from ssd_keras.data.sources.source import Object, Source, make_sample
+from ssd_keras.files import reading
+from ssd_keras.images import MAX_PIXELS
 
 
-def open_tfds(path: str | pathlib.Path, name: str, split: str) -> Source:
+def open_tfds(
+    path: str | pathlib.Path, name: str, split: str, *, max_pixels: int = MAX_PIXELS
+) -> Source:
     """Opens a dataset from a folder in which TensorFlow Datasets (TFDS) has prepared it.
 
     Its features must be `image` and one sequence with `bbox` and `label`, as in voc, coco and most
@@ -26,6 +30,7 @@ def open_tfds(path: str | pathlib.Path, name: str, split: str) -> Source:
         name: Name of the dataset, such as "voc/2007" or "coco/2017". The code of its builder is
             not needed.
         split: Split in the syntax of TFDS, such as "train+validation" or "test[:100]".
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset.
@@ -35,10 +40,11 @@ def open_tfds(path: str | pathlib.Path, name: str, split: str) -> Source:
         ValueError: If the split does not exist, or the features differ from the above.
     """
     data_dir = pathlib.Path(path)
-    try:
-        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except tfds.core.DatasetNotFoundError:
-        builder = None
+    with reading(data_dir, f"name (={name!r}) must be a dataset that is prepared there"):
+        try:
+            builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+        except tfds.core.DatasetNotFoundError:
+            builder = None
     if builder is None or not builder.info.splits:
         raise FileNotFoundError(
             f"{name!r} is not prepared in {data_dir}: run tfds.builder({name!r}, "
@@ -54,7 +60,7 @@ def open_tfds(path: str | pathlib.Path, name: str, split: str) -> Source:
         description=f"TFDS {builder.info.full_name} {split}",
         labels=tuple(label_names),
         num_images=int(dataset.cardinality()),
-        samples=_samples(dataset, key, split, notes),
+        samples=_samples(dataset, key, split, notes, max_pixels),
         notes=notes,
     )
 
@@ -75,10 +81,12 @@ def _objects_key(features: Mapping[str, Any], name: str) -> str:
     )
 
 
-def _samples(dataset: tf.data.Dataset, key: str, split: str, notes: Notes) -> Iterator[Sample]:
+def _samples(
+    dataset: tf.data.Dataset, key: str, split: str, notes: Notes, max_pixels: int
+) -> Iterator[Sample]:
     for index, item in enumerate(dataset.as_numpy_iterator()):
         image_id = _image_id(item, f"{split}-{index:06d}")
-        image = load_image(item["image"], image_id, notes)
+        image = load_image(item["image"], image_id, notes, max_pixels=max_pixels)
         if image is None:
             continue
         found = item[key]

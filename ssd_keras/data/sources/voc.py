@@ -4,9 +4,8 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
-from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeElementTree
 
 from ssd_keras.data.card import Notes
@@ -24,7 +23,7 @@ from ssd_keras.data.sources.source import (
     warn_if_size_differs,
 )
 from ssd_keras.files import read_lines
-from ssd_keras.images import SUFFIXES
+from ssd_keras.images import MAX_PIXELS, SUFFIXES
 
 _PUBLISHED_SIZES = {
     "VOC2007:train": 2501,
@@ -48,7 +47,13 @@ class _Files:
     annotation: pathlib.Path
 
 
-def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | None = None) -> Source:
+def open_voc(
+    path: str | pathlib.Path,
+    splits: str,
+    labels: dict[str, str] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Source:
     """Opens a VOCdevkit, or a folder with Annotations, JPEGImages and ImageSets/Main.
 
     Coordinates are divided by width and height without a shift by one pixel, as in the original.
@@ -61,6 +66,7 @@ def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | Non
             list train.txt in `path` itself. An empty string reads all annotations in `path`.
         labels: Name in the XML files -> class name, in order of the label ids. None uses the names
             in all annotations of the folders, sorted.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset. Reading its samples raises a `ValueError` if the class of an object is not in
@@ -111,10 +117,17 @@ def open_voc(path: str | pathlib.Path, splits: str, labels: dict[str, str] | Non
         ]
     if labels is None:
         labels = {name: name for name in sorted(_class_names(folders))}
-    return _source(f"VOC {pathlib.Path(path).name} {splits}".strip(), files, labels, notes)
+    description = f"VOC {pathlib.Path(path).name} {splits}".strip()
+    return _source(description, files, labels, notes, max_pixels)
 
 
-def open_ilsvrc_det(path: str | pathlib.Path, splits: str, labels: dict[str, str]) -> Source:
+def open_ilsvrc_det(
+    path: str | pathlib.Path,
+    splits: str,
+    labels: dict[str, str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Source:
     """Opens ILSVRC DET: a folder with Annotations/DET, Data/DET and ImageSets/DET.
 
     Images without an annotation file are left out, as in the original. An image without objects
@@ -124,6 +137,7 @@ def open_ilsvrc_det(path: str | pathlib.Path, splits: str, labels: dict[str, str
         path: The folder ILSVRC.
         splits: Names of lists joined by "+", such as "train+val1".
         labels: WordNet id -> class name, in order of the label ids.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset. Reading its samples raises a `ValueError` if the class of an object is not in
@@ -151,27 +165,40 @@ def open_ilsvrc_det(path: str | pathlib.Path, splits: str, labels: dict[str, str
                 files.append(_Files(name, image, annotation))
             else:
                 notes.skipped["image without annotation"].append(name)
-    return _source(f"ILSVRC DET {splits}", files, labels, notes)
+    return _source(f"ILSVRC DET {splits}", files, labels, notes, max_pixels)
 
 
-def _source(description: str, files: list[_Files], labels: dict[str, str], notes: Notes) -> Source:
+def _source(
+    description: str,
+    files: list[_Files],
+    labels: dict[str, str],
+    notes: Notes,
+    max_pixels: int,
+) -> Source:
     require_files(file.annotation for file in files)
     require_files(file.image for file in files)
     files = shuffle_by_name(files, lambda file: file.image_id)
     ids = {name: k for k, name in enumerate(labels, start=1)}
-    return Source(
-        description, tuple(labels.values()), len(files), _samples(files, ids, notes), notes
-    )
+    samples = _samples(files, ids, notes, max_pixels)
+    return Source(description, tuple(labels.values()), len(files), samples, notes)
 
 
-def _samples(files: Iterable[_Files], ids: dict[str, int], notes: Notes) -> Iterator[Sample]:
+def _samples(
+    files: Iterable[_Files], ids: dict[str, int], notes: Notes, max_pixels: int
+) -> Iterator[Sample]:
     for file in files:
         root = _parse(file.annotation)
         if root is None:
             notes.skipped["annotation XML is malformed or declares entities"].append(file.image_id)
             continue
         size = annotated_size(root.findtext("size/height"), root.findtext("size/width"))
-        image = load_image(file.image.read_bytes(), file.image_id, notes, annotated_size=size)
+        image = load_image(
+            file.image.read_bytes(),
+            file.image_id,
+            notes,
+            annotated_size=size,
+            max_pixels=max_pixels,
+        )
         if image is None:
             continue
         objects = [
@@ -213,8 +240,9 @@ def _parse(path: pathlib.Path) -> Element | None:
     """Returns the root element, or None if the XML is malformed or declares entities."""
     try:
         return SafeElementTree.parse(path).getroot()
-    # An unknown encoding is a LookupError, an unsupported one a ValueError.
-    except (ParseError, DefusedXmlException, LookupError, ValueError):
+    except OSError:
+        raise
+    except Exception:  # damaged XML makes the parser raise many kinds of exception
         return None
 
 

@@ -11,14 +11,19 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
 from ssd_keras.data.sources.source import Object, Source, make_sample, shuffle_by_name
-from ssd_keras.files import read_lines, read_text
-from ssd_keras.images import SUFFIXES
+from ssd_keras.files import read_lines, read_text, reading
+from ssd_keras.images import MAX_PIXELS, SUFFIXES
 
 _BOX_COLUMNS = 5  # class x y width height
+_MAX_YAML_BYTES = 1_000_000  # limit for data.yaml; that of 1203 classes has 30 kB
 
 
 def open_yolo(
-    path: str | pathlib.Path, split: str = "", labels: dict[str, str] | None = None
+    path: str | pathlib.Path,
+    split: str = "",
+    labels: dict[str, str] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Opens a dataset in YOLO's format.
 
@@ -31,6 +36,7 @@ def open_yolo(
             train/images and train/labels. An empty string reads the folders images and labels.
         labels: Class names, the values of the dictionary, in order of the class numbers. None uses
             the names in classes.txt or in data.yaml.
+        max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
         The dataset. Reading its samples raises a `ValueError` if a line of a text file is neither a
@@ -71,7 +77,7 @@ def open_yolo(
         description=f"YOLO {root.name} {split}".strip(),
         labels=names,
         num_images=len(paths),
-        samples=_samples(image_folder, label_folder, paths, len(names), notes),
+        samples=_samples(image_folder, label_folder, paths, len(names), notes, max_pixels),
         notes=notes,
     )
 
@@ -82,10 +88,11 @@ def _samples(
     paths: list[pathlib.Path],
     num_classes: int,
     notes: Notes,
+    max_pixels: int,
 ) -> Iterator[Sample]:
     for path in paths:
         image_id = _image_id(path, image_folder)
-        image = load_image(path.read_bytes(), image_id, notes, upright=True)
+        image = load_image(path.read_bytes(), image_id, notes, upright=True, max_pixels=max_pixels)
         if image is None:
             continue
         text = label_folder / f"{image_id}.txt"
@@ -146,18 +153,23 @@ def _class_names(root: pathlib.Path, label_folder: pathlib.Path) -> dict[str, st
 
 def _yaml_names(path: pathlib.Path) -> list[str]:
     """Reads `names` of a data.yaml: a list, or a dictionary with the keys 0, 1, 2, ..."""
-    try:
+    size = path.stat().st_size
+    if size > _MAX_YAML_BYTES:  # PyYAML needs ten seconds for a megabyte
+        raise ValueError(
+            f"{path} has {size} bytes, but may have {_MAX_YAML_BYTES} at most: write a classes.txt "
+            "with one class name per line"
+        )
+    remedy = "write a classes.txt with one class name per line"
+    with reading(path, remedy, fault="is not YAML"):
         # BaseLoader keeps every scalar as text. Other loaders turn the class name "no" into False.
         content = yaml.load(read_text(path), Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict):
         numbers = [str(k) for k in range(len(names))]
         if set(names) != set(numbers):
             raise ValueError(
-                f"{path} has `names` with the keys {', '.join(names)}: they must be the class "
-                "numbers 0, 1, 2, ... without gaps"
+                f"{path} has `names` with the keys {', '.join(names)[:200]}: they must be the "
+                "class numbers 0, 1, 2, ... without gaps"
             )
         names = [names[number] for number in numbers]
     usable = isinstance(names, list) and all(name and isinstance(name, str) for name in names)

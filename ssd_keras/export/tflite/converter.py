@@ -103,6 +103,7 @@ def export_tflite(
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
         "max_detections": max_detections,
+        "num_classes": len(labels),
         "config": config.to_dict(),
         "versions": versions(),
     }
