@@ -36,7 +36,7 @@ def write_set(folder):
         rows.append([f"{k}.png", 80, 60, label, left, top, left + 30, top + 30])
     with (folder / "train.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow("filename,width,height,class,xmin,ymin,xmax,ymax".split(","))
+        writer.writerow(["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"])
         writer.writerows(rows)
 
 
