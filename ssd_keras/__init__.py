@@ -143,6 +143,20 @@ def _is_command() -> bool:
     return as_module or os.path.basename(sys.argv[0]) in ("ssd-keras", "ssd-keras.exe")
 
 
+def _check_backend() -> None:
+    """Refuses another backend than TensorFlow before Keras or TensorFlow is imported."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if "keras" in sys.modules:
+        backend = sys.modules["keras"].config.backend()
+    if backend != "tensorflow":
+        raise ImportError(
+            f"ssd_keras needs the TensorFlow backend of Keras, not {backend!r}: set "
+            "KERAS_BACKEND=tensorflow before the first import of keras"
+        )
+
+
+_check_backend()
+
 # Importing these modules registers their classes with Keras, so that `keras.saving.load_model` can
 # read the package's files. The command line skips this: it sets TensorFlow's log level first.
 if not _is_command():

@@ -18,6 +18,7 @@ WITH_MODEL = (
     "weights/test_tiling_and_classes.py",
     "test_initialization.py",
     "test_model.py",
+    "test_own_data_guide.py",
     "test_own_sizes.py",
     "test_truth.py",
     "test_saved_files.py",

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from ssd_keras import drawing
@@ -182,3 +183,23 @@ def test_a_crowd_of_tags_still_lies_in_the_picture():
     boxes = np.tile([[0.2, 0.2, 0.8, 0.8]], (60, 1))
     picture = draw((100, 100), boxes, scores=np.linspace(0.1, 0.9, 60))
     assert picture.shape == (100, 100, 3)
+
+
+def test_tensors_and_float_images_are_drawn_as_arrays_are():
+    pixels = np.full((40, 60, 3), 200, np.uint8)
+    boxes, classes, scores = np.array([[0.1, 0.1, 0.8, 0.8]]), np.array([1]), np.array([0.5])
+    want = np.asarray(draw_detections(pixels, boxes, classes, ["a"], scores))
+    tensors = [tf.constant(value) for value in (boxes, classes)]
+    for image in (tf.constant(pixels), tf.constant(pixels, tf.float32), pixels.astype(float)):
+        got = draw_detections(image, *tensors, ["a"], tf.constant(scores))
+        np.testing.assert_array_equal(np.asarray(got), want)
+
+
+def test_says_that_a_batch_is_too_much():
+    pixels, boxes = np.zeros((40, 60, 3), np.uint8), np.zeros((1, 1, 4))
+    with pytest.raises(
+        ValueError, match=r"image has shape \(1, 40, 60, 3\), but must be one image"
+    ):
+        draw_detections(pixels[None], boxes[0], [1], ["a"])
+    with pytest.raises(ValueError, match="draw one image of a batch at a time"):
+        draw_detections(pixels, boxes, np.ones((1, 1)), ["a"])

@@ -1,6 +1,7 @@
 """The rooms of the package: which may import which, and what the import of the package loads."""
 
 import ast
+import os
 import pathlib
 import subprocess
 import sys
@@ -106,3 +107,15 @@ def test_every_file_is_in_a_package():
     for path in FILES:
         assert (path.parent / "__init__.py").is_file()
     assert pathlib.Path(PACKAGE, "py.typed").is_file()
+
+
+def test_another_backend_of_keras_is_refused_in_one_sentence():
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", "import ssd_keras"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: ssd_keras needs the TensorFlow backend")
+    assert "not 'jax'" in last

@@ -5,9 +5,10 @@
 With the records, seed and augmentation of a training run, image k of the sheet has the pixels of
 image k of that run. --first=n*B --images=B shows batch n of a run with batch size B.
 
-Each picture shows the ground truth in thick lines and the default boxes matched to it in thin lines
-of the same color. The text lists the random parameters: expansion, crop and the IoU that its
-sampler requires, interpolation, mirror, and the photometric operations in their order.
+Each picture shows the ground truth in thick lines, and the default boxes matched to it in thin
+dashed lines of the same color. The text below it lists the random parameters: expansion, crop and
+the IoU that its sampler requires, interpolation, mirror, and the photometric operations in their
+order.
 """
 
 from absl import flags

@@ -20,6 +20,8 @@ from ssd_keras.drawing import class_color, contact_sheet, draw_detections
 from ssd_keras.matching import match
 from ssd_keras.tiling import default_boxes
 
+CAPTION = 116  # rows below the image of a sample, for its text
+
 
 def augmented_samples(
     records: list[str],
@@ -91,13 +93,16 @@ def describe(params: dict[str, Any], height: int) -> str:
 def draw_sample(sample: dict[str, Any], config: SSDConfig, labels: tuple[str, ...]) -> Image.Image:
     """Draws a sample with its ground truth, matched default boxes and random parameters.
 
+    Ground truth has thick lines and class names. Matched default boxes have thin dashed lines in
+    the color of their class. The text is below the image.
+
     Args:
         sample: A sample from `augmented_samples`.
         config: Configuration of the model.
         labels: Class names.
 
     Returns:
-        An RGB image of the input size.
+        An RGB image as wide as the input of the network; below the image are `CAPTION` rows.
     """
     boxes, classes = sample["boxes"], sample["labels"]
     truth = np.concatenate([boxes, classes[:, None]], axis=1, dtype=np.float32)
@@ -107,19 +112,31 @@ def draw_sample(sample: dict[str, Any], config: SSDConfig, labels: tuple[str, ..
     draw = ImageDraw.Draw(picture)
     corners = defaults * np.tile(config.input_size, 2)
     for k in np.flatnonzero(matched >= 0):
-        ymin, xmin, ymax, xmax = corners[k].tolist()
-        draw.rectangle((xmin, ymin, xmax, ymax), outline=class_color(int(classes[matched[k]])))
+        _draw_dashed(draw, corners[k].tolist(), class_color(int(classes[matched[k]])))
+    for box, label in zip(boxes * np.tile(config.input_size, 2), classes, strict=True):
+        ymin, xmin, ymax, xmax = np.round(box).tolist()
+        corner = (xmin - 1, ymin - 1, max(xmin, xmax), max(ymin, ymax))
+        draw.rectangle(corner, outline=class_color(int(label)), width=3)
     picture = draw_detections(picture, boxes, classes, labels)
+    cell = Image.new("RGB", (picture.width, picture.height + CAPTION), "white")
+    cell.paste(picture)
     text = f"{describe(sample['params'], sample['height'])}\n{np.sum(matched >= 0)} matched"
-    ImageDraw.Draw(picture).multiline_text(  # at the bottom, since class names are at the top
-        (4, picture.height - 4),
-        text,
-        fill="white",
-        anchor="ld",
-        stroke_width=2,
-        stroke_fill="black",
-    )
-    return picture
+    draw = ImageDraw.Draw(cell)
+    draw.multiline_text((4, picture.height + 4), text, fill="black", spacing=2)
+    return cell
+
+
+def _draw_dashed(
+    draw: ImageDraw.ImageDraw, box: list[float], color: tuple[int, int, int], dash: int = 3
+) -> None:
+    """Draws the outline of a box (ymin, xmin, ymax, xmax) in pixels with a thin dashed line."""
+    ymin, xmin, ymax, xmax = (round(side) for side in box)
+    for x in range(xmin, xmax, 2 * dash):
+        for y in (ymin, ymax):
+            draw.line((x, y, min(x + dash - 1, xmax), y), fill=color)
+    for y in range(ymin, ymax, 2 * dash):
+        for x in (xmin, xmax):
+            draw.line((x, y, x, min(y + dash - 1, ymax)), fill=color)
 
 
 def preview_sheet(
@@ -157,4 +174,4 @@ def preview_sheet(
         records, config, ops, seed=seed, first=first, use_difficult=use_difficult
     )
     cells = [draw_sample(sample, config, labels) for sample in itertools.islice(samples, images)]
-    return contact_sheet(cells, columns=columns, cell=max(config.input_size))
+    return contact_sheet(cells, columns=columns, cell=max(cells[0].size))

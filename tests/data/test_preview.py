@@ -9,6 +9,7 @@ from ssd_keras.data import preview
 from ssd_keras.data.pipeline import train_dataset
 from ssd_keras.data.records import write_records
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
+from ssd_keras.drawing import class_color
 from tests.cli import in_process, loaded_command
 from tests.tiny import TINY
 
@@ -45,3 +46,35 @@ def test_the_command_writes_a_sheet(records, tmp_path, capsys):
     with Image.open(out) as sheet:
         assert sheet.width > 2 * 300
     assert "3 samples" in capsys.readouterr().out
+
+
+def test_ground_truth_is_thick_default_boxes_are_dashed_and_text_is_below():
+    """One object that is a default box of TINY: its line covers that of the default box."""
+    boxes = np.array([[16, 16, 32, 32]], np.float32) / 64
+    sample = {
+        "image": np.full((64, 64, 3), 255, np.float32),
+        "boxes": boxes,
+        "labels": np.array([1]),
+        "height": 64,
+        "params": {
+            "canvas": np.array([64, 64]),
+            "sampler": np.int32(0),
+            "interpolation": np.int32(0),
+            "mirror": np.bool_(False),
+        },
+    }
+    cell = np.asarray(preview.draw_sample(sample, TINY, ("a",)))
+    assert cell.shape == (64 + preview.CAPTION, 64, 3)
+    color = np.array(class_color(1))
+    below = (cell[:64] == color).all(-1)
+    # The lower edge is drawn from row 30 to row 32, over its whole width.
+    assert below[30:33, 15:33].all()
+    # Some matched default boxes reach further; their lines have gaps.
+    outside = below.copy()
+    outside[14:34, 14:34] = False
+    assert outside.any()
+    rows = [row for row in range(34, 64) if outside[row, 14:34].any()]
+    assert rows
+    assert not any(outside[row, 14:34].all() for row in rows)
+    assert (cell[64:] < 128).any()  # the text
+    assert (cell[:64].sum(-1) > 0).all()  # no text on the image

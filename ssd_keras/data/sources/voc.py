@@ -117,6 +117,11 @@ def open_voc(
         ]
     if labels is None:
         labels = {name: name for name in sorted(_class_names(folders))}
+        if not labels:
+            raise ValueError(
+                f"no object was found in the annotations in {', '.join(map(str, folders))}: "
+                "give the class names with --labels"
+            )
     description = f"VOC {pathlib.Path(path).name} {splits}".strip()
     return _source(description, files, labels, notes, max_pixels)
 

@@ -260,3 +260,10 @@ def test_an_empty_folder_says_where_no_annotation_is(tmp_path):
         open_voc(tmp_path, "")
     with pytest.raises(FileNotFoundError, match=r"nothing/Annotations is missing: .* VOC folder$"):
         open_voc(tmp_path / "nothing", "")
+
+
+def test_annotations_without_objects_need_class_names(tmp_path):
+    write_voc(tmp_path, {"a": voc_xml([])})
+    with pytest.raises(ValueError, match=r"no object was found .*Annotations: give the class"):
+        open_voc(tmp_path, "train")
+    assert open_voc(tmp_path, "train", {"cat": "cat"}).num_images == 1
