@@ -59,7 +59,7 @@ def test_check_reads_a_whole_set(prepare, capsys, tmp_path):
     assert printed.endswith(f"{out}: 3 images, {objects} objects, all valid\n")
     code, printed = run(prepare, capsys, check=out, source="shapes")
     assert (code, printed) == (1, f"error: --check (={out}) needs no --source: remove it\n")
-    assert run(prepare, capsys)[1].startswith("error: --source is missing: give --source and")
+    assert run(prepare, capsys)[1].startswith("error: --source is missing: --source and --out")
     shard = out / "records-00001-of-00002.tfrecord"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 255
@@ -72,7 +72,7 @@ def test_check_reads_a_whole_set(prepare, capsys, tmp_path):
 def test_check_decodes_the_images(prepare, capsys, tmp_path):
     wrong = {"a": b"no image", "b": encoded((41, 20))}
     for name, image in wrong.items():
-        sample = Sample(image, name, 20, 40, np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+        sample = Sample(image, name, 20, 40, np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
         write_records([sample], tmp_path / name, ["cat"], shards=1)
     for name, found in (("a", "image does not decode"), ("b", r"it is (20, 41)")):
         code, printed = run(prepare, capsys, check=tmp_path / name)
