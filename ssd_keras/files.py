@@ -131,7 +131,7 @@ def reason(error: BaseException) -> str:
     # In a graph, the message of the operation is the line above its node; many others come first.
     operation = re.search(r"(.+)\n\s*\[\[\{\{node", text)
     if operation:
-        text = re.sub(r".*assertion failed: ", "", operation[1])
+        text = re.sub(r".*assertion failed: \[(.*)\]", r"\1", operation[1])
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\].*", "", text)
     lines = [line.strip() for line in text.splitlines()]
     return next((line[:_MAX_REASON] for line in lines if line), type(error).__name__)
