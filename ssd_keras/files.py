@@ -131,7 +131,12 @@ def reason(error: BaseException) -> str:
         return f"{error} is missing"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\].*", "", str(error))
+    text = str(error)
+    # In a graph, the message of the operation is the line above its node; many others come first.
+    operation = re.search(r"(.+)\n\s*\[\[\{\{node", text)
+    if operation:
+        text = re.sub(r".*assertion failed: \[(.*)\]", r"\1", operation[1])
+    text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\].*", "", text)
     lines = [line.strip() for line in text.splitlines()]
     return next((line[:_MAX_REASON] for line in lines if line), type(error).__name__)
 
@@ -154,14 +159,14 @@ def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
 
 
 def _has_type(value: Any, kind: Any) -> bool:
-    parts = typing.get_args(kind)
-    match typing.get_origin(kind):
-        case types.UnionType:
-            return any(_has_type(value, part) for part in parts)
-        case origin if origin in (tuple, list):
-            return isinstance(value, list | tuple) and all(_has_type(v, parts[0]) for v in value)
-        case origin if origin is dict:
-            return isinstance(value, dict) and all(_has_type(v, parts[1]) for v in value.values())
+    # Without `match`, which AutoGraph does not convert: the input pipeline reads cards in a graph.
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return any(_has_type(value, part) for part in parts)
+    if origin in (tuple, list):
+        return isinstance(value, list | tuple) and all(_has_type(v, parts[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_has_type(v, parts[1]) for v in value.values())
     if isinstance(value, bool) and kind in (int, float):
         return False
     if kind is float:

@@ -101,3 +101,15 @@ def test_decode_undoes_encode(index, values):
     default = np.repeat(default_boxes(SSD300_VOC)[index : index + 1], len(boxes), axis=0)
     again = decode(encode(boxes, default, VARIANCES), default, VARIANCES)
     np.testing.assert_allclose(again, boxes, atol=2e-5)
+
+
+def test_forms_are_converted_for_any_number_of_dimensions():
+    """With three boxes in a row of two: an axis counted from the front would be another one."""
+    corners = np.sort(np.random.default_rng(0).random((2, 3, 2, 2)), axis=-2).reshape(2, 3, 4)
+    centers = yxyx_to_cyxhw(corners).numpy()
+    for i in range(2):
+        for j in range(3):
+            ymin, xmin, ymax, xmax = corners[i, j]
+            expected = [(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin]
+            np.testing.assert_allclose(centers[i, j], expected, rtol=1e-6)
+    np.testing.assert_allclose(cyxhw_to_yxyx(centers), corners, rtol=1e-5)

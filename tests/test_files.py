@@ -74,6 +74,10 @@ def test_every_error_of_a_parser_names_the_file():
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "'utf-8' codec can't decode .*"),
         (AttributeError(), "AttributeError"),
         (ValueError("{{node a}} line 1 [Op:b] name: \nline 2"), "line 1"),
+        (
+            ValueError("Graph:\n\nat x: assertion failed: [b] [c]\n\t [[{{node d}}]] [Op:e]"),
+            r"b\] \[c",
+        ),
     ):
         message = rf"^some/x\.json is damaged \({reason}\): write it again$"
         with (

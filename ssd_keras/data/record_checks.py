@@ -83,7 +83,8 @@ def checked_records(path: str | tf.Tensor, num_classes: int) -> tf.data.Dataset:
         ymin, xmin, ymax, xmax = (example[side] for side in SIDES)
         labels, image = example["image/object/class/label"], example["image/source_id"]
         counts = tf.stack([tf.size(example[name]) for name in _VECTORS])
-        message = [path, "has a label or a box that is not valid; image", image, REMEDY]
+        where = ("image ", image, " in ", path)
+        message = [tf.strings.join([*where, " has a label or a box that is not valid; ", REMEDY])]
         with tf.control_dependencies(
             [tf.debugging.Assert(tf.reduce_all(counts == counts[0]), message)]
         ):

@@ -3,10 +3,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from ssd_keras.data.card import read_card
-from ssd_keras.data.records import read_samples
+from ssd_keras.data.records import Sample, read_samples, write_records
 from tests.cli import ROOT, in_process, loaded_command
 from tests.data_sets import coco_json, encoded, voc_xml, write, write_voc
 
@@ -47,6 +48,45 @@ def test_voc(prepare, capsys, tmp_path):
     )
     assert code == 1
     assert printed.endswith("already holds a record set: remove it or write to another directory\n")
+
+
+def test_check_reads_a_whole_set(prepare, capsys, tmp_path):
+    out = tmp_path / "out"
+    assert run(prepare, capsys, source="shapes", num_images=3, out=out, shards=2)[0] == 0
+    code, printed = run(prepare, capsys, check=out)
+    assert code == 0
+    objects = read_card(out).num_objects
+    assert printed.endswith(f"{out}: 3 images, {objects} objects, all valid\n")
+    code, printed = run(prepare, capsys, check=out, source="shapes")
+    assert (code, printed) == (1, f"error: --check (={out}) needs no --source: remove it\n")
+    assert run(prepare, capsys)[1].startswith("error: --source is missing: --source and --out")
+    shard = out / "records-00001-of-00002.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data)
+    code, printed = run(prepare, capsys, check=out)
+    assert code == 1
+    assert f"error: {shard} is damaged at record 1 of 1 (corrupted record at 12" in printed
+
+
+def test_check_decodes_the_images(prepare, capsys, tmp_path):
+    wrong = {"a": b"no image", "b": encoded((41, 20))}
+    for name, image in wrong.items():
+        sample = Sample(image, name, 20, 40, np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
+        write_records([sample], tmp_path / name, ["cat"], shards=1)
+    for name, found in (("a", "image does not decode"), ("b", r"it is (20, 41)")):
+        code, printed = run(prepare, capsys, check=tmp_path / name)
+        assert code == 1
+        assert f"image '{name}' in {tmp_path / name} must have the size (20, 40)" in printed
+        assert found in printed
+
+
+def test_the_pixel_limit_is_a_flag(prepare, capsys, tmp_path):
+    write_voc(tmp_path / "set", {"a": voc_xml([CAT])})
+    words = {"source": "voc", "path": tmp_path / "set", "splits": "train", "max_pixels": 799}
+    code, printed = run(prepare, capsys, out=tmp_path / "out", **words)
+    assert code == 1
+    assert "1 x image has more than 799 pixels" in printed
 
 
 def test_coco_keeps_the_way_back(prepare, capsys, tmp_path):

@@ -277,7 +277,7 @@ def test_wrong_ground_truth_is_named_where_records_are_read(tmp_path, case):
     path = with_wrong_record(tmp_path, case)
     with pytest.raises(ValueError, match=rf"record 2 of {path} has .*(\[0, 1\]|1 to 5|equal)"):
         list(records.read_samples(tmp_path))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"(?s){path}.*\[bad\]"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"image bad in {path} has"):
         list(record_checks.checked_records(str(path), 5))
     with pytest.raises(ValueError, match=r"image 'bad' has"):
         records.write_records([sample("bad", *WRONG[case])], tmp_path / "new", "vwxyz")

@@ -49,3 +49,10 @@ def test_coco_metrics(folder, capsys):
         assert len(report["statistics"]) == 12
         assert in_process(evaluate, *usual, "--iou_threshold=0.7") == 1
     assert "--iou_threshold (=0.7) needs --metric=voc" in capsys.readouterr().err
+
+
+def test_a_plot_in_an_unknown_format_is_refused_first(tmp_path, capsys):
+    """Before the model is loaded: there is none here."""
+    with loaded_command("evaluate") as evaluate:
+        assert in_process(evaluate, "--model=x.keras", f"--records={tmp_path}", "--plot=x.foo") == 1
+    assert "error: plot (=x.foo) must end in one of ." in capsys.readouterr().err

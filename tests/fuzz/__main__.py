@@ -17,7 +17,7 @@ import numpy as np
 
 SECONDS, MEGABYTES = 10, 400  # limits of a case
 ALL_MEGABYTES = 40_000  # address space of a child
-BATCH = 2000  # cases of a child
+BATCH = 200  # cases of each target in a child
 
 
 def main():
@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", default="", help="names separated by commas; default: all")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no child after this time")
     parser.add_argument("--child", action="store_true", help="run in this process")
     options = parser.parse_args()
     if options.child:
@@ -33,6 +34,8 @@ def main():
     targets = options.targets or "all"
     counts, failures, start = collections.Counter(), [], time.monotonic()
     for first in range(options.first, options.first + options.cases, BATCH):
+        if time.monotonic() - start > options.seconds:
+            break
         size = min(BATCH, options.first + options.cases - first)
         batch(targets, options.seed, first, size, counts, failures)
     for name in sorted({name for name, _ in counts}):
@@ -107,7 +110,7 @@ def child(options):
                 print(json.dumps([target, number, "started", ""]), flush=True)
                 rng = np.random.default_rng((options.seed, zlib.crc32(target.encode()), number))
                 before = peak()
-                signal.alarm(SECONDS)
+                signal.alarm(SECONDS if warm else 10 * SECONDS)  # the first case builds graphs
                 outcome, message = run(case, rng, names, USER_ERRORS)
                 signal.alarm(0)
                 if warm and peak() - before > MEGABYTES:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from PIL import Image
 
 from ssd_keras.config import SSD300_VOC
@@ -85,6 +86,36 @@ def test_saved_model(tmp_path):
     np.testing.assert_allclose(found[1]["boxes"], [[0, 0.1, 0.5, 1]])
     assert found[1]["scores"].tolist() == [0.75]
     assert found[1]["classes"].tolist() == [2]
+
+
+def test_a_saved_model_of_another_maker_is_announced_before_it_runs(tmp_path, monkeypatch):
+    write_saved_model(tmp_path / "detector")
+    events = []
+    load = tf.saved_model.load
+    monkeypatch.setattr(logging, "warning", lambda text, *values: events.append(text % values))
+    monkeypatch.setattr(tf.saved_model, "load", lambda p: (events.append("load"), load(p))[1])
+    load_detector(tmp_path / "detector")
+    assert len(events) == 2
+    assert "was not written by export_saved_model: a SavedModel is a program" in events[0]
+    assert events[1] == "load"
+
+
+def test_a_detector_with_fewer_labels_than_classes_is_an_error(tmp_path):
+    write_saved_model(tmp_path / "detector", labels=("cat",))
+    detector = load_detector(tmp_path / "detector")
+    with pytest.raises(ValueError, match="the model detects class 2, but has 1 labels"):
+        detector.detect([b"long enough for it"])
+
+
+def test_the_pixel_limit_of_a_keras_model(model, tmp_path):
+    model.save(tmp_path / "m.keras")
+    detector = load_detector(tmp_path / "m.keras", max_pixels=2400)
+    assert detector.max_pixels == 2400
+    assert len(detector.detect([encoded((40, 60))])) == 1
+    with pytest.raises(ValueError, match="one of 1 images cannot be decoded"):
+        detector.detect([encoded((41, 60))])
+    with pytest.raises(ValueError, match=r"max_pixels \(=0\) must be at least 1"):
+        load_detector(tmp_path / "m.keras", max_pixels=0)
 
 
 def test_an_image_that_cannot_be_decoded_is_an_error(model, tmp_path):

@@ -45,6 +45,16 @@ def lines(out):
     return [json.loads(line) for line in (out / JSON_NAME).read_text("utf-8").splitlines()]
 
 
+def test_images_of_too_many_pixels_are_left_out(tmp_path, capsys):
+    paths = [picture(tmp_path / "in" / f"{k}.png", (80, k)) for k in (40, 41)]
+    detector = Detector(DETECTOR.labels, run, max_pixels=3200)
+    summary = detect_files(detector, paths, tmp_path / "out")
+    assert summary.unreadable == (paths[1],)
+    assert capsys.readouterr().err == (
+        f"warning: {paths[1]} skipped: image has more than 3200 pixels\n"
+    )
+
+
 def test_json_and_picture(tmp_path):
     path = picture(tmp_path / "in" / "a.png", mode="L")
     summary = detect_files(DETECTOR, [path], tmp_path / "out")

@@ -135,3 +135,12 @@ def test_a_split_that_is_left_out_is_asked_for(tmp_path):
         open_yolo(tmp_path)
     with pytest.raises(FileNotFoundError, match="one split at a time"):
         open_yolo(tmp_path, "train+valid")
+
+
+def test_a_huge_yaml_is_refused_by_its_size(tmp_path):
+    """PyYAML would take minutes for a million names."""
+    write(tmp_path / "images/a.jpg", encoded())
+    write(tmp_path / "labels/a.txt", "")
+    write(tmp_path / "data.yaml", "names: [" + ", ".join(f"c{k}" for k in range(10**6)) + "]")
+    with pytest.raises(ValueError, match=r"data\.yaml has 8888897 bytes, but may have 1000000"):
+        open_yolo(tmp_path)
