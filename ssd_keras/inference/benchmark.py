@@ -71,7 +71,8 @@ def time_stages(
             start = time.perf_counter()
             function()
             times[name].append((time.perf_counter() - start) * 1e3 / batch_size)
-    return [
-        Timing(batch_size, *(float(np.percentile(values, q)) for q in (50, 90, 99)), stage=name)
-        for name, values in times.items()
-    ]
+    timings = []
+    for name, values in times.items():
+        median, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
+        timings.append(Timing(batch_size, median, p90, p99, name))
+    return timings
