@@ -121,4 +121,6 @@ def detect_shard(
             line["detections"] = json_detections(kept, height, width, detector.labels)
             lines.write(json.dumps(line) + "\n")
     bar.finish()
+    for leftover in path.parent.glob(f".*-{suffix}"):  # of killed jobs of this shard
+        leftover.unlink(missing_ok=True)
     return ShardSummary(path, False, len(mine) - num_dead, num_detections, num_dead)

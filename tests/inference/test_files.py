@@ -209,3 +209,24 @@ def test_the_command(tmp_path):
     assert "broken.jpg skipped: cannot be decoded" in done.stderr
     assert f"1 images, {len(lines(tmp_path / 'out')[0]['detections'])} detections" in done.stdout
     assert (tmp_path / "out" / "a.png").is_file()
+
+
+def test_the_command_refuses_other_files_before_it_makes_a_folder(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    command = [sys.executable, "-m", "ssd_keras", "detect", "--model=missing.keras"]
+    command += [f"--out={tmp_path / 'out'}", str(tmp_path / "notes.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "notes.txt is neither an image nor a video" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_reads_an_image_from_stdin_with_tiles(tmp_path):
+    ssd_vgg16(SSD300_VOC, 2, width=1 / 32, labels=("cat", "dog")).save(tmp_path / "m.keras")
+    path = picture(tmp_path / "a.png")
+    command = [sys.executable, "-m", "ssd_keras", "detect", f"--model={tmp_path / 'm.keras'}"]
+    command += [f"--out={tmp_path / 'out'}", "--tiles=1x2", "-"]
+    done = subprocess.run(command, input=path.read_bytes(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\r" not in done.stdout  # no progress bar in pipes
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"stdin.png", JSON_NAME}

@@ -66,6 +66,7 @@ def test_what_exists_is_skipped_and_what_is_missing_is_made_again(paths, tmp_pat
         detect_shard(DETECTOR, paths, tmp_path / "out", k, 3)
     before = content(tmp_path / "out")
     (tmp_path / "out" / "detections-00001-of-00003.jsonl").unlink()
+    (tmp_path / "out" / ".17.detections-00001-of-00003.jsonl").touch()  # of a killed job
     summaries = [detect_shard(DETECTOR, paths, tmp_path / "out", k, 3) for k in range(3)]
     assert [s.existed for s in summaries] == [True, False, True]
     assert content(tmp_path / "out") == before  # byte for byte
