@@ -71,7 +71,7 @@ def _keras_stages(path: Path, images: Sequence[bytes]) -> Stages:
 def _saved_model_stages(path: Path, images: Sequence[bytes]) -> Stages:
     loaded = tf.saved_model.load(str(path))
     detect = loaded.signatures["serving_default"]
-    size = detect.structured_input_signature[1]["images"].shape[1]
+    size = tuple(detect.structured_input_signature[1]["images"].shape[1:3])
     batch = tf.cast(tf.round(_batch(images, size)), tf.uint8)
 
     def run() -> Any:
@@ -133,7 +133,7 @@ def _openvino_stages(path: Path, images: Sequence[bytes]) -> Stages:
     }
 
 
-def _batch(images: Sequence[bytes], size: int) -> tf.Tensor:
+def _batch(images: Sequence[bytes], size: int | tuple[int, int]) -> tf.Tensor:
     """Returns float32 [B, S, S, 3]."""
     return tf.stack([warp(image, size) for image in images])
 

@@ -52,6 +52,11 @@ def test_an_error_of_a_writer_is_raised():
 
     with pytest.raises(OSError, match="disk full"), WriteBehind(3) as write:
         write(fail)
-    with pytest.raises(KeyboardInterrupt), WriteBehind(3) as write:
-        write(fail)
-        raise KeyboardInterrupt  # the error of the block comes first
+
+    def interrupted():
+        with WriteBehind(3) as write:
+            write(fail)
+            raise KeyboardInterrupt  # the error of the block comes first
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
