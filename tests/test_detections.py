@@ -113,3 +113,26 @@ def test_round_trips_and_says_what_is_wrong():
             DetectionDecoder(SSD300_VOC, **argument)
     with pytest.raises(ValueError, match="8732 default boxes"):
         decoder(np.zeros((1, 5, 8), np.float32))
+
+
+def test_the_ends_of_the_ranges_are_allowed():
+    decoder = DetectionDecoder(SSD300_VOC, 0.0, 1.0, 1)
+    found = decoder(predictions((7, A, 1, 0.9), (9, A, 1, 0.8)))
+    assert found["num_detections"].numpy().tolist() == [1]
+    np.testing.assert_allclose(found["scores"], [[0.9]], rtol=1e-5)
+
+
+def test_shapes_of_the_output():
+    shapes = DetectionDecoder(SSD300_VOC, max_detections=7).compute_output_shape((2, 8732, 8))
+    assert shapes == {
+        "boxes": (2, 7, 4),
+        "scores": (2, 7),
+        "classes": (2, 7),
+        "num_detections": (2,),
+    }
+
+
+def test_the_defaults_are_those_of_the_original():
+    config = DetectionDecoder(SSD300_VOC).get_config()
+    found = [config[name] for name in ("score_threshold", "iou_threshold", "max_detections")]
+    assert found == [0.01, 0.45, 200]
