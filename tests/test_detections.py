@@ -126,3 +126,26 @@ def test_equals_the_original():
         assert image["classes"].tolist() == answers[f"{i}/classes"].tolist()
         np.testing.assert_allclose(image["scores"], answers[f"{i}/scores"], rtol=1e-5)
         np.testing.assert_allclose(image["boxes"], answers[f"{i}/boxes"], atol=1e-6)
+
+
+def test_the_ends_of_the_ranges_are_allowed():
+    decoder = DetectionDecoder(SSD300_VOC, 0.0, 1.0, 1)
+    found = decoder(predictions((7, A, 1, 0.9), (9, A, 1, 0.8)))
+    assert found["num_detections"].numpy().tolist() == [1]
+    np.testing.assert_allclose(found["scores"], [[0.9]], rtol=1e-5)
+
+
+def test_shapes_of_the_output():
+    shapes = DetectionDecoder(SSD300_VOC, max_detections=7).compute_output_shape((2, 8732, 8))
+    assert shapes == {
+        "boxes": (2, 7, 4),
+        "scores": (2, 7),
+        "classes": (2, 7),
+        "num_detections": (2,),
+    }
+
+
+def test_the_defaults_are_those_of_the_original():
+    config = DetectionDecoder(SSD300_VOC).get_config()
+    found = [config[name] for name in ("score_threshold", "iou_threshold", "max_detections")]
+    assert found == [0.01, 0.45, 200]
