@@ -140,3 +140,12 @@ def test_the_command_writes_a_config_and_a_picture(records, tmp_path, capsys):
     assert (fitted.image_size, fitted.mean) == (128, (1, 2, 3))
     assert fitted.num_default_boxes <= start.num_default_boxes
     assert (tmp_path / "fit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_default_box_counts_for_the_object_that_it_is_matched_to():
+    """Two equal objects: the first takes the default boxes, and the second keeps one."""
+    box = np.array([[0, 0, 8, 8]], np.float32) / 64
+    found = coverage([np.concatenate([box, box])], TINY)
+    assert found.positives[1] == 1
+    assert (found.by_threshold <= found.positives).all()
+    assert found.by_threshold.sum() == coverage([box], TINY).by_threshold.sum()
