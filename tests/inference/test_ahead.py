@@ -52,6 +52,13 @@ def test_an_error_of_a_writer_is_raised():
 
     with pytest.raises(OSError, match="disk full"), WriteBehind(3) as write:
         write(fail)
-    with pytest.raises(KeyboardInterrupt), WriteBehind(3) as write:
-        write(fail)
-        raise KeyboardInterrupt  # the error of the block comes first
+
+
+def test_the_error_of_the_block_comes_before_those_of_the_writers():
+    def stopped():
+        with WriteBehind(3) as write:
+            write(lambda: 1 // 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
