@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -141,6 +142,7 @@ def detect_files(
         if "yolo" in formats:
             write_yolo_names(out, detector.labels)
         write = stack.enter_context(WriteBehind(_WRITE_BEHIND))
+        in_order = stack.enter_context(WriteBehind(2 * batch_size, threads=1))
         for file, found in detections_of(detector, paths, batch_size):
             bar.add(1)
             if file.pixels is None or found is None:
@@ -154,17 +156,14 @@ def detect_files(
             write(_write_image, out, names[file.path], file, shown, detector.labels, formats)
             if coco is not None:
                 relative = os.path.relpath(file.path.resolve(), root)
-                coco.add(Path(relative).as_posix(), height, width, shown)
+                in_order(coco.add, Path(relative).as_posix(), height, width, shown)
             if lines is not None:
                 line = {
                     "file": str(file.path),
                     **({"picture": names[file.path]} if "pictures" in formats else {}),
-                    "width": width,
-                    "height": height,
-                    "detections": json_detections(kept, height, width, detector.labels),
+                    **{"width": width, "height": height},
                 }
-                # JSON in ASCII, because a file name may hold bytes that are not valid UTF-8.
-                lines.write(json.dumps(line) + "\n")
+                in_order(_write_line, lines, line, kept, detector.labels)
     bar.finish()
     return Summary(len(paths) - len(unreadable), num_detections, tuple(unreadable))
 
@@ -244,6 +243,14 @@ def above(detections: Detections, threshold: float) -> Detections:
     """Returns the detections of at least a score."""
     keep = detections["scores"] >= threshold
     return {name: values[keep] for name, values in detections.items()}
+
+
+def _write_line(
+    lines: IO[str], line: dict[str, Any], kept: Detections, labels: Sequence[str]
+) -> None:
+    line["detections"] = json_detections(kept, line["height"], line["width"], labels)
+    # JSON in ASCII, because a file name may hold bytes that are not valid UTF-8.
+    lines.write(json.dumps(line) + "\n")
 
 
 def _write_image(
