@@ -32,7 +32,9 @@ def picture(seed, image_id, boxes, labels, image_format="PNG", brighter=0, size=
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
-    box, same, tiny = [0.1, 0.1, 0.6, 0.6], [0.1, 0.1, 0.61, 0.6], [0.5, 0.5, 0.51, 0.51]
+    # The first box is the smallest default box of conv8_2, 28 pixels about (16, 16).
+    box, same = [0.03125, 0.03125, 0.46875, 0.46875], [0.03125, 0.03125, 0.47, 0.46875]
+    tiny = [0.5, 0.5, 0.51, 0.51]
     train = [
         picture(0, "original", [box], [1]),
         picture(1, "two boxes", [box, same, same], [1, 1, 2]),
@@ -61,7 +63,7 @@ def test_counts(found):
         (LABELS[1], 1),
     ]
     assert found.centers.sum() == 8
-    assert found.centers[5, 5] == 7  # the center of (0.1, 0.6) is 0.35, in cell 5 of 16
+    assert found.centers[4, 4] == 7  # the center is 0.25, in cell 4 of 16
     assert found.owners.tolist() == [0, 1, 1, 1, 2, 4, 5, 6]
 
 
