@@ -228,15 +228,23 @@ def test_guard_stops_at_a_loss_that_is_no_number(records):
 
 
 def test_the_guard_stops_just_above_its_limit(records):
-    class Model:
-        optimizer = type("Optimizer", (), {"gradient_norm": tf.Variable(100.0)})
-
+    """A kernel and a bias with the gradients 60 and 80 have the norm 100."""
+    dense = keras.layers.Dense(1)
+    dense.build((None, 1))
+    model = keras.Sequential([dense])
+    model.compile(CaffeSGD(1e-3))
+    model.optimizer.build(dense.trainable_variables)
     guard = callbacks.Guard(100.0, [records], 2, 0)
-    guard.set_model(Model())
-    guard.on_train_batch_end(0, {"loss": 3.0})
-    Model.optimizer.gradient_norm.assign(100.1)
-    with pytest.raises(FloatingPointError, match=r"gradient norm \(=100\.1, limit 100\)"):
-        guard.on_train_batch_end(1, {"loss": 3.0})
+    guard.set_model(model)
+    for kernel in (60.0, 60.2):
+        guard.on_epoch_begin(0)
+        guard.on_train_batch_begin(0)
+        model.optimizer.apply([tf.constant([[kernel]]), tf.constant([80.0])])
+        if kernel == 60.0:
+            guard.on_epoch_end(0, {"loss": 3.0})
+    # sqrt(60.2^2 + 80^2) = 100.12
+    with pytest.raises(FloatingPointError, match=r"gradient norm \(=100\.12, limit 100\)"):
+        guard.on_epoch_end(0, {"loss": 3.0})
 
 
 def test_best_is_the_one_of_the_highest_ap(tmp_path):
