@@ -102,7 +102,6 @@ def test_the_thin_scripts_are_the_same_commands(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
-        ("--source=shapes", "flag --out=None: Flag --out must have a value other than None."),
         ("--shards=two", "flag --shards=two: invalid literal for int() with base 10: 'two'"),
         ("--shard=2", "Unknown command line flag 'shard'. Did you mean: shards ?"),
     ],
@@ -113,6 +112,13 @@ def test_a_wrong_flag_is_one_line(flag, reason):
     assert done.stdout == ""
     help_hint = "(ssd-keras prepare --help lists the flags)"
     assert done.stderr == f"error: {reason} {help_hint}\n"
+
+
+def test_a_missing_flag_is_one_line():
+    done = ssd_keras("benchmark")
+    assert done.returncode == 1
+    missing = "flag --model=None: Flag --model must have a value other than None."
+    assert done.stderr == f"error: {missing} (ssd-keras benchmark --help lists the flags)\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

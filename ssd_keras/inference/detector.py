@@ -29,20 +29,20 @@ class Detector:
 
     Attributes:
         labels: Class names; `labels[0]` is class 1.
-        max_pixels: Limit for the height times the width of an image.
         run: Function from encoded images, string [B], to padded detections as tensors or arrays:
             `boxes` [B, K, 4], `scores` [B, K], `classes` [B, K] and `num_detections` [B]. The names
             may begin with `detection_`.
         config: Config of the model, or None if the file does not tell it.
         run_pixels: Function from decoded images, each uint8 [H, W, 3] RGB, to the detections of
             each. None encodes the images for `run`.
+        max_pixels: Limit for the height times the width of an image.
     """
 
     labels: tuple[str, ...]
     run: Callable[[tf.Tensor], dict[str, tf.Tensor | np.ndarray]]
-    max_pixels: int = MAX_PIXELS
     config: SSDConfig | None = None
     run_pixels: Callable[[Sequence[np.ndarray]], list[Detections]] | None = None
+    max_pixels: int = MAX_PIXELS
 
     def detect(self, images: Sequence[bytes]) -> list[Detections]:
         """Detects on a batch of images.
@@ -159,7 +159,7 @@ def keras_detector(
         return unpad(run_resized(tf.stack([resized(image, size) for image in images])))
 
     return Detector(
-        predictions.labels or numbered, run, max_pixels, predictions.ssd_config, run_pixels
+        predictions.labels or numbered, run, predictions.ssd_config, run_pixels, max_pixels
     )
 
 
@@ -201,7 +201,7 @@ def _saved_model_detector(path: Path, max_pixels: int) -> Detector:
         return [found[k] for k in range(len(images))]
 
     by_pixels = run_pixels if "any_size" in loaded.signatures else None
-    return Detector(labels, run, max_pixels, _config(description), by_pixels)
+    return Detector(labels, run, _config(description), by_pixels, max_pixels)
 
 
 def _tflite_detector(path: Path, max_pixels: int) -> Detector:
@@ -222,7 +222,7 @@ def _tflite_detector(path: Path, max_pixels: int) -> Detector:
         return [unpad(detector.padded(resized(image, size).numpy()))[0] for image in images]
 
     labels = tuple(detector.description["labels"])
-    return Detector(labels, run, max_pixels, _config(detector.description), run_pixels)
+    return Detector(labels, run, _config(detector.description), run_pixels, max_pixels)
 
 
 def _config(description: dict[str, Any]) -> SSDConfig | None:

@@ -96,7 +96,7 @@ def tiled_detector(detector: Detector, tiles: Tiles, batch_size: int = 8) -> Det
     def run(encoded: tf.Tensor) -> dict[str, np.ndarray]:
         return _padded(run_pixels([decode_image(image).numpy() for image in encoded]))
 
-    return Detector(detector.labels, run, detector.max_pixels, detector.config, run_pixels)
+    return Detector(detector.labels, run, detector.config, run_pixels, detector.max_pixels)
 
 
 def merge_tiles(

@@ -391,7 +391,7 @@ def test_calibration_with_other_images_is_refused(model, tmp_path, images, messa
 
 def test_calibration_uses_the_first_hundred_images():
     images = tf.data.Dataset.from_tensor_slices((np.ones((120, 8, 8, 3), np.float32) * 9,))
-    assert len(list(converter._calibration_images(images.batch(7), 8))) == 100
+    assert len(list(converter._calibration_images(images.batch(7), (8, 8)))) == 100
 
 
 def test_weights_that_are_not_finite_are_refused(model, tmp_path):

@@ -10,7 +10,6 @@ import importlib.util
 import io
 import json
 import struct
-import types
 import zipfile
 
 import h5py
@@ -33,7 +32,7 @@ from ssd_keras.export.descriptions import (
 )
 from ssd_keras.images import decode_image
 from ssd_keras.model import load_model
-from ssd_keras.training.callbacks import Checkpoint
+from ssd_keras.training.checkpoint import read_history
 from ssd_keras.training.plots import plot_history
 from ssd_keras.weights.formats import read_tensors
 from tests.cli import in_process, loaded_command
@@ -212,9 +211,7 @@ def histories(folder):
         path.write_bytes(damage_text(rng, text))
         if rng.integers(20) == 0:
             plot_history(path, folder / "plot.png")
-        checkpoint = Checkpoint(folder)
-        checkpoint.set_model(types.SimpleNamespace(optimizer=types.SimpleNamespace(iterations=9)))
-        checkpoint.on_train_begin()
+        read_history(folder)
 
     return case, ("history.csv",)
 
