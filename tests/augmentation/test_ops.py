@@ -16,11 +16,11 @@ from ssd_keras.augmentation.ops import (
     augment,
     decide,
     fast_warp,
-    ground_truth,
     random_crop,
     random_distort,
     random_expand,
     random_mirror,
+    visible_objects,
 )
 from ssd_keras.augmentation.resampling import INTERPOLATIONS
 from tests import golden_inputs as golden
@@ -223,7 +223,7 @@ def test_objects_are_left_as_in_the_originals_samples():
 
     def plan(k):
         view = decide(fixed, tf.stack([tf.constant(3, tf.int64), k]), ops)
-        return ground_truth(fixed, view)
+        return visible_objects(fixed, view)
 
     found = list(tf.data.Dataset.range(3000).map(plan).as_numpy_iterator())
     answers = golden.answers("samples")
