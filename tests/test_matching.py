@@ -101,7 +101,7 @@ def test_each_image_is_matched_alone():
 
 
 def test_xla_matches_objects_that_crops_have_cut_the_same():
-    # Many default boxes overlap such objects equally but for the rounding.
+    # Many default boxes overlap such objects equally, up to rounding.
     rng = np.random.default_rng(7)
     ground_truth = random_truth(rng, 4, 20, 0.9)
     ground_truth[:, :10, 2:4], ground_truth[:, 10:, :2] = 1, 0

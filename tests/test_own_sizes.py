@@ -1,4 +1,4 @@
-"""Rectangular inputs and files of one's own, from the records to the exports."""
+"""Rectangular inputs and the user's files, from the records to the exports."""
 
 import itertools
 
@@ -120,7 +120,7 @@ def test_heads_with_other_ratios_start_fresh(tmp_path):
     assert any("heads of conv4_3 start with random values" in w for w in report.warnings)
 
 
-# --- files of one's own ---
+# --- the user's files ---
 
 
 def test_a_file_and_the_new_classes_are_enough(tmp_path):

@@ -77,7 +77,7 @@ def open_video(source: str) -> Any:
 
 
 def frames_of(container: Any, every: int = 1, max_frames: int | None = None) -> Iterator[Frame]:
-    """Yields every n-th frame of a video, decoded as it is needed.
+    """Decodes a video lazily and yields every n-th frame.
 
     The rotation that phones store in a video is applied. Decoding ends at the first frame that is
     damaged beyond repair.

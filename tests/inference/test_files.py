@@ -14,7 +14,9 @@ from ssd_keras.drawing import class_color
 from ssd_keras.inference.detector import Detector
 from ssd_keras.inference.files import JSON_NAME, detect_files
 from ssd_keras.inference.inputs import find_images
+from ssd_keras.inference.tiles import Tiles
 from ssd_keras.model import ssd_vgg16
+from tests.cli import in_process, loaded_command
 
 BOXES = np.float32([[0.25, 0.5, 0.75, 1.0], [0, 0, 0.5, 0.5], [0, 0, 0, 0]])
 SCORES = np.float32([0.9, 0.3, 0])
@@ -230,3 +232,20 @@ def test_the_command_reads_an_image_from_stdin_with_tiles(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\r" not in done.stdout  # no progress bar in pipes
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"stdin.png", JSON_NAME}
+
+
+def test_the_command_passes_the_overlap_of_the_tiles(tmp_path, monkeypatch, capsys):
+    given = []
+
+    def stop(detector, tiles, batch_size):
+        given.append(tiles)
+        raise ValueError("enough")
+
+    words = (f"--out={tmp_path / 'out'}", "--tiles=2x3", str(picture(tmp_path / "a.png")))
+    with loaded_command("detect") as module:
+        monkeypatch.setattr(module, "load_detector", lambda *_, **__: None)
+        monkeypatch.setattr(module, "tiled_detector", stop)
+        assert in_process(module, "--model=m.keras", "--tile_overlap=0.4", *words) == 1
+        assert in_process(module, "--model=m.keras", "--tile_overlap=0.95", *words) == 1
+    assert given == [Tiles(rows=2, columns=3, overlap=0.4)]
+    assert "overlap (=0.95) must be in [0, 0.9]" in capsys.readouterr().err
