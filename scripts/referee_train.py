@@ -54,27 +54,29 @@ def write_start(path: pathlib.Path, imagenet: pathlib.Path, outputs: int) -> Non
 
 
 def train(original: Original, args, outputs: int, steps: int, batch: int = 8) -> None:
-    """Writes the losses of both and the AP of both on the evaluation records to `args.train`."""
+    """Writes the losses of both and the AP of both on the evaluation records to `args.train`.
+
+    A second call continues with the first run that the file does not hold.
+    """
+    result = json.loads(args.train.read_text()) if args.train.exists() else {}
+
+    def keep(name: str, losses: list[float]) -> None:
+        average = _average_precision(model, args.eval_records, labels)
+        result[name] = {"loss": losses, "AP": average}
+        args.train.write_text(json.dumps(result, indent=1))
+        print(f"{name}: AP {average:.4f}, last losses {losses[-10:]}", flush=True)
+
     labels = read_card(args.records).labels
-    lmdb, label_map = make_database(args.voc, args.split, args.convert, labels, original.folder)
-    start, end = original.folder / "start.caffemodel", original.folder / "end.caffemodel"
+    start, end = (args.train.with_suffix(f".{name}.caffemodel") for name in ("start", "end"))
     write_start(start, args.imagenet, outputs)
-    loss = LOSS % {"outputs": outputs, "difficult": "true"}
-    text = data(300, str(lmdb), str(label_map), batch) + network(SSD300_VOC, outputs) + loss
-    path = original.net("train", text)
-    solver = original.net("solver", "")
-    solver.write_text(
-        f'net: "{path}"\nbase_lr: {args.rate}\nlr_policy: "fixed"\nmomentum: 0.9\n'
-        "weight_decay: 0.0005\nmax_iter: 100000\nsnapshot: 0\ndisplay: 0\nsolver_mode: CPU\n"
-        'type: "SGD"\nrandom_seed: 1\n'
-    )
-    result = {
-        "original": [float(x) for x in original.call("train", solver, steps, start, end).split()]
-    }
     model = ssd_vgg16(SSD300_VOC, outputs - 1, labels=labels)
-    load_weights(model, end, weights_config=SSD300_VOC, weights_labels=labels)
-    result["original AP"] = _average_precision(model, args.eval_records, labels)
+    if "original" not in result:
+        losses = _train_original(original, args, labels, steps, batch, start, end)
+        load_weights(model, end, weights_config=SSD300_VOC, weights_labels=labels)
+        keep("original", losses)
     for seed in args.seeds:
+        if (name := f"ours, seed {seed}") in result:
+            continue
         load_weights(model, start, weights_config=SSD300_VOC, weights_labels=labels)
         model.compile(CaffeSGD(args.rate), MultiBoxLoss(SSD300_VOC), jit_compile=False)
         losses = []
@@ -83,9 +85,23 @@ def train(original: Original, args, outputs: int, steps: int, batch: int = 8) ->
         ).take(steps):
             losses.append(float(model.train_on_batch(images, truth, return_dict=True)["loss"]))
             model.reset_metrics()
-        result[f"ours, seed {seed}"] = losses
-        result[f"ours AP, seed {seed}"] = _average_precision(model, args.eval_records, labels)
-    args.train.write_text(json.dumps(result, indent=1))
+            print(f"{name}: step {len(losses)}, loss {losses[-1]:.4f}", flush=True)
+        keep(name, losses)
+
+
+def _train_original(original: Original, args, labels, steps: int, batch: int, start, end):
+    """Losses of the original's solver; writes its weights to `end`."""
+    lmdb, label_map = make_database(args.voc, args.split, args.convert, labels, original.folder)
+    loss = LOSS % {"outputs": 1 + len(labels), "difficult": "true"}
+    layers = network(SSD300_VOC, 1 + len(labels)) + loss
+    path = original.net("train", data(300, str(lmdb), str(label_map), batch) + layers)
+    solver = original.net("solver", "")
+    solver.write_text(
+        f'net: "{path}"\nbase_lr: {args.rate}\nlr_policy: "fixed"\nmomentum: 0.9\n'
+        "weight_decay: 0.0005\nmax_iter: 100000\nsnapshot: 0\ndisplay: 0\nsolver_mode: CPU\n"
+        'type: "SGD"\nrandom_seed: 1\n'
+    )
+    return [float(x) for x in original.call("train", solver, steps, start, end).split()]
 
 
 def _average_precision(model, records, labels) -> float:
