@@ -166,6 +166,7 @@ def checked_inputs(x: Any, y: Any, num_classes: int) -> Any:
         checked_truth(as_ground_truth(y), num_classes)
     elif isinstance(x, tf.data.Dataset):
 
+        @tf.autograph.experimental.do_not_convert
         def check(images: Any, truth: Any, *weights: Any) -> tuple[Any, ...]:
             return (images, checked_truth(as_ground_truth(truth), num_classes), *weights)
 

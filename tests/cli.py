@@ -1,17 +1,13 @@
-"""Running commands: in this process, or as a user does."""
+"""Running commands in this process; `processes` runs them in one of their own."""
 
 import contextlib
 import importlib
-import pathlib
 import re
-import subprocess
 import sys
 
 from absl import flags
 
 from ssd_keras.commands.common import guarded
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
@@ -33,9 +29,3 @@ def in_process(module, *arguments):
         flags.FLAGS[flag].unparse()
     _, *words = flags.FLAGS(["ssd-keras", *arguments])
     return guarded(module, module.__name__, words)
-
-
-def ssd_keras(*arguments, cwd=ROOT):
-    """`python -m ssd_keras ...` as a process."""
-    command = [sys.executable, "-m", "ssd_keras", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)

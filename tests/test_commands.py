@@ -15,7 +15,8 @@ from ssd_keras.__main__ import COMMANDS
 from ssd_keras.commands import common
 from ssd_keras.commands.recipe_flags import field_help
 from ssd_keras.training.recipe import Recipe
-from tests.cli import ROOT, loaded_command, ssd_keras
+from tests.cli import loaded_command
+from tests.processes import ROOT, Program, python, ssd_keras
 
 
 def test_the_overview_names_every_command_and_its_file_exists():
@@ -72,11 +73,17 @@ def test_every_field_of_a_recipe_has_a_help_text():
 
 def test_a_command_prints_its_result_only(tmp_path):
     """No line of TensorFlow's start-up; with --verbosity=0 they are there."""
-    words = ("prepare", "--source=shapes", "--num_images=1", "--shards=1")
-    done = ssd_keras(*words, f"--out={tmp_path / 'a'}")
+
+    def run(*words):
+        command = [sys.executable, "-m", "ssd_keras", "prepare", "--source=shapes", *words]
+        return subprocess.run(
+            [*command, "--num_images=1"], cwd=ROOT, capture_output=True, text=True
+        )
+
+    done = run(f"--out={tmp_path / 'a'}")
     assert done.returncode == 0
     assert done.stderr == ""
-    loud = ssd_keras(*words, f"--out={tmp_path / 'b'}", "--verbosity=0")
+    loud = run(f"--out={tmp_path / 'b'}", "--verbosity=0")
     assert loud.returncode == 0
     assert "I0000" in loud.stderr
 
@@ -124,16 +131,8 @@ def test_a_missing_flag_is_one_line():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_says_what_was_kept(tmp_path, number, code):
     out = tmp_path / "records"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "ssd_keras", "prepare"),
-            *("--source=shapes", "--num_images=100000", f"--out={out}"),
-        ],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ("prepare", "--source=shapes", "--num_images=100000", f"--out={out}")
+    process = Program(None, words)
     deadline = time.monotonic() + 60
     while not (out.is_dir() and any(path.stat().st_size for path in out.iterdir())):
         assert time.monotonic() < deadline
@@ -153,7 +152,7 @@ importlib.util.find_spec = lambda n, *a: None if n == "ai_edge_litert" else find
 from ssd_keras.__main__ import main
 main(["export", "tflite", "--model=m.keras", "--out={tmp_path}/d.tflite"])
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = python(code)
     assert done.returncode == 1
     assert "error: a TFLite file needs ai_edge_litert: pip install 'ssd-keras[tflite]'" in (
         done.stderr

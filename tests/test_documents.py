@@ -12,7 +12,8 @@ from absl import flags
 
 import ssd_keras
 from ssd_keras.__main__ import COMMANDS
-from tests.cli import ROOT, loaded_command
+from tests.cli import loaded_command
+from tests.processes import ROOT
 
 DOCUMENTS = sorted(
     path

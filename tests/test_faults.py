@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,9 +11,9 @@ import pytest
 
 from ssd_keras.data.card import read_card
 from ssd_keras.data.records import read_samples
-from tests.cli import ROOT
 from tests.data_sets import encoded, noise
 from tests.export.models import small_model
+from tests.processes import ROOT, Program
 from tests.tiny import SSD64
 
 # Names with blanks, quotes, line breaks, and bytes that are not UTF-8.
@@ -28,26 +27,15 @@ def model(tmp_path_factory):
     return path
 
 
-def start(*words, limit=None, **environment):
-    """Starts a command; no file that it writes may have more than `limit` bytes."""
-
-    def restrict():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return subprocess.Popen(
+def run(*words, **environment):
+    """The exit code, stdout and stderr of a command. Python reads LC_ALL when it starts."""
+    done = subprocess.run(
         [sys.executable, "-m", "ssd_keras", *words],
         cwd=ROOT,
         env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=restrict if limit else None,
+        capture_output=True,
     )
-
-
-def finish(process):
-    """The exit code, stdout and stderr of a command."""
-    stdout, stderr = process.communicate(timeout=120)
-    return process.returncode, stdout, stderr.decode(errors="backslashreplace")
+    return done.returncode, done.stdout, done.stderr.decode(errors="backslashreplace")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -60,15 +48,15 @@ def test_a_stopped_command_leaves_nothing_half_written(model, tmp_path, command,
         for k in range(400):
             (tmp_path / "in" / f"{k}.jpg").write_bytes(encoded((400, 300)))
         words += ["--batch_size=1", str(tmp_path / "in")]
-    process = start(*words)
+    process = Program(None, words)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("**/out*/*.jpg" if command == "detect" else ".*out*")):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.output()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    returned, _, stderr = finish(process)
-    assert returned == code, stderr
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
     assert "\ninterrupted: " in stderr
     assert "Traceback" not in stderr
     assert not list(tmp_path.glob("**/.*"))
@@ -88,8 +76,8 @@ def test_a_full_disk_is_named(model, tmp_path, command):
     if command == "detect":
         (tmp_path / "a.png").write_bytes(noise(0, "PNG", (300, 300)))
         words += [str(tmp_path / "a.png")]
-    returned, _, stderr = finish(start(*words, limit=50_000))
-    assert returned == 1, stderr
+    _, stderr = (process := Program(None, words, limit=50_000)).communicate(timeout=120)
+    assert process.returncode == 1, stderr
     assert stderr.startswith("error: "), stderr
     assert "File too large; free space, or write to another disk" in stderr
     assert str(out) in stderr
@@ -114,13 +102,13 @@ def test_odd_file_names(model, tmp_path, language):
         file.write("café\n".encode())
     records, found = tmp_path / "records", tmp_path / "found"
     words = ["prepare", "--source=yolo", b"--path=" + folder, f"--out={records}", "--shards=1"]
-    returned, _, stderr = finish(start(*words, **environment))
+    returned, _, stderr = run(*words, **environment)
     assert (returned, stderr) == (0, "")
     assert read_card(records).labels == ("café",)
     ids = {sample.image_id for sample in read_samples(records)}
     assert ids == {"a b", "new\nline", "'\"$x;", "caf\\xe9", "日本"}
     words = ["detect", f"--model={model}", f"--out={found}", os.path.join(folder, b"images")]
-    returned, stdout, stderr = finish(start(*words, **environment))
+    returned, stdout, stderr = run(*words, **environment)
     assert returned == 2, stderr
     assert stderr.count("\n") == 1
     assert "broken" in stderr

@@ -1,6 +1,4 @@
 import dataclasses
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,6 +12,7 @@ from ssd_keras.model import ssd_vgg16
 from ssd_keras.predictions import Predictions, split_predictions
 from ssd_keras.training.optimizer import CaffeSGD
 from tests import golden_inputs as golden
+from tests.processes import python
 from tests.tiny import TINY
 
 NARROW = 1 / 16
@@ -172,7 +171,8 @@ head = model.get_layer("predictions")
 assert head.labels == ("cat", "dog", "ape"), head.labels
 assert head.ssd_config.num_default_boxes == 8732
 """
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    done = python(program, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_says_what_is_wrong():

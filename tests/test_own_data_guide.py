@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ssd_keras.data.prepare import open_source, prepare_records
-from tests.cli import ROOT
+from tests.processes import ROOT
 from tests.test_documents import python_blocks
 
 # What is smaller here than on the page; each must occur there.

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.cli import ROOT
+from tests.processes import ROOT
 
 PACKAGE = ROOT / "ssd_keras"
 

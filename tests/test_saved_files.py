@@ -6,15 +6,12 @@ the predictions of the model at that commit for one image of noise. `detections.
 best detections as commit 61efd21 found them, before default boxes had the original's floats.
 """
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 
 from ssd_keras.detections import DetectionDecoder
 from ssd_keras.model import load_model
-from tests.cli import ROOT
+from tests.processes import ROOT, python
 from tests.tiny import TINY
 
 FOLDER = ROOT / "tests" / "golden" / "before_rooms"
@@ -30,8 +27,7 @@ print(model.loss.name, int(model.optimizer.iterations), model.ssd_config.num_def
 
 
 def test_an_earlier_file_loads_in_a_fresh_process_and_predicts_the_same(tmp_path):
-    command = [sys.executable, "-c", LOAD, FOLDER / "last.keras", tmp_path / "found.npy"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = python(LOAD, FOLDER / "last.keras", tmp_path / "found.npy")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["multibox_loss", "2", "380"]
     expected = np.load(FOLDER / "expected.npz")["predictions"]

@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from tests.cli import ROOT
+from tests.processes import ROOT
 
 TRAIN = (
     "--weights=random --width=0.03 --batch_size=1 --iterations=1 --eval_every=1 --seed=3 "

@@ -97,6 +97,7 @@ def object_boxes(
     images = images if limit is None else min(images, limit)
     dataset = tf.data.TFRecordDataset(paths).take(images).repeat(draws).enumerate()
 
+    @tf.autograph.experimental.do_not_convert
     def boxes(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
         sample = parse_example(serialized)
         view = decide(sample, tf.stack([tf.cast(seed, tf.int64), index]), ops)
@@ -125,7 +126,7 @@ def coverage(boxes: Sequence[np.ndarray], config: SSDConfig) -> Coverage:
         kinds.append(np.tile(np.arange(first, len(shapes), dtype=np.int32), cells))
     kind = np.concatenate(kinds)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)], autograph=False)
     def image(objects: tf.Tensor) -> tuple[tf.Tensor, ...]:
         truth = tf.pad(objects, [[0, 0], [0, 1]], constant_values=1)
         matched = match(truth[None], defaults, IOU_THRESHOLD)[0]  # [P]

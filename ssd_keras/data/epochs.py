@@ -14,6 +14,10 @@ Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SHUFFLE_BUFFER = 4096  # encoded records; about 400 MB for VOC
 _READERS = 16  # shards that are read in parallel
 
+# The functions of the pipeline have no Python statement that depends on a tensor. AutoGraph would
+# take five seconds to rewrite them and all that they call.
+as_graph = tf.autograph.experimental.do_not_convert
+
 
 def batch_image_ids(
     records: Records,
@@ -44,7 +48,7 @@ def batch_image_ids(
     directories = directories_of(records)
     cards = read_cards(directories)
     dataset = endless_records(directories, cards, seed, shuffle_buffer, step * batch_size)
-    dataset = dataset.take(batch_size).map(lambda record, _: parse_example(record)["image_id"])
+    dataset = dataset.take(batch_size).map(as_graph(lambda r, _: parse_example(r)["image_id"]))
     return [image_id.decode() for image_id in dataset.as_numpy_iterator()]
 
 
@@ -88,7 +92,9 @@ def epoch_records(
     # `shuffle` allocates the whole buffer at once, even if there are fewer records.
     buffer = min(shuffle_buffer, sum(card.num_images for card in cards))
     dataset = dataset.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
-    return dataset.enumerate().map(lambda index, record: (record, tf.stack([epoch, index])))
+    return dataset.enumerate().map(
+        as_graph(lambda index, record: (record, tf.stack([epoch, index])))
+    )
 
 
 def _interleaved_shards(
@@ -97,7 +103,7 @@ def _interleaved_shards(
     """Interleaves the shards of one record set, in an order that depends on (seed, epoch)."""
     shuffled = tf.random.experimental.stateless_shuffle(paths, [seed, epoch])
     return tf.data.Dataset.from_tensor_slices(shuffled).interleave(
-        lambda path: checked_records(path, classes),
+        as_graph(lambda path: checked_records(path, classes)),
         cycle_length=min(_READERS, len(paths)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
@@ -126,7 +132,7 @@ def endless_records(
     num_images = sum(card.num_images for card in cards)
     epochs = tf.data.Dataset.range(skipped // num_images, tf.int64.max)
     dataset = epochs.flat_map(
-        lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
+        as_graph(lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer))
     )
     return dataset.skip(skipped % num_images)
 
@@ -135,7 +141,7 @@ def next_epoch(first: int) -> tf.data.Dataset:
     """Creates a dataset of one element, the epoch: `first`, then one more in each iteration."""
     with tf.init_scope(), tf.device("CPU:0"):
         epoch = tf.Variable(first - 1, trainable=False, dtype=tf.int64)
-    return tf.data.Dataset.from_tensors(0).map(lambda _: epoch.assign_add(1))
+    return tf.data.Dataset.from_tensors(0).map(as_graph(lambda _: epoch.assign_add(1)))
 
 
 def directories_of(records: Records) -> list[str]:

@@ -16,6 +16,7 @@ from ssd_keras.config_files import ConfigLike, as_config
 from ssd_keras.data.epochs import (
     SHUFFLE_BUFFER,
     Records,
+    as_graph,
     directories_of,
     endless_records,
     epoch_records,
@@ -120,6 +121,7 @@ def train_dataset(
     length = padded_length(cards, max_boxes)
     ops = AUGMENTATIONS[augmentation]
 
+    @as_graph
     def make_sample(serialized: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sample = training_sample(serialized, position, config, seed, ops)
         return sample["image"], _ground_truth(sample, length, use_difficult)
@@ -130,6 +132,7 @@ def train_dataset(
         if parts > 1:
             rows = batch_size // parts
 
+            @as_graph
             def in_part(_: Any, position: Any) -> Any:
                 return (position[0] * num_images + position[1]) % batch_size // rows == index
 
@@ -142,7 +145,7 @@ def train_dataset(
                 "epoch, or repeat must be True"
             )
         dataset = next_epoch(start_step // batches).flat_map(
-            lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer)
+            as_graph(lambda epoch: epoch_records(directories, cards, seed, epoch, shuffle_buffer))
         )
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(batch_size // parts, drop_remainder=True)
@@ -183,13 +186,14 @@ def eval_dataset(
     length = padded_length(cards, None)
     batches = -(-sum(card.num_images for card in cards) // batch_size)
 
+    @as_graph
     def make_sample(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sample = parse_example(serialized)
         truth = _ground_truth(sample, length, use_difficult)
         return warp(sample["image"], config.image_size, sample["max_pixels"]), truth
 
     paths = tf.data.Dataset.from_tensor_slices(paths_of(directories))
-    dataset = paths.flat_map(lambda path: checked_records(path, len(cards[0].labels)))
+    dataset = paths.flat_map(as_graph(lambda path: checked_records(path, len(cards[0].labels))))
     dataset = dataset.map(make_sample, num_parallel_calls=tf.data.AUTOTUNE)
     # With a known cardinality, Keras does not request a batch after the last one.
     dataset = dataset.batch(batch_size).apply(tf.data.experimental.assert_cardinality(batches))

@@ -53,6 +53,7 @@ def augmented_samples(
     cards = [read_card(directory) for directory in records]
     positions = endless_records(records, cards, seed, skipped=first)
 
+    @tf.autograph.experimental.do_not_convert
     def make(record: tf.Tensor, position: tf.Tensor) -> dict[str, Any]:
         sample = training_sample(record, position, config, seed, ops)
         return sample | {"height": parse_example(record)["height"]}

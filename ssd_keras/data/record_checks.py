@@ -76,6 +76,7 @@ def checked_records(path: str | tf.Tensor, num_classes: int) -> tf.data.Dataset:
         `tf.errors.InvalidArgumentError` with the shard and the image at an invalid record.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def checked(serialized: tf.Tensor) -> tf.Tensor:
         example = tf.io.parse_single_example(
             serialized, {name: f for name, f in FEATURES.items() if name != "image/encoded"}

@@ -77,6 +77,7 @@ def serialize(sample: Sample) -> bytes:
     return bytes(example.SerializeToString())
 
 
+@tf.autograph.experimental.do_not_convert
 def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses one record, eagerly or in a graph.
 

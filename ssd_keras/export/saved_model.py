@@ -166,7 +166,10 @@ class _Detector(tf.Module):
         self.labels = tf.saved_model.Asset(str(assets / LABELS))
         self.description = tf.saved_model.Asset(str(assets / DESCRIPTION))
 
-        @tf.function(input_signature=[tf.TensorSpec([None, *size, 3], tf.float32, "images")])
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, *size, 3], tf.float32, "images")],
+            autograph=False,
+        )
         def core(images: tf.Tensor) -> list[tf.Tensor]:
             found = decoder(model(images, training=False))
             return [found[name.removeprefix("detection_")] for name in OUTPUTS]
@@ -189,17 +192,17 @@ class _Detector(tf.Module):
             name: function.get_concrete_function(spec) for name, (function, spec) in specs.items()
         }
 
-    @tf.function
+    @tf.function(autograph=False)
     def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         images = _checked(images, self._size)
         return self._detect(tf.cast(images, tf.float32))
 
-    @tf.function
+    @tf.function(autograph=False)
     def detect_any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         images = _checked(images, None)
         return self._detect(tf.image.resize(images, self._size, "bilinear", antialias=False))
 
-    @tf.function
+    @tf.function(autograph=False)
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         size = self._size
         given = _hide_static_shape(image_bytes)

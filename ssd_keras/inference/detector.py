@@ -143,7 +143,7 @@ def keras_detector(
     size = predictions.ssd_config.input_size
     decode = decoder or DetectionDecoder(predictions.ssd_config)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def run(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = tf.TensorSpec([*size, 3], tf.float32)
         images = tf.map_fn(
@@ -151,7 +151,7 @@ def keras_detector(
         )
         return decode(model(images, training=False))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *size, 3], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *size, 3], tf.float32)], autograph=False)
     def run_resized(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return decode(model(images, training=False))
 

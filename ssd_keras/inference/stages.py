@@ -57,9 +57,9 @@ def _keras_stages(path: Path, images: Sequence[bytes]) -> Stages:
     decoder = DetectionDecoder(model.get_layer("predictions").ssd_config)
     base = keras.Model(model.input, model.get_layer("fc7").output)
     batch = _batch(images, model.get_layer("predictions").ssd_config.image_size)
-    forward = tf.function(lambda x: model(x, training=False))
-    base_forward = tf.function(lambda x: base(x, training=False))
-    decode = tf.function(decoder.__call__)
+    forward = tf.function(lambda x: model(x, training=False), autograph=False)
+    base_forward = tf.function(lambda x: base(x, training=False), autograph=False)
+    decode = tf.function(decoder.__call__, autograph=False)
     predictions = forward(batch)
     return {
         BASE: lambda: base_forward(batch).numpy(),

@@ -24,6 +24,7 @@ def weigh_batches(dataset: tf.data.Dataset, accumulate: int, config: SSDConfig) 
     """
     boxes = default_boxes(config)
 
+    @tf.autograph.experimental.do_not_convert
     def weigh(images: tf.Tensor, truth: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         shape = tf.shape(truth)  # [A, B, G, 5]
         matched = match(tf.reshape(truth, [-1, shape[2], 5]), boxes)

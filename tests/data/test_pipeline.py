@@ -1,7 +1,5 @@
 import io
 import os
-import subprocess
-import sys
 import textwrap
 
 import keras
@@ -15,6 +13,7 @@ from ssd_keras.data.card import read_card
 from ssd_keras.data.records import parse_example, read_samples, write_records
 from ssd_keras.data.sources.voc import open_voc
 from tests.data_sets import make_samples, voc_xml, write_voc
+from tests.processes import python
 from tests.tiny import TINY
 
 NUM_IMAGES = 23
@@ -311,8 +310,8 @@ MEMORY = """
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
 def test_memory_stays_flat_over_twenty_epochs(tmp_path):
     write_records(make_samples(8), tmp_path, ["a", "b", "c"], shards=2)
-    command = [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = python(textwrap.dedent(MEMORY), tmp_path)
+    assert done.returncode == 0, done.stderr
     grown, leaked = map(float, done.stdout.split())
     assert grown < 60
     assert leaked > 100  # a leak would be visible

@@ -1,6 +1,4 @@
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -8,8 +6,9 @@ import pytest
 
 from ssd_keras.data.card import read_card
 from ssd_keras.data.records import Sample, read_samples, write_records
-from tests.cli import ROOT, in_process, loaded_command
+from tests.cli import in_process, loaded_command
 from tests.data_sets import coco_json, encoded, voc_xml, write, write_voc
+from tests.processes import Program
 
 CAT = ("cat", 4, 5, 40, 20)
 
@@ -169,13 +168,8 @@ def test_killed_half_way_it_leaves_no_complete_set_and_finishes_when_run_again(
     prepare, capsys, tmp_path
 ):
     out = tmp_path / "out"
-    flags = ["--source=shapes", "--num_images=100000", f"--out={out}", "--shards=2"]
-    process = subprocess.Popen(
-        [sys.executable, "data/prepare.py", *flags],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    flags = ("--source=shapes", "--num_images=100000", f"--out={out}", "--shards=2")
+    process = Program(None, ["prepare", *flags])
     try:
         deadline = time.monotonic() + 60
         while not (shards := list(out.glob("*.tfrecord"))) or not shards[0].stat().st_size:

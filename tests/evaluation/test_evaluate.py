@@ -8,7 +8,8 @@ from ssd_keras.config import SSD300_VOC
 from ssd_keras.data.records import write_records
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 from ssd_keras.model import ssd_vgg16
-from tests.cli import in_process, loaded_command, ssd_keras
+from tests.cli import in_process, loaded_command
+from tests.processes import ssd_keras
 
 
 @pytest.fixture(scope="module")

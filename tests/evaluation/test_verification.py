@@ -17,7 +17,7 @@ from ssd_keras.export.saved_model import export_saved_model
 from ssd_keras.export.tflite.converter import export_tflite
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.version import __version__
-from tests.cli import ssd_keras
+from tests.processes import ssd_keras
 from tests.tiny import SSD64
 
 # --- agreement ---

@@ -17,8 +17,8 @@ from ssd_keras.export import agreement, checks, saved_model, tolerances
 from ssd_keras.export.descriptions import saved_model_description, saved_model_labels
 from ssd_keras.inference.detector import load_detector
 from ssd_keras.model import ssd_vgg16
-from tests.cli import ROOT, ssd_keras
 from tests.export.models import LABELS, small_model
+from tests.processes import ROOT, ssd_keras
 from tests.tiny import TINY
 
 RUN_ALONE = """

@@ -27,8 +27,8 @@ from ssd_keras.inference.detector import keras_detector, load_detector
 from ssd_keras.layers import DilatedConv2D
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.tiling import default_boxes
-from tests.cli import ssd_keras
 from tests.export.models import LABELS, small_model, spread_model
+from tests.processes import ssd_keras
 from tests.tiny import SSD64
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.cli import ROOT
+from tests.processes import ROOT
 
 FAST = (
     "pictures,voc,coco,yolo,labels,cards,records,histories,saved_models,"

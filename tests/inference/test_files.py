@@ -1,8 +1,6 @@
 """The detect command, and `detect_files` behind it."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from ssd_keras.inference.inputs import find_images
 from ssd_keras.inference.tiles import Tiles
 from ssd_keras.model import ssd_vgg16
 from tests.cli import in_process, loaded_command
+from tests.processes import ssd_keras
 
 BOXES = np.float32([[0.25, 0.5, 0.75, 1.0], [0, 0, 0.5, 0.5], [0, 0, 0, 0]])
 SCORES = np.float32([0.9, 0.3, 0])
@@ -204,9 +203,8 @@ def test_the_command(tmp_path):
     ssd_vgg16(SSD300_VOC, 2, width=1 / 32, labels=("cat", "dog")).save(tmp_path / "m.keras")
     picture(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "broken.jpg").write_text("no image")
-    command = [sys.executable, "-m", "ssd_keras", "detect", f"--model={tmp_path / 'm.keras'}"]
-    command += [f"--out={tmp_path / 'out'}", str(tmp_path / "in")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    model, out = f"--model={tmp_path / 'm.keras'}", f"--out={tmp_path / 'out'}"
+    done = ssd_keras("detect", model, out, tmp_path / "in")
     assert done.returncode == 2
     assert "broken.jpg skipped: cannot be decoded" in done.stderr
     assert f"1 images, {len(lines(tmp_path / 'out')[0]['detections'])} detections" in done.stdout
@@ -215,9 +213,8 @@ def test_the_command(tmp_path):
 
 def test_the_command_refuses_other_files_before_it_makes_a_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
-    command = [sys.executable, "-m", "ssd_keras", "detect", "--model=missing.keras"]
-    command += [f"--out={tmp_path / 'out'}", str(tmp_path / "notes.txt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    out = f"--out={tmp_path / 'out'}"
+    done = ssd_keras("detect", "--model=missing.keras", out, tmp_path / "notes.txt")
     assert done.returncode == 1
     assert "notes.txt is neither an image nor a video" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -226,11 +223,10 @@ def test_the_command_refuses_other_files_before_it_makes_a_folder(tmp_path):
 def test_the_command_reads_an_image_from_stdin_with_tiles(tmp_path):
     ssd_vgg16(SSD300_VOC, 2, width=1 / 32, labels=("cat", "dog")).save(tmp_path / "m.keras")
     path = picture(tmp_path / "a.png")
-    command = [sys.executable, "-m", "ssd_keras", "detect", f"--model={tmp_path / 'm.keras'}"]
-    command += [f"--out={tmp_path / 'out'}", "--tiles=1x2", "-"]
-    done = subprocess.run(command, input=path.read_bytes(), capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"\r" not in done.stdout  # no progress bar in pipes
+    words = (f"--model={tmp_path / 'm.keras'}", f"--out={tmp_path / 'out'}", "--tiles=1x2")
+    done = ssd_keras("detect", *words, "-", stdin=path.read_bytes())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\r" not in done.stdout  # no progress bar in pipes
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"stdin.png", JSON_NAME}
 
 

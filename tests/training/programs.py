@@ -1,15 +1,12 @@
 """Training programs that run as processes: two logical devices, or two workers on loopback."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
-import sys
-import textwrap
 
 from ssd_keras.config_files import write_config
-from tests.cli import ROOT
+from tests.processes import Program
 from tests.tiny import TINY
 
 # Logical devices must be set before TensorFlow starts. Networks for 64 pixels keep it short.
@@ -35,19 +32,10 @@ FLAGS = (
 
 def start(run_dir, records, *arguments, devices=1, env=None):
     """A training process."""
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(devices)]
     config = pathlib.Path(records).parent / "tiny.json"
     write_config(TINY, config)
-    command += [f"--run_dir={run_dir}", f"--records={records}", f"--config={config}"]
-    command += [*FLAGS, *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    files = (f"--run_dir={run_dir}", f"--records={records}", f"--config={config}")
+    return Program(PROGRAM, [str(devices), *files, *FLAGS, *arguments], env=env)
 
 
 def finish(process, code=0, timeout=300):

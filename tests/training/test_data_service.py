@@ -1,14 +1,12 @@
 """`ssd-keras data-service`, and a training that uses it."""
 
-import os
 import signal
-import subprocess
-import sys
+import time
 
 import pytest
 
 from ssd_keras.data.records import write_records
-from tests.cli import ROOT
+from tests.processes import Program, ssd_keras
 from tests.training.programs import end, finish, start
 from tests.training.test_run import LABELS, rows, samples
 
@@ -18,16 +16,14 @@ def serve(request):
     """Starts a server and waits for its line."""
 
     def started(*flags):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ssd_keras", "data-service", *flags],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
+        process = Program(None, ["data-service", *flags])
         request.addfinalizer(lambda: end(process))
-        return process, process.stdout.readline()
+        deadline = time.monotonic() + 60
+        while "\n" not in (line := process.output()[0]):
+            assert process.poll() is None, process.output()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return process, line
 
     return started
 
@@ -48,7 +44,6 @@ def test_a_service_makes_the_batches(serve, tmp_path):
 
 
 def test_a_worker_needs_its_dispatcher():
-    command = [sys.executable, "-m", "ssd_keras", "data-service", "--role=worker"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = ssd_keras("data-service", "--role=worker")
     assert done.returncode == 1
     assert "--dispatcher is missing" in done.stderr

@@ -14,7 +14,7 @@ from ssd_keras.data.records import Sample, write_records
 from ssd_keras.model import ssd_vgg16
 from ssd_keras.training import ablations, run
 from ssd_keras.training.recipes import ABLATIONS, EXPERIMENTS, PAPER, RECORD_SETS, record_paths
-from tests.cli import ssd_keras
+from tests.processes import ssd_keras
 
 # Data -> iterations, boundaries: sections 3.1, 3.3, 3.4 and 3.5, then with expansion.
 SCHEDULES = {

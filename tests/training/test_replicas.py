@@ -1,5 +1,4 @@
-import subprocess
-import sys
+from tests.processes import python
 
 # Two logical CPUs must be asked for before TensorFlow starts: a process of its own.
 PROGRAM = """
@@ -40,7 +39,5 @@ np.testing.assert_allclose(one_history["loss"], two_history["loss"], rtol=1e-4)
 
 
 def test_two_replicas_train_as_one_device_does():
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
-    )
+    done = python(PROGRAM)
     assert done.returncode == 0, done.stderr[-3000:]

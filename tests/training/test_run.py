@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -25,6 +23,7 @@ from ssd_keras.training.optimizer import CaffeSGD
 from ssd_keras.training.recipe import Recipe
 from ssd_keras.training.run import train
 from ssd_keras.vgg16 import CONVOLUTIONS
+from tests.processes import python, ssd_keras
 from tests.tiny import TINY
 
 LABELS = ("red", "blue")
@@ -360,10 +359,7 @@ def test_says_what_is_wrong(finished, records, tmp_path):
 
 
 def test_the_command_reports_errors_in_one_line(records, tmp_path):
-    command = [sys.executable, "-m", "ssd_keras", "train", "--run_dir", str(tmp_path / "r")]
-    got = subprocess.run(
-        [*command, "--records", str(tmp_path / "none")], capture_output=True, text=True, check=False
-    )
+    got = ssd_keras("train", f"--run_dir={tmp_path / 'r'}", f"--records={tmp_path / 'none'}")
     assert got.returncode == 1
     assert "Traceback" not in got.stderr
     assert got.stderr.strip().splitlines()[-1].startswith("error: ")
@@ -410,6 +406,7 @@ START = """
 import sys
 from ssd_keras.commands import common, train
 from ssd_keras.weights.load import load_weights
+from tests.processes import python, ssd_keras
 
 def start(model, *_, **given):
     print(load_weights(model, **{k: v for k, v in given.items() if k.startswith("weights")}))
@@ -423,10 +420,10 @@ def test_the_command_starts_from_an_ssd_of_other_classes(records, tmp_path):
     theirs = ssd_vgg16(SSD300_VOC, 2, width=1 / 32, labels=("dog", "red"))
     theirs.save_weights(tmp_path / "theirs.weights.h5")  # which tell neither classes nor tiling
     (tmp_path / "classes.txt").write_text("dog\nred\n")
-    command = [sys.executable, "-c", START, f"--records={records}", "--run_dir=run"]
-    command += ["--weights=theirs.weights.h5", "--weights_project=ssd_keras", "--width=0.03125"]
-    command += ["--weights_labels=classes.txt", "--weights_config=SSD300_VOC"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    words = [f"--records={records}", "--run_dir=run"]
+    words += ["--weights=theirs.weights.h5", "--weights_project=ssd_keras", "--width=0.03125"]
+    words += ["--weights_labels=classes.txt", "--weights_config=SSD300_VOC"]
+    done = python(START, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "project: ssd_keras, as given" in done.stdout
     assert "tiling: weights_config, as given" in done.stdout

@@ -5,8 +5,6 @@
 """
 
 import json
-import subprocess
-import sys
 
 import keras
 import pytest
@@ -16,6 +14,7 @@ from ssd_keras.data.records import write_records
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 from ssd_keras.model import load_model
 from tests.cli import in_process, loaded_command
+from tests.processes import ssd_keras
 from tests.tiny import TINY
 from tests.training.test_run import rows, vgg_file
 
@@ -44,9 +43,7 @@ RECIPE = {
 
 
 def run(folder, *arguments):
-    command = [sys.executable, "-m", "ssd_keras", "train", "--records=records", "--weights=random"]
-    command += arguments
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return ssd_keras("train", "--records=records", "--weights=random", *arguments, cwd=folder)
 
 
 def flag(name, value):

@@ -1,13 +1,11 @@
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
 
 from ssd_keras.config import SSD300_COCO
-from tests.cli import ROOT
 from tests.peer_files import narrow, random_layers, write_file
+from tests.processes import python
 
 # The command builds a full-width network; this script uses a narrow one to be fast. It runs as a
 # separate process, because absl cannot define the flags of several commands in one process.
@@ -25,8 +23,7 @@ for arguments in json.loads(sys.argv[1]):
 
 def run(*commands):
     """Runs the command once for each list of flags; returns all of stdout and stderr."""
-    python = [sys.executable, "-c", RUN, json.dumps(commands)]
-    done = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = python(RUN, json.dumps(commands))
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 

@@ -156,7 +156,9 @@ def _convert(
     """Converts the function to a TFLite file without labels and description."""
     size = config.input_size
     spec = tf.TensorSpec([1, *size, 3], tf.float32, "image")
-    concrete = tf.function(function, input_signature=[spec]).get_concrete_function()
+    concrete = tf.function(
+        function, input_signature=[spec], autograph=False
+    ).get_concrete_function()
     # The converter finds the values of the variables only if this object tracks them directly.
     # Given the Keras model, it writes a file of uninitialized variables.
     weights = tf.Module()

@@ -10,8 +10,8 @@ from ssd_keras.class_names import COCO_CLASSES, VOC_CLASSES, read_labels
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import EncodedImage
 from ssd_keras.data.sources.source import Object, make_sample, path_inside, shuffle_by_name
-from tests.cli import ROOT
 from tests.data_sets import write
+from tests.processes import ROOT
 
 LABELS = ROOT / "data" / "labels"
 
