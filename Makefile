@@ -1,4 +1,4 @@
-# Everything runs in .venv, an environment of the project.
+# All commands run in the virtual environment .venv.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
-# Style, types and the tests that build no network: under a minute.
+# Style, types and the tests that build no network; takes less than a minute.
 quick: lint
 	$(BIN)/python -m pytest -m "not model"
 
@@ -22,7 +22,7 @@ lint: $(VENV)/.installed-dev
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo; \
-	  echo "$(PYTHON) cannot make environments. On Debian and Ubuntu this command mends it:"; \
+	  echo "$(PYTHON) cannot create virtual environments. On Debian and Ubuntu, install the missing package:"; \
 	  echo "    sudo apt-get install $(PYTHON)-venv"; exit 1; }
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
@@ -36,6 +36,6 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) runs/demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# The wheel in an empty environment, without extras and without the repository.
+# Tests the wheel in an empty environment, without extras and without the repository.
 check-wheel:
 	scripts/check_wheel.sh $(PYTHON)

@@ -1,4 +1,4 @@
-"""Ablation study of the initialization of the layers that bare VGG16 weights do not include.
+"""Ablation study of the initialization of all layers except VGG16's 13 convolutions.
 
     python scripts/ablation_start.py RECORDS vgg16_notop.npz OUT.json [--iterations 30]
 
@@ -35,7 +35,7 @@ VARIANTS = {
 
 
 def build(parts, weights, labels):
-    """Builds the model; `parts` get the initialization of this package, the others Xavier's.
+    """Builds the model; `parts` get the initialization of this package, the other layers Xavier's.
 
     Args:
         parts: "" for no layer, "fc6", "backbone" for fc6, fc7 and the extra layers, or "all", which

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the wheel, without extras, into an empty environment and uses it in an empty folder:
 #     scripts/check_wheel.sh python3.12
-# Needs `pip install build` for the Python that runs it. Prints one line for each step.
+# Downloads the dependencies from PyPI. Prints one line for each step.
 set -euo pipefail
 python=${1:-python3}
 repository=$(cd "$(dirname "$0")/.." && pwd)

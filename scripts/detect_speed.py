@@ -2,7 +2,8 @@
 
 scripts/detect_speed.py --model=SAVED_MODEL --repeats=3 FOLDER ...
 
-Both run in turn, so that other work on the machine slows both. The files are read once before.
+Both run alternately, so that other work on the machine slows both. All files are read once before
+the measurement.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main():
             function()
             times[name].append((time.perf_counter() - start) / len(paths) * 1e3)
     for name, values in times.items():
-        print(f"{name:10} {np.median(values):6.2f} ms a picture ({min(values):.2f} at best)")
+        print(f"{name:10} {np.median(values):6.2f} ms per image (smallest: {min(values):.2f})")
     print(f"ratio of medians {np.median(times['detect']) / np.median(times['signature']):.2f}")
 
 

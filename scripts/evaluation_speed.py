@@ -29,7 +29,7 @@ def boxes_of(rng, count):
 
 
 def images(count, detections, classes):
-    """Yields a sample and its detections, the first of which are near the objects."""
+    """Yields detections, of which the first are near the objects, and the sample of each image."""
     rng = np.random.default_rng(0)
     for k in range(count):
         g = int(rng.integers(1, 5))

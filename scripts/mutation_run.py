@@ -3,8 +3,8 @@
     python scripts/mutation_run.py --changes=20 ssd_keras/matching.py tests/test_matching.py
 
 Each change (another number, comparison, operator or constant) runs in a fork with a copy of the
-repository. TensorFlow is imported once, before the forks. A change that the tests do not notice is
-either equivalent to the original code or asks for a test.
+repository. TensorFlow is imported once, before the forks. If the tests do not notice a change,
+either the changed code is equivalent, or a test is missing.
 """
 
 import argparse
@@ -53,7 +53,7 @@ NAMES = {
 
 
 def changes(node):
-    """Yields functions that change one place of a syntax tree, with a description."""
+    """Yields functions that change a node of a syntax tree in place."""
     if isinstance(node, ast.Constant) and not isinstance(node.value, str | bytes | None):
         if isinstance(node.value, bool):
             yield lambda n: setattr(n, "value", not n.value)
@@ -74,7 +74,7 @@ def changes(node):
 
 
 def in_messages(tree):
-    """Nodes inside `raise`, of annotations and of texts; changes there are not of interest."""
+    """Yields the nodes of `raise` statements, annotations and f-strings, which are not changed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.arg):
             yield from ast.walk(node)
@@ -100,7 +100,7 @@ def mutants(source):
 
 
 def noticed(folder, module, text, tests):
-    """Runs the tests in a fork on a changed module; True if they fail."""
+    """Runs the tests in a fork on a changed module; returns True if they fail."""
     (folder / module).write_text(text)
     child = os.fork()
     if child == 0:

@@ -1,12 +1,13 @@
-"""AP of narrow models on mosaics of `shapes`: of a fitted tiling, and of a wide input.
+"""Measures the AP of narrow models on mosaics of drawn shapes, for two questions.
 
     python scripts/own_data_ap.py tilings OUT_FOLDER
     python scripts/own_data_ap.py inputs OUT_FOLDER
 
-"tilings": images of 192 x 192 pixels with nine drawings, so that the objects are small in an input
-of 128 x 128; the original's box sizes against fitted ones, with at most as many default boxes.
-"inputs": images of 128 x 256 pixels with eight drawings; an input of 128 x 256 against a square of
-about the same number of pixels, 184 x 184.
+"tilings" compares the default boxes of the original's rule with fitted ones, at most as many. The
+images have 192 x 192 pixels and nine drawings, so the objects are small in an input of 128 x 128.
+
+"inputs" compares an input of 128 x 256 with a square input of about the same number of pixels,
+184 x 184. The images have 128 x 256 pixels and eight drawings.
 
 Each model has width 1/8, trains from scratch for 500 batches of 16 and two seeds, and is measured
 on 60 other images.
@@ -37,7 +38,7 @@ GRIDS = {"tilings": (3, 3), "inputs": (2, 4)}
 
 
 def mosaics(count, seed, rows, columns):
-    """Samples of rows x columns drawings."""
+    """Yields `count` samples, each a mosaic of rows x columns drawings."""
     tiles = draw_shapes(count * rows * columns, seed, image_size=TILE)
     for k in range(count):
         canvas = np.zeros((rows * TILE, columns * TILE, 3), np.uint8)
@@ -61,7 +62,7 @@ def mosaics(count, seed, rows, columns):
 
 
 def measure(config, out, seed):
-    """AP of a model that was trained from scratch."""
+    """Trains a model from scratch and returns its AP."""
     keras.utils.set_random_seed(seed)
     model = ssd_vgg16(config, labels=SHAPE_LABELS, width=1 / 8)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -91,7 +92,8 @@ def main():
     for name, config in configs.items():
         share = coverage(test, config).share
         print(
-            f"{name}: {config.num_default_boxes} default boxes, {share:.3f} of the objects at 0.5"
+            f"{name}: {config.num_default_boxes} default boxes, {share:.3f} of the objects have an "
+            "IoU of at least 0.5 with one of them"
         )
         print([(m.min_size, m.max_size, m.aspect_ratios) for m in config.feature_maps], flush=True)
     for seed in (0, 1):

@@ -9,8 +9,9 @@ compares the predictions.
 
 The weights are random. --vgg inserts the convolutions of keras.applications' VGG16
 (`block1_conv1/kernel` and so on), which gives features and offsets as large as those of a trained
-network. torchvision's own code predicts and suppresses, with two changes that make it comparable:
-it does not clip boxes before suppression, and it does not limit a class to 400 candidates.
+network. Prediction and suppression are torchvision's own code with two changes, so that the results
+can be compared: boxes are not clipped before suppression, and a class is not limited to 400
+candidates.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def write_safetensors(state_dict, path):
 
 
 class Unclipped:
-    """The box operations of torchvision without clipping."""
+    """torchvision's box operations, except that clipping does nothing."""
 
     def __init__(self, box_ops):
         self.box_ops = box_ops

@@ -8,8 +8,9 @@
 //   referee stats  NET OUT COUNT SEED                               samples of a data net
 //   referee ap     FILE                                             average precision of a file
 //
-// Blob B of pass k is read from DIR/B_k.bin, or else DIR/B.bin: int32 rank, int32 dimensions,
-// float32 values. Blob B of pass k is written to DIR/out_B_k.bin in the same form.
+// Blob B of pass k is read from DIR/B_k.bin or, if that is missing, from DIR/B.bin: int32 rank,
+// int32 dimensions, float32 values. Blob B of pass k is written to DIR/out_B_k.bin in the same
+// form.
 // Build: compile with the flags of the branch's own tools and link with all of libcaffe.a.
 #include <cstdio>
 #include <fstream>
@@ -54,7 +55,7 @@ static void save(Net<float>& net, const string& dir, int k, const string& name) 
   write(dir + "/out_" + name + "_" + std::to_string(k) + ".bin", b.shape(), b.cpu_data(), b.count());
 }
 
-// Solver::Step, with another input in each of the iter_size passes.
+// Like Solver::Step, but each of the iter_size passes has its own input.
 class FedSolver : public SGDSolver<float> {
  public:
   explicit FedSolver(const SolverParameter& p) : SGDSolver<float>(p) {}
@@ -72,7 +73,8 @@ class FedSolver : public SGDSolver<float> {
 };
 
 static void stats(const char* path, const char* out, int count) {
-  // A line a sample: mean and deviation of blue, green and red, share of fill, 8 numbers an object.
+  // One line per sample: means and deviations of blue, green and red, share of fill, and 8 numbers
+  // for each object.
   Net<float> net(path, TRAIN);
   FILE* f = fopen(out, "w");
   for (int k = 0; k < count; ++k) {

@@ -1,13 +1,13 @@
-"""Compares the package, step for step, with the original's own code, and writes a table.
+"""Compares each step of the package with the original program, and writes a table.
 
-Needs the branch ssd of weiliu89/caffe, built, and `referee.cpp`, linked with its library:
+Needs a build of the branch ssd of weiliu89/caffe, and `referee.cpp` linked with its library:
 
     python scripts/referee.py --driver referee --records RECORDS --images A.jpg B.jpg \
         --voc VOC_FOLDER --split train --convert convert_annoset \
         --coco_annotations A.json --coco_results D.json --golden tests/golden/original \
         --out table.md
 
-Comparisons whose inputs are not given are left out; `--only` names those to run.
+A comparison whose inputs are not given is skipped. `--only` names the comparisons to run.
 """
 
 import argparse
@@ -34,7 +34,7 @@ NETWORKS = (("SSD300_VOC", 21), ("SSD300_COCO", 81), ("SSD512_VOC", 21), ("SSD51
 
 
 def comparisons(args: argparse.Namespace, original: Original) -> dict[str, list]:
-    """Functions by the name of the comparison."""
+    """Returns for each name of a comparison the functions that run it."""
     todo = {
         "boxes": [lambda: core.compare_boxes(original)],
         "losses": [
@@ -76,11 +76,11 @@ def comparisons(args: argparse.Namespace, original: Original) -> dict[str, list]
 
 
 def main() -> None:
-    """Runs the comparisons; each writes its rows as it ends."""
+    """Runs the comparisons; the rows of each are written when it ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--driver", type=pathlib.Path, required=True)
     parser.add_argument("--convert", type=pathlib.Path, help="the original's convert_annoset")
-    parser.add_argument("--records", help="a record set of the same pictures as --voc")
+    parser.add_argument("--records", help="record set made from the images of --voc")
     parser.add_argument("--voc", type=pathlib.Path)
     parser.add_argument("--split", default="train")
     parser.add_argument("--images", nargs="*", default=[])
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--sizes", type=int, nargs="*", default=[300, 512])
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--train", type=pathlib.Path, help="train both; losses and AP go here")
+    parser.add_argument("--train", type=pathlib.Path, help="train both; file for losses and AP")
     parser.add_argument("--imagenet", type=pathlib.Path, help="ImageNet's convolutions, .npz")
     parser.add_argument("--eval_records", help="record set for the AP of --train")
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--train_steps", type=int, default=150)
     parser.add_argument("--train_batch", type=int, default=8)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--golden", type=pathlib.Path, help="also write the golden files here")
+    parser.add_argument("--golden", type=pathlib.Path, help="folder for the golden files")
     args = parser.parse_args()
     if args.voc and not (args.convert and args.records):
         parser.error("--voc needs --convert and --records")

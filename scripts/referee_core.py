@@ -27,13 +27,13 @@ from ssd_keras.training.optimizer import CaffeSGD, Schedule
 from ssd_keras.weights.load import load_weights
 from tests.reference.normalization import call_with_original_gradient
 
-Row = tuple[str, str, str]  # what, on how much, what was found
+Row = tuple[str, str, str]  # name of the comparison, inputs, result
 
 KINDS = ("random", "crowded", "border", "grid", "empty", "difficult")
 
 
 def original_boxes(original: Original, config: SSDConfig) -> np.ndarray:
-    """The PriorBox layers' output as `yxyx`, float32 [P, 4]."""
+    """Returns the output of the original's PriorBox layers as `yxyx`, float32 [P, 4]."""
     size = config.image_size
     path = original.net("boxes", inputs(data=(1, 3, size, size)) + network(config, 2, 0.01))
     original.write("data", np.zeros((1, 3, size, size)))
@@ -42,7 +42,7 @@ def original_boxes(original: Original, config: SSDConfig) -> np.ndarray:
 
 
 def compare_boxes(original: Original) -> list[Row]:
-    """All released tilings, and one clipped."""
+    """Compares the default boxes of the released configs."""
     rows = []
     for name, config in CONFIGS.items():
         theirs, ours = original_boxes(original, config), default_boxes(config)
@@ -62,11 +62,11 @@ def random_truth(rng: np.random.Generator, kind: str, images: int, classes: int)
         high = np.minimum(
             low + rng.uniform(0.02, 0.15 if kind == "crowded" else 0.9, (count, 2)), 1
         )
-        if kind == "border":  # what a crop leaves of large objects
+        if kind == "border":  # like large objects that a crop has cut
             side = rng.random((count, 4)) < 0.5
             low, high = np.where(side[:, :2], 0, low), np.where(side[:, 2:], 1, high)
         boxes = np.concatenate([low, high], axis=1)
-        if kind == "grid":  # many equal overlaps, and the same object twice
+        if kind == "grid":  # gives many equal overlaps; the first object occurs twice
             boxes = np.round(boxes * 16) / 16
             boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1 / 16)
             boxes[1:2] = boxes[:1]
@@ -99,10 +99,16 @@ def _loss_and_gradient(config: SSDConfig):
 
 
 def losses(original: Original, config: SSDConfig, batches, use_difficult: bool):
-    """Loss and gradients of both sides, of batches of (truth, predictions [B, P, 4 + 1 + C]).
+    """Computes the losses and gradients of both programs.
+
+    Args:
+        original: The driver.
+        config: Of the network.
+        batches: Pairs of ground truth and predictions [B, P, 4 + 1 + C].
+        use_difficult: Whether difficult objects are ground truth.
 
     Yields:
-        ((loss, gradient [B, P, 4 + 1 + C]) of the original, the same of ours).
+        ((loss, gradient [B, P, 4 + 1 + C]) of the original, the same of the package).
     """
     original.clear()
     outputs, boxes = batches[0][1].shape[-1] - 4, config.num_default_boxes
@@ -132,7 +138,7 @@ def losses(original: Original, config: SSDConfig, batches, use_difficult: bool):
 
 
 def loss_row(name: str, pairs) -> Row:
-    """One row of the table from the yields of `losses`."""
+    """Makes one row of the table from the pairs that `losses` yields."""
     value, gradient, boxes, count = 0.0, 0.0, 0, 0
     for (their_loss, theirs), (our_loss, ours) in pairs:
         value = max(value, abs(their_loss - our_loss) / max(abs(their_loss), 1e-12))
@@ -140,12 +146,12 @@ def loss_row(name: str, pairs) -> Row:
         parts = [np.abs(g).sum(axis=-1) > 0 for g in (theirs, ours)]
         boxes += int((parts[0] != parts[1]).sum())
         count += 1
-    found = f"loss {value:.1e}, gradients {gradient:.1e}, {boxes} boxes take part on one side only"
+    found = f"loss {value:.1e}, gradients {gradient:.1e}, {boxes} boxes in one loss only"
     return f"loss and gradients, {name}", f"{count} batches", found
 
 
 def compare_losses(original: Original, config: SSDConfig, count: int, seed: int = 0) -> list[Row]:
-    """Random batches of every kind."""
+    """Compares the losses of random batches of every kind."""
     rows = []
     for kind in KINDS:
         for keep in (True, False) if kind == "difficult" else (True,):
@@ -165,10 +171,10 @@ def compare_losses(original: Original, config: SSDConfig, count: int, seed: int 
 
 
 def compare_real_losses(original: Original, config: SSDConfig, dataset, count: int) -> list[Row]:
-    """Augmented batches of real pictures, with scaled predictions of a narrow random network.
+    """Compares the losses of augmented real images, with predictions of a narrow random network.
 
-    They get some noise: in a flat region many boxes have equal losses, and the original's
-    `std::sort` leaves it to chance which of them become negatives.
+    The predictions are scaled, and noise is added to them: in a flat region many boxes have equal
+    losses, and the order in which the original's `std::sort` puts them is undefined.
     """
     rng = np.random.default_rng(2)
     model = ssd_vgg16(config, 20, width=0.125)
@@ -181,11 +187,11 @@ def compare_real_losses(original: Original, config: SSDConfig, dataset, count: i
         predictions /= predictions.std(axis=(0, 1))
         noise = 0.1 * rng.normal(size=predictions.shape)
         batches.append((real, predictions + noise.astype(np.float32)))
-    return [loss_row("augmented real pictures", losses(original, config, batches, True))]
+    return [loss_row("augmented real images", losses(original, config, batches, True))]
 
 
 def compare_network(original: Original, name: str, outputs: int, images: np.ndarray) -> list[Row]:
-    """Raw outputs of a `.caffemodel` that the original wrote, of full width."""
+    """Compares the raw outputs of a full-width `.caffemodel` that the original wrote."""
     original.clear()
     config, size = CONFIGS[name], CONFIGS[name].image_size
     text = inputs(data=(len(images), 3, size, size)) + network(config, outputs, 1.0, "msra")
@@ -217,7 +223,7 @@ def _load(model: keras.Model, weights, config: SSDConfig):
 
 
 def capped(scores: np.ndarray, cap: int | None = 400) -> np.ndarray:
-    """Scores [B, P, C] with all but the `cap` best of each class set to 0, as the original does."""
+    """Sets all scores [B, P, C] except the `cap` best of each class to 0, as in the original."""
     if cap is None:
         return scores
     order = np.argsort(-scores, axis=1, kind="stable")[:, cap:]
@@ -227,7 +233,7 @@ def capped(scores: np.ndarray, cap: int | None = 400) -> np.ndarray:
 
 
 def our_detections(config: SSDConfig, predictions: np.ndarray, cap: int | None):
-    """The package's detections; with a cap, its suppression runs on the capped scores."""
+    """Returns the package's detections; with a cap, its suppression runs on the capped scores."""
     decoder = DetectionDecoder(config)
     if cap is None:
         return unpad({k: v.numpy() for k, v in decoder(tf.constant(predictions)).items()})
@@ -243,9 +249,9 @@ def our_detections(config: SSDConfig, predictions: np.ndarray, cap: int | None):
 
 
 def original_detections(original: Original, config: SSDConfig, predictions: np.ndarray):
-    """The original's detections, for each image a dict as of `unpad`.
+    """Returns the original's detections: for each image a dictionary like those of `unpad`.
 
-    Boxes are clipped here: the original clips them when it writes or evaluates them.
+    This function clips the boxes. The original clips them when it writes or evaluates them.
     """
     original.clear()
     outputs, boxes = predictions.shape[-1] - 4, config.num_default_boxes
@@ -268,7 +274,7 @@ def original_detections(original: Original, config: SSDConfig, predictions: np.n
 
 
 def detections_row(name: str, theirs, ours) -> Row:
-    """How many detections are the same: class equal, score within 1e-5, box within 1e-4."""
+    """Counts the same detections: equal class, score within 1e-5, box within 1e-4."""
     same, total, extra, box = 0, 0, 0, 0.0
     for a, b in zip(theirs, ours, strict=True):
         alike = (a["classes"][:, None] == b["classes"]) & (
@@ -282,12 +288,15 @@ def detections_row(name: str, theirs, ours) -> Row:
             extra + len(b["scores"]),
         )
         box = max(box, float(near[near < 1e-4].max(initial=0)))
-    found = f"{same} of theirs {total} and ours {extra} the same, boxes within {box:.0e}"
+    found = f"{same} the same of {total} (original) and {extra} (package), boxes within {box:.0e}"
     return f"detections, {name}", f"{len(theirs)} pictures", found
 
 
 def compare_detections(original: Original, config: SSDConfig, pictures: int = 10) -> list[Row]:
-    """Few candidates a class, many, and a crowd that the cap of 400 is filled with."""
+    """Compares detections with few candidates per class, with many, and with a crowd of one class.
+
+    The crowd fills the original's cap of 400 candidates.
+    """
     rows = []
     rng = np.random.default_rng(1)
     for name, classes, background in (("few", 20, 6.0), ("many", 20, 1.0), ("a crowd of", 1, 8.0)):
@@ -295,14 +304,14 @@ def compare_detections(original: Original, config: SSDConfig, pictures: int = 10
         predictions = rng.normal(size=shape).astype(np.float32)
         predictions[..., 4:] *= 2 if classes > 1 else 1
         predictions[..., 4] += background
-        if classes == 1:  # small boxes in the middle of the picture
+        if classes == 1:  # boxes in the middle of the image
             boxes = default_boxes(config)
             middle = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - 0.5).max(axis=1) < 0.2
             predictions[..., 5] += 8 * middle
             predictions[..., :4] *= 0.2
         theirs = original_detections(original, config, predictions)
         for cap in (400, None):
-            label = f"{name} candidates, {'with' if cap else 'without'} the cap of 400 on our side"
+            label = f"{name} candidates, package {'with' if cap else 'without'} the cap of 400"
             rows.append(detections_row(label, theirs, our_detections(config, predictions, cap)))
     return rows
 
@@ -316,7 +325,7 @@ def solve(
     start=None,
     load=_load,
 ):
-    """Steps of the solver on both sides: iter_size 2, weight decay 5e-4, the rate falls half way.
+    """Trains with both programs: iter_size 2, weight decay 5e-4, lower rate in the second half.
 
     Args:
         original: The driver.
@@ -324,11 +333,12 @@ def solve(
         outputs: Classes with background.
         batches: (images, ground truth [B, G, 5]), two for each step.
         width: Of the network.
-        start: A `.caffemodel`; drawn by the original by default.
-        load: Puts the weights of a file into a model.
+        start: A `.caffemodel` with the initial weights; by default, the original draws them.
+        load: Function that loads the weights of a file into a model.
 
     Returns:
-        Losses of both, [steps, 2], and weights by name: start, the original's end and ours.
+        Losses of both programs, [steps, 2]; then three dictionaries of weights by name: initial,
+        final of the original, final of the package.
     """
     original.clear()
     steps, size, batch = len(batches) // 2, config.image_size, len(batches[0][0])
@@ -362,9 +372,9 @@ def solve(
 
 
 def our_steps(config: SSDConfig, outputs: int, batches, width: float, start, load, nudged=False):
-    """The package's side of `solve`: weights before, loss of each step, weights at the end.
+    """Trains with the package, for `solve`: initial weights, loss of each step, final weights.
 
-    With `nudged` every weight starts one unit in the last place higher or lower.
+    With `nudged`, every initial weight is one unit in the last place higher or lower.
     """
     model = ssd_vgg16(config, outputs - 1, width=width)
     load(model, start, config)
@@ -387,21 +397,22 @@ def our_steps(config: SSDConfig, outputs: int, batches, width: float, start, loa
 
 
 def with_original_gradient():
-    """A context in which L2Normalization has the gradient of the original's Normalize layer."""
+    """Context manager that gives L2Normalization the gradient of the original's Normalize layer."""
     return mock.patch.object(L2Normalization, "call", call_with_original_gradient)
 
 
 def compare_solver(original: Original, config: SSDConfig, dataset, steps: int = 20) -> list[Row]:
-    """Steps from one start on the same batches of two pictures, with either gradient.
+    """Compares training from the same weights on the same batches of two images.
 
-    The last row is the effect of rounding alone: ours against ours from a start that differs by
-    one unit in the last place.
+    The first row uses the package's gradient of conv4_3_norm, the second one the original's. The
+    last row shows the effect of rounding alone: it compares two runs of the package whose initial
+    weights differ by one unit in the last place.
     """
     batches = [(i.numpy(), t.numpy()) for i, t in dataset.take(2 * steps)]
     with_exact = solve(original, config, 21, batches, 0.25)
     rows = [_solver_row("the solver", with_exact, batches)]
     with with_original_gradient():
-        name = "the solver, with the original's gradient of conv4_3_norm on our side"
+        name = "the solver, with the original's gradient of conv4_3_norm in the package"
         rows.append(_solver_row(name, solve(original, config, 21, batches, 0.25), batches))
     values, before, _, ours = with_exact
     start = original.folder / "start.caffemodel"
@@ -409,7 +420,7 @@ def compare_solver(original: Original, config: SSDConfig, dataset, steps: int = 
     pair = np.stack([nudged, values[:, 1]], axis=1), before, end, ours
     return [
         *rows,
-        _solver_row("the solver, ours twice, the start off by a last bit", pair, batches),
+        _solver_row("the solver, package twice, one start changed in the last bit", pair, batches),
     ]
 
 
@@ -423,7 +434,7 @@ def _solver_row(name: str, result, batches) -> Row:
         for k in before
     )
     found = (
-        f"losses {loss.max():.1e} ({values[0, 0]:.3f} to {values[-1, 0]:.3f}), weights apart by "
-        f"{apart / moved:.1e} of their way, the worst variable by {worst:.1e}"
+        f"losses {loss.max():.1e} ({values[0, 0]:.3f} to {values[-1, 0]:.3f}), weights differ "
+        f"by {apart / moved:.1e} of their change, the worst variable by {worst:.1e}"
     )
     return name, f"{len(values)} steps of 2 x {len(batches[0][0])} pictures", found

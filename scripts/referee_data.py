@@ -30,7 +30,7 @@ BOX_VALUES = ("center y", "center x", "height", "width", "area", "aspect ratio")
 def make_database(
     voc: pathlib.Path, split: str, convert: pathlib.Path, labels, folder: pathlib.Path
 ):
-    """The original's LMDB of a VOC folder, in the order of its list; and its label map."""
+    """Makes the original's LMDB of a VOC folder, in the order of its list, and the label map."""
     names = (voc / "ImageSets/Main" / f"{split}.txt").read_text().split()
     lines = [f"JPEGImages/{name}.jpg Annotations/{name}.xml" for name in names]
     (folder / "list.txt").write_text("\n".join(lines) + "\n")
@@ -50,7 +50,7 @@ def make_database(
 
 
 def original_samples(original: Original, lmdb, label_map, size: int, count: int, seed: int):
-    """Per sample: the values of SAMPLE_VALUES but the last, and boxes [G, 4] `yxyx`."""
+    """Yields for each sample the SAMPLE_VALUES except the last, and boxes [G, 4] `yxyx`."""
     out = original.folder / "stats.txt"
     path = original.net("data", data(size, str(lmdb), str(label_map)))
     original.call("stats", path, out, count, seed)
@@ -61,7 +61,7 @@ def original_samples(original: Original, lmdb, label_map, size: int, count: int,
 
 
 def our_samples(records, config: SSDConfig, count: int, seed: int):
-    """The same of the package's augmentation."""
+    """Yields the same as `original_samples` for the package's augmentation."""
 
     def describe(serialized, position):
         sample = training_sample(serialized, position, config, seed, SSD_OPS)
@@ -81,11 +81,11 @@ def distance_and_p(values, owners, side, permutations: int = 400, seed: int = 0)
     """Two-sample Kolmogorov-Smirnov test in which the values of one sample stay together.
 
     Args:
-        values: One number a box, or a sample.
-        owners: Index [N] of the sample that each belongs to.
-        side: bool for each sample, which of the two it is of.
-        permutations: Of the samples, not of the boxes.
-        seed: Of the permutations.
+        values: [N], one number for each box or for each sample.
+        owners: [N], index of the sample that each value belongs to.
+        side: bool for each sample: True for the first of the two sets.
+        permutations: Number of permutations of the samples.
+        seed: Seed of the permutations.
 
     Returns:
         The distance of the two distributions, and the share of permutations with a larger one.
@@ -106,7 +106,7 @@ def distance_and_p(values, owners, side, permutations: int = 400, seed: int = 0)
 
 
 def samples_rows(name: str, first, second) -> list[Row]:
-    """One row for each value of samples and boxes."""
+    """Makes one row for each of SAMPLE_VALUES and BOX_VALUES."""
     samples = [*first, *second]
     side = np.arange(len(samples)) < len(first)
     whole = np.array([np.append(v, len(b)) for v, b in samples])
@@ -129,7 +129,7 @@ def samples_rows(name: str, first, second) -> list[Row]:
 
 
 def compare_draws(original: Original, voc, split, convert, records, count: int, sizes) -> list[Row]:
-    """Augmented samples of both, as distributions; and two seeds of ours."""
+    """Compares distributions of augmented samples: both programs, and two seeds of the package."""
     labels = read_card(records).labels
     lmdb, label_map = make_database(voc, split, convert, labels, original.folder)
     rows = []
@@ -142,18 +142,21 @@ def compare_draws(original: Original, voc, split, convert, records, count: int, 
         rows += samples_rows(f"SSD{size} samples", theirs, ours)
         if size == 300:
             other = list(our_samples(records, config, count, 2))
-            rows += samples_rows("SSD300, two seeds of ours", ours, other)
+            rows += samples_rows("SSD300, two seeds of the package", ours, other)
     return rows
 
 
 def original_evaluation(original: Original, truth, detections, num_classes: int) -> np.ndarray:
-    """DetectionEvaluate an image at a time, then ComputeAP: [C, 3], 11point, MaxIntegral, Integral.
+    """Runs DetectionEvaluate on each image, then ComputeAP.
 
     Args:
         original: The driver.
-        truth: `Sample`s.
-        detections: For each a dict of boxes, scores and classes.
+        truth: One `Sample` for each image.
+        detections: For each image a dictionary of boxes, scores and classes.
         num_classes: C.
+
+    Returns:
+        AP [C, 3], in the versions 11point, MaxIntegral and Integral.
     """
     original.clear()
     sizes = original.folder / "sizes.txt"
@@ -162,7 +165,7 @@ def original_evaluation(original: Original, truth, detections, num_classes: int)
     path = original.net("evaluate", inputs(detection_out=(1, 1, 1, 7), label=(1, 1, 1, 8)) + layer)
     for k, (t, found) in enumerate(zip(truth, detections, strict=True)):
         rows = np.zeros((max(1, len(found["scores"])), 7), np.float32)
-        rows[:, 1] = -1  # an image without detections has one such row
+        rows[:, 1] = -1  # the original's output for an image without detections
         if len(found["scores"]):
             rows[:, 1], rows[:, 2] = found["classes"], found["scores"]
             rows[:, 3:] = np.asarray(found["boxes"])[:, [1, 0, 3, 2]]
@@ -183,7 +186,7 @@ def original_evaluation(original: Original, truth, detections, num_classes: int)
 
 
 def read_coco(annotations: pathlib.Path, results: pathlib.Path):
-    """Ground truth and detections of COCO's two formats; crowd regions count as difficult."""
+    """Reads COCO's annotations and results; crowd regions become difficult objects."""
     content, found = json.loads(annotations.read_text()), json.loads(results.read_text())
     ids = {c["id"]: i for i, c in enumerate(content["categories"], start=1)}
     truth, detections = [], []
@@ -218,7 +221,7 @@ def read_coco(annotations: pathlib.Path, results: pathlib.Path):
 
 
 def evaluation_row(name: str, theirs: np.ndarray, truth, detections, labels) -> Row:
-    """The largest differences of AP of a class."""
+    """Makes a row with the largest differences of the AP of a class."""
     ours = voc_average_precision(detections, truth, labels)
     defined = [i for i, c in enumerate(ours.classes) if c.num_objects]
     eleven = np.array([ours.classes[i].ap_11_point for i in defined]) - theirs[defined, 0]
@@ -234,12 +237,12 @@ def evaluation_row(name: str, theirs: np.ndarray, truth, detections, labels) -> 
     )
     found += f"with recalls in float32 {np.abs(like_theirs - theirs[defined, 0]).max():.1e}, "
     found += f"integral {np.abs(area).max():.1e}; mean 11-point {theirs[defined, 0].mean():.4f}, "
-    found += f"ours {ours.mean_ap_11_point:.4f}, integral {theirs[defined, 1].mean():.4f}"
+    found += f"the package's {ours.mean_ap_11_point:.4f}, integral {theirs[defined, 1].mean():.4f}"
     return f"average precision, {name}", f"{len(truth)} pictures, {len(defined)} classes", found
 
 
 def compare_evaluation(original: Original, annotations, results) -> list[Row]:
-    """On real detections."""
+    """Compares the AP of real detections."""
     truth, detections, labels = read_coco(annotations, results)
     theirs = original_evaluation(original, truth, detections, len(labels))
     return [evaluation_row("real detections", theirs, truth, detections, labels)]

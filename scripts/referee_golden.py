@@ -1,4 +1,4 @@
-"""Writes what the original answers to `tests/golden_inputs.py`, for the default tests."""
+"""Writes the original's results for the inputs of `tests/golden_inputs.py`, for the tests."""
 
 import functools
 import pathlib
@@ -18,7 +18,14 @@ from tests.tiny import TINY
 
 
 def write(original: Original, folder: pathlib.Path, convert: pathlib.Path | None) -> None:
-    """Writes every golden file; that of the augmentation only with `convert`, convert_annoset."""
+    """Writes the golden files.
+
+    Args:
+        original: The driver.
+        folder: Folder of the golden files.
+        convert: The original's convert_annoset. Without it, the file of the augmentation
+            (`samples.npz`) is not written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "default_boxes": _boxes,
@@ -35,7 +42,7 @@ def write(original: Original, folder: pathlib.Path, convert: pathlib.Path | None
 
 
 def _boxes(original: Original) -> dict[str, np.ndarray]:
-    """Of each map the corners' y of each row, and x of each column: [size, A, 2]."""
+    """Returns for each map ymin, ymax of the rows and xmin, xmax of the columns, [size, A, 2]."""
     out = {}
     for name, config in CONFIGS.items():
         boxes, start = core.original_boxes(original, config), 0
@@ -83,7 +90,7 @@ def _network(original: Original) -> dict[str, np.ndarray]:
 
 
 def _solver(original: Original) -> dict[str, np.ndarray]:
-    """Losses; of each variable how far it went, and its first 8 values at the end."""
+    """Returns the losses and, for each variable, the size of its change and 8 final values."""
     weights = original.folder / "start.caffemodel"
     golden.write_caffemodel(weights, ssd_vgg16(TINY, golden.OUTPUTS - 1, width=golden.WIDTH))
     with core.with_original_gradient():
@@ -108,7 +115,7 @@ def _evaluation(original: Original) -> dict[str, np.ndarray]:
 
 
 def _samples(original: Original, convert: pathlib.Path, count: int = 4000) -> dict[str, np.ndarray]:
-    """Boxes of each class that are left in samples, in units of 1 / 65535, and whether one is."""
+    """Returns for each class whether a sample keeps its object, and the boxes in 1 / 65535."""
     height, width, voc = golden.SAMPLED_HEIGHT, golden.SAMPLED_WIDTH, original.folder / "voc"
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (voc / name).mkdir(parents=True)

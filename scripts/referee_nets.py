@@ -1,14 +1,15 @@
 """Network definitions (prototxt) of the original for any config, for `referee.py`.
 
-The layers and their parameters are those that `VGGNetBody` and `CreateMultiBoxHead` of
-`python/caffe/model_libs.py` and `AddExtraLayers` of `examples/ssd/ssd_pascal.py` write.
+The layers and their parameters are those of the original's scripts: `VGGNetBody` and
+`CreateMultiBoxHead` in `python/caffe/model_libs.py`, and `AddExtraLayers` in
+`examples/ssd/ssd_pascal.py`.
 """
 
 from ssd_keras.config import SSDConfig
 
 _RATES = "param { lr_mult: 1 decay_mult: 1 } param { lr_mult: 2 decay_mult: 0 }"
 _VGG = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-# Caffe counts the extra layers from 6, the paper from 8.
+# The number of an extra layer is 6 or more in Caffe, and 8 or more in the paper.
 _SOURCES = {"conv4_3": "conv4_3_norm", **{f"conv{i}_2": f"conv{i - 2}_2" for i in range(8, 13)}}
 
 DETECTION = """
@@ -57,7 +58,7 @@ layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { ph
 
 
 def inputs(**shapes: tuple[int, ...]) -> str:
-    """Input layers."""
+    """Returns Input layers with the given names and shapes."""
     layers = []
     for name, shape in shapes.items():
         dims = " ".join(f"dim: {n}" for n in shape)
@@ -69,7 +70,7 @@ def inputs(**shapes: tuple[int, ...]) -> str:
 
 
 def data(size: int, source: str, labels: str, batch: int = 1) -> str:
-    """The training data layer of `ssd_pascal.py`, on a database of `convert_annoset`."""
+    """Returns the training data layer of `ssd_pascal.py` for a database of `convert_annoset`."""
     rules = [f"min_jaccard_overlap: {iou}" for iou in (0.1, 0.3, 0.5, 0.7, 0.9)]
     samplers = "".join(_SAMPLER % rule for rule in [*rules, "max_jaccard_overlap: 1.0"])
     names = {"source": source, "labels": labels, "samplers": samplers}
@@ -77,14 +78,14 @@ def data(size: int, source: str, labels: str, batch: int = 1) -> str:
 
 
 def network(config: SSDConfig, outputs: int, width: float = 1.0, filler: str = "xavier") -> str:
-    """Everything from `data` to `mbox_loc`, `mbox_conf` and `mbox_priorbox`.
+    """Returns the layers from `data` to `mbox_loc`, `mbox_conf` and `mbox_priorbox`.
 
     Args:
         config: Sizes and tiling.
         outputs: Classes with background.
-        width: As of `ssd_vgg16`.
-        filler: Of the kernels. "msra" keeps the size of the activations, so that random weights
-            give outputs as large as trained ones do; biases then are random, too.
+        width: Factor on the number of filters, as in `ssd_vgg16`.
+        filler: Filler of the kernels. "msra" preserves the scale of the activations, so that the
+            outputs are as large as with trained weights. Biases are then random, too.
     """
 
     def convolution(

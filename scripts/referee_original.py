@@ -1,4 +1,4 @@
-"""Runs the driver of the original's code (`referee.cpp`) for `referee.py`."""
+"""Runs the driver of the original program (`referee.cpp`) for `referee.py`."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def caffe_label(boxes: np.ndarray, labels: np.ndarray, image: int, difficult=None) -> np.ndarray:
-    """Rows of a `label` blob, float32 [G, 8]; boxes are `yxyx`."""
+    """Returns rows of a `label` blob, float32 [G, 8]; boxes are `yxyx`."""
     rows = np.zeros((len(labels), 8), np.float32)
     rows[:, 0], rows[:, 1], rows[:, 3:7] = image, labels, boxes[:, [1, 0, 3, 2]]
     if difficult is not None:
@@ -18,13 +18,13 @@ def caffe_label(boxes: np.ndarray, labels: np.ndarray, image: int, difficult=Non
 
 
 def label_blob(rows: list[np.ndarray]) -> np.ndarray:
-    """The `label` blob of a batch, [1, 1, N, 8]; one row of -1 if there is no object."""
+    """Returns the `label` blob of a batch, [1, 1, N, 8]: one row of -1 if there is no object."""
     joined = np.concatenate([np.zeros((0, 8), np.float32), *rows])
     return (joined if len(joined) else np.full((1, 8), -1, np.float32))[None, None]
 
 
 def caffe_images(images: np.ndarray) -> np.ndarray:
-    """RGB [B, H, W, 3] to BGR [B, 3, H, W] without the mean."""
+    """Converts RGB [B, H, W, 3] to BGR [B, 3, H, W] and subtracts the mean."""
     return (images[..., ::-1] - np.float32([104, 117, 123])).transpose(0, 3, 1, 2)
 
 
@@ -33,8 +33,8 @@ class Original:
     """The driver and a folder for its files.
 
     Attributes:
-        driver: `referee.cpp`, built.
-        folder: Where networks and blobs are written.
+        driver: Path of the program that is built from `referee.cpp`.
+        folder: Folder for network definitions and blobs.
     """
 
     driver: pathlib.Path
@@ -47,7 +47,7 @@ class Original:
         return path
 
     def call(self, *words: object) -> str:
-        """Runs the driver; what it prints."""
+        """Runs the driver and returns what it prints."""
         command = [str(word) for word in (self.driver, *words)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -55,7 +55,7 @@ class Original:
         return done.stdout
 
     def write(self, name: str, values: np.ndarray, k: int | None = None) -> None:
-        """Writes an input blob, of pass k or of all passes."""
+        """Writes an input blob for pass k, or for all passes if k is None."""
         values = np.ascontiguousarray(values, np.float32)
         head = np.array([values.ndim, *values.shape], np.int32).tobytes()
         tail = "" if k is None else f"_{k}"
@@ -69,22 +69,22 @@ class Original:
         return np.frombuffer(data, np.float32, -1, 4 + 4 * rank).reshape(shape)
 
     def clear(self) -> None:
-        """Deletes the blobs."""
+        """Deletes all blobs."""
         for path in itertools.chain(self.folder.glob("*.bin")):
             path.unlink()
 
 
 def our_offsets(loc: np.ndarray) -> np.ndarray:
-    """`mbox_loc` [B, P * 4] to offsets [B, P, 4] in the order (cy, cx, h, w)."""
+    """Converts `mbox_loc` [B, P * 4] to offsets [B, P, 4] in the order (cy, cx, h, w)."""
     return loc.reshape(len(loc), -1, 4)[..., [1, 0, 3, 2]]
 
 
 def caffe_offsets(offsets: np.ndarray) -> np.ndarray:
-    """Offsets [B, P, 4] to `mbox_loc` [B, P * 4]."""
+    """Converts offsets [B, P, 4] to `mbox_loc` [B, P * 4]."""
     return offsets[..., [1, 0, 3, 2]].reshape(len(offsets), -1)
 
 
 def prior_blob(boxes: np.ndarray, variances=(0.1, 0.1, 0.2, 0.2)) -> np.ndarray:
-    """Default boxes [P, 4] to `mbox_priorbox` [1, 2, P * 4]."""
+    """Converts default boxes [P, 4] to `mbox_priorbox` [1, 2, P * 4]."""
     corners = boxes[:, [1, 0, 3, 2]].reshape(-1)
     return np.stack([corners, np.tile(np.float32(variances), len(boxes))])[None]

@@ -24,7 +24,7 @@ from tests.reference import projects
 
 
 def write_start(path: pathlib.Path, imagenet: pathlib.Path, outputs: int) -> None:
-    """Writes ImageNet's 13 convolutions, and xavier and zeros in all other layers.
+    """Writes ImageNet's 13 convolutions, and xavier kernels and biases of 0 in all other layers.
 
     Args:
         path: The `.caffemodel` to write.
@@ -54,9 +54,9 @@ def write_start(path: pathlib.Path, imagenet: pathlib.Path, outputs: int) -> Non
 
 
 def train(original: Original, args, outputs: int, steps: int, batch: int = 8) -> None:
-    """Writes the losses of both and the AP of both on the evaluation records to `args.train`.
+    """Trains both, and writes their losses and AP to `args.train` when a run ends.
 
-    A second call continues with the first run that the file does not hold.
+    A second call skips the runs that the file holds.
     """
     result = json.loads(args.train.read_text()) if args.train.exists() else {}
 
@@ -90,7 +90,7 @@ def train(original: Original, args, outputs: int, steps: int, batch: int = 8) ->
 
 
 def _train_original(original: Original, args, labels, steps: int, batch: int, start, end):
-    """Losses of the original's solver; writes its weights to `end`."""
+    """Returns the losses of the original's solver; the solver writes its weights to `end`."""
     lmdb, label_map = make_database(args.voc, args.split, args.convert, labels, original.folder)
     loss = LOSS % {"outputs": 1 + len(labels), "difficult": "true"}
     layers = network(SSD300_VOC, 1 + len(labels)) + loss

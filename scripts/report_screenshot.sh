@@ -1,7 +1,7 @@
 #!/bin/sh
 # Opens a report in headless Chromium (Debian package chromium) and writes a screenshot.
 #     scripts/report_screenshot.sh REPORT.html SCREENSHOT.png [HEIGHT]
-# Fails if the page asks for a network address.
+# Fails if the browser logs a console message, or if the page links to a network address.
 set -eu
 page=$(realpath "$1")
 log=$(mktemp)

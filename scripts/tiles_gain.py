@@ -22,7 +22,7 @@ _CELL = 300
 
 
 def mosaic(samples, side):
-    """Joins side * side samples to one image and its ground truth."""
+    """Joins side * side samples into one image, and returns it with its ground truth."""
     image = np.zeros((side * _CELL, side * _CELL, 3), np.uint8)
     boxes = []
     for k, sample in enumerate(samples):
@@ -59,7 +59,7 @@ def main():
         seconds = time.process_time() - start
         ap = voc_average_precision(found, [truth for _, truth in pairs], labels).mean_ap_area
         cost = seconds / len(pairs) * 1e3
-        print(f"{name:12} area mAP {ap:.4f}  {cost:8.1f} ms of processor time an image")
+        print(f"{name:12} area mAP {ap:.4f}  {cost:8.1f} ms of processor time per image")
 
 
 if __name__ == "__main__":
