@@ -4,13 +4,17 @@ The environment is new, but takes the dependencies of this one, so that nothing 
 `make check-wheel` does the same with dependencies from the package index and no extras.
 """
 
+import dataclasses
 import json
+import os
+import pathlib
 import subprocess
 import sys
 import sysconfig
 import zipfile
 
 import pytest
+from PIL import Image
 
 from tests.processes import ROOT
 
@@ -29,30 +33,54 @@ def wheel(tmp_path_factory):
     return path
 
 
+# Each command is a fork of one process, which has imported TensorFlow and Keras.
+COMMANDS = """
+import json, os, sys
+import keras, tensorflow
+from ssd_keras.__main__ import main
+for words in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        sys.argv = ["ssd-keras", *words]
+        sys.exit(main())
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        sys.exit(f"{words} ended with {code}")
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Installed:
+    """The wheel in an environment, and an empty folder to work in."""
+
+    bin: pathlib.Path
+    site: pathlib.Path
+    folder: pathlib.Path
+
+    def run(self, name, *words):
+        done = subprocess.run(
+            [self.bin / name, *words],
+            cwd=self.folder,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+
 @pytest.fixture(scope="module")
-def command(wheel, tmp_path_factory):
-    """`ssd-keras` of the wheel, run in an empty folder; returns its stdout."""
-    folder = tmp_path_factory.mktemp("empty")
+def installed(wheel, tmp_path_factory):
     environment = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    python = environment / "bin" / "python"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site = environment / "lib" / version / "site-packages"
     # Only this folder: the .pth files in it, such as that of the editable install, do not count.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    python = environment / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--quiet"]
     subprocess.run([*pip, wheel], check=True, capture_output=True)
-
-    def run(*words):
-        done = subprocess.run(
-            [environment / "bin" / "ssd-keras", *words], cwd=folder, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return done.stdout
-
-    run.folder, run.site = folder, site
-    return run
+    return Installed(environment / "bin", site, tmp_path_factory.mktemp("empty"))
 
 
 def test_the_wheel_holds_the_package_and_the_folders_that_people_copy(wheel):
@@ -73,32 +101,26 @@ def test_the_wheel_holds_the_package_and_the_folders_that_people_copy(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ssd_keras"}
 
 
-def test_from_nothing_to_detections(command):
-    command("prepare", "--source=shapes", "--num_images=2", "--out=records", "--shards=1")
-    command("train", "--records=records", "--run_dir=run", *TRAIN.split())
-    command("export", "saved_model", "--model=run/best.keras", "--out=detector")
-    command("serving-files", "--out=serving")
-    assert (command.folder / "serving" / "browser" / "index.html").is_file()
-    assert "detections" in command("detect", "--model=detector", "--out=found", _picture(command))
-    (line,) = (command.folder / "found" / "detections.jsonl").read_text().splitlines()
+def test_from_nothing_to_detections(installed):
+    folder = installed.folder
+    Image.new("RGB", (80, 60), (200, 100, 50)).save(folder / "picture.jpg")
+    commands = [
+        "prepare --source=shapes --num_images=2 --out=records --shards=1",
+        f"train --records=records --run_dir=run {TRAIN}",
+        "export saved_model --model=run/best.keras --out=detector",
+        "detect --model=detector --out=found picture.jpg",
+    ]
+    done = installed.run("python", "-c", COMMANDS, json.dumps([c.split() for c in commands]))
+    assert "1 images" in done.stdout.splitlines()[-1]
+    (line,) = (folder / "found" / "detections.jsonl").read_text().splitlines()
     assert json.loads(line)["picture"] == "picture.jpg"
 
 
-def test_label_lists_are_known_by_name(command):
-    assert (command.site / "ssd_keras" / "shipped" / "labels" / "coco.txt").is_file()
+def test_the_script_and_the_files_of_the_wheel(installed):
+    assert installed.run("ssd-keras", "serving-files", "--out=serving").stderr == ""
+    assert (installed.folder / "serving" / "browser" / "index.html").is_file()
+    assert (installed.site / "ssd_keras" / "shipped" / "labels" / "coco.txt").is_file()
     code = "import ssd_keras; print(len(ssd_keras.read_labels('coco')), ssd_keras.__file__)"
-    python = command.site.parents[2] / "bin" / "python"
-    done = subprocess.run(
-        [python, "-c", code], cwd=command.folder, capture_output=True, text=True, check=True
-    )
-    count, path = done.stdout.split()
+    count, path = installed.run("python", "-c", code).stdout.split()
     assert count == "80"
-    assert path.startswith(str(command.site))
-
-
-def _picture(command):
-    """A picture in the folder."""
-    from PIL import Image
-
-    Image.new("RGB", (80, 60), (200, 100, 50)).save(command.folder / "picture.jpg")
-    return "picture.jpg"
+    assert path.startswith(str(installed.site))
