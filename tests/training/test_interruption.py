@@ -57,16 +57,21 @@ class SignalAt(keras.callbacks.Callback):
             os.kill(os.getpid(), self.number)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(records, tmp_path_factory):
+    recipe = dataclasses.replace(RECIPE, iterations=8, eval_every=4, cosine=False)
+    return train(narrow(), recipe, tmp_path_factory.mktemp("runs") / "whole", [records]), recipe
+
+
 @pytest.mark.parametrize(
     ("number", "code", "batch", "end"), [(signal.SIGTERM, 143, 0, 5), (signal.SIGINT, 130, 1, 6)]
 )
 def test_a_signal_ends_the_step_and_the_run_resumes_between_two_spans(
-    number, code, batch, end, records, tmp_path
+    number, code, batch, end, uninterrupted, records, tmp_path
 ):
     """Steps of two batches, a signal in one of the two of iteration 5, after the guard's look."""
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    recipe = dataclasses.replace(RECIPE, iterations=8, eval_every=4, cosine=False)
-    whole = train(narrow(), recipe, tmp_path / "whole", [records])
+    whole, recipe = uninterrupted
     callbacks = [SignalAt(number, 1, batch)]
     with pytest.raises(Interrupted, match=rf"iteration {end} of 8 .* resumes the run") as stop:
         train(narrow(), recipe, tmp_path / "run", [records], callbacks=callbacks)

@@ -159,8 +159,24 @@ def distinct():
     return list(found.values())
 
 
+@pytest.fixture(scope="module")
+def batches(records):
+    """A batch of one image, by the size of the network, the augmentation and the classes."""
+    made = {}
+
+    def batch(model, recipe, classes):
+        key = model.ssd_config.image_size, recipe.augmentation, classes
+        if key not in made:
+            strategy = tf.distribute.get_strategy()
+            dataset = run._dataset(model, recipe, [records(classes)], strategy, 0, None)
+            (made[key],) = dataset.take(1)
+        return made[key]
+
+    return batch
+
+
 @pytest.mark.parametrize(("name", "classes"), distinct())
-def test_one_step(name, classes, records):
+def test_one_step(name, classes, batches):
     experiment = EXPERIMENTS[name]
     recipe = dataclasses.replace(experiment.recipe, batch_size=1)
     labels = [f"class {k}" for k in range(classes)]
@@ -168,9 +184,7 @@ def test_one_step(name, classes, records):
     before = model.get_layer("fc7").kernel.numpy()
     run._compile(model, recipe, 0, False)
     model.run_eagerly = True  # one step is not worth tracing
-    strategy = tf.distribute.get_strategy()
-    dataset = run._dataset(model, recipe, [records(classes)], strategy, 0, None)
-    ((images, truth),) = dataset.take(1)
+    images, truth = batches(model, recipe, classes)
     logs = model.train_on_batch(images, truth, return_dict=True)
     assert np.isfinite(logs["loss"])
     assert logs["loss"] > 0
