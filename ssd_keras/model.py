@@ -67,7 +67,7 @@ class SSD(keras.Model):
         """Factor for the number of filters, as in `ssd_vgg16`."""
         width: float | None = self.get_layer("predictions").width
         full = 1024 if self.ssd_config.atrous else 4096
-        return width or self.get_layer("fc7").filters / full  # None in earlier files
+        return width or self.get_layer("fc7").filters / full  # None in files of earlier versions
 
     @property
     def num_classes(self) -> int:
@@ -117,7 +117,7 @@ class SSD(keras.Model):
             return super().test_on_batch(self._checked(x, y), y, *args, **kwargs)
 
     def _checked(self, x: Any, y: Any) -> Any:
-        """Gives the loss its config; checks ground truth under XLA, where the loss cannot."""
+        """Gives the loss its config. With XLA it also checks `y`, which the loss cannot do then."""
         loss = getattr(self, "loss", None)
         if not isinstance(loss, MultiBoxLoss):
             return x
@@ -278,7 +278,7 @@ def _backbone(
         x = maps["fc7"] = _conv(x, "fc7", 4096 * width, 1)
     for extra in config.extra_layers:
         x = _conv(x, f"{extra.name}_1", extra.bottleneck * width, 1)
-        if extra.padding:  # "same" pads a layer with a stride on one side only
+        if extra.padding:  # with a stride, "same" would pad one side only
             x = keras.layers.ZeroPadding2D(extra.padding, name=f"{extra.name}_2_padding")(x)
         name = f"{extra.name}_2"
         x = _conv(

@@ -101,7 +101,7 @@ def adjust_saturation(planes: Planes, factor: tf.Tensor) -> Planes:
 def adjust_hue(planes: Planes, delta: tf.Tensor) -> Planes:
     """Adds `delta`, in units of 2 degrees, to the hue of R, G and B planes, in 8-bit HSV.
 
-    The sum is a uint8 in the original. A sum below 0 therefore becomes 0, which is red. A sum of
+    In the original the sum is a uint8. A sum below 0 therefore becomes 0, which is red. A sum of
     180 or more wraps around in the conversion to RGB.
     """
     h, s, v = rgb_to_hsv8(planes)
