@@ -63,7 +63,7 @@ def is_unused(name: str) -> bool:
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Appends the id to each "N/A", so that all names differ; torchvision repeats "N/A"."""
+    """Returns names that differ: each "N/A", which torchvision repeats, gets its id appended."""
     return tuple(f"N/A {i}" if name == "N/A" else name for i, name in enumerate(names, start=1))
 
 

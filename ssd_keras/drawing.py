@@ -169,7 +169,7 @@ def _place_tags(
     font: ImageFont.FreeTypeFont,
     picture_size: tuple[int, int],
 ) -> list[tuple[int, int, int, int] | None]:
-    """Chooses a place for each tag: the first one that covers no other tag.
+    """Chooses a place for each tag, a label on its background: the first that covers no other tag.
 
     The last box chooses first. The places are above the box, inside it and below it, each at the
     left and at the right edge, then beside the box. If all of them cover a tag, the place that

@@ -30,7 +30,7 @@ Op = Callable[[View, tf.Tensor], View]
 
 
 def random_distort(view: View, seed: tf.Tensor) -> View:
-    """Draws a photometric distortion of the pixels."""
+    """Draws the parameters of the photometric distortion."""
     return dataclasses.replace(view, distortion=draw_distortion(seed))
 
 
@@ -44,7 +44,7 @@ def random_expand(view: View, seed: tf.Tensor) -> View:
 
 
 def random_crop(view: View, seed: tf.Tensor) -> View:
-    """Crops the view with one of the seven samplers; drops objects whose center is outside."""
+    """Crops the view with one of the seven samplers, and drops objects with a center outside it."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     candidates = draw_candidates(seeds[0])
     u = tf.random.stateless_uniform([], seeds[1])

@@ -128,7 +128,7 @@ def coverage(boxes: Sequence[np.ndarray], config: SSDConfig) -> Coverage:
     kind = np.concatenate(kinds)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
-    def image(objects: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def match_image(objects: tf.Tensor) -> tuple[tf.Tensor, ...]:
         truth = tf.pad(objects, [[0, 0], [0, 1]], constant_values=1)
         matched = match(truth[None], defaults, IOU_THRESHOLD)[0]  # [P]
         iou = pairwise_iou(objects, defaults)  # [G, P]
@@ -140,7 +140,7 @@ def coverage(boxes: Sequence[np.ndarray], config: SSDConfig) -> Coverage:
         )
         return tf.reduce_max(iou, axis=1), *counts, used
 
-    found = [image(b) for b in boxes if len(b)]
+    found = [match_image(b) for b in boxes if len(b)]
     columns = [np.concatenate([f[k] for f in found]) if found else np.zeros(0) for k in range(3)]
     corners = np.concatenate([np.zeros((0, 4), np.float32), *boxes])
     return Coverage(

@@ -18,10 +18,10 @@ from ssd_keras.config import FeatureMap, SSDConfig
 from ssd_keras.data.box_coverage import IOU_THRESHOLD
 from ssd_keras.tiling import cell_shapes
 
-_FACTORS = (0.7, 0.85, 0.93, 1.08, 1.18, 1.4)
-_RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0)
+_FACTORS = (0.7, 0.85, 0.93, 1.08, 1.18, 1.4)  # changes of a box size
+_RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0)  # aspect ratios to choose from
 _MAX_ROUNDS = 40
-_OBJECTS = 5000
+_MAX_OBJECTS = 5000  # of more objects, a random sample is used
 
 
 def fitted_config(
@@ -92,8 +92,8 @@ def _sample(boxes: Sequence[np.ndarray], config: SSDConfig) -> np.ndarray:
     if not len(corners):
         raise ValueError("there are no objects to fit default boxes to")
     corners = corners * np.tile(config.input_size, 2)
-    if len(corners) > _OBJECTS:
-        corners = np.random.default_rng(0).choice(corners, _OBJECTS, replace=False)
+    if len(corners) > _MAX_OBJECTS:
+        corners = np.random.default_rng(0).choice(corners, _MAX_OBJECTS, replace=False)
     return np.concatenate(
         [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1
     )

@@ -25,8 +25,8 @@ HEATMAP_CELLS = 16
 # difference of their 16 x 16 gray pixels is at most this many levels.
 _HASH_BITS = 6
 _GRAY_LEVELS = 8.0
-_CHUNK = 256
-_BITS = np.array([value.bit_count() for value in range(256)], np.uint8)
+_CHUNK = 256  # pictures that are compared with all others at a time
+_BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # bits set in each byte
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

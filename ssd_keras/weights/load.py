@@ -181,7 +181,7 @@ def _check_complete(
     if missing:
         unknown = sorted(tensors.keys() - project.tensors.keys())
         raise ValueError(
-            f"read as a file of {project.name}, it lacks {some_names(missing)}"
+            f"a file of {project.name} must have more tensors: it lacks {some_names(missing)}"
             + (f"; unknown tensors: {some_names(unknown)}" if unknown else "")
         )
     return is_ssd
