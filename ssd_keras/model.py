@@ -153,7 +153,7 @@ def ssd_vgg16(
         weights: None for random weights, "imagenet" for the VGG16 of keras.applications, which
             Keras downloads, or the path of a file of a VGG16 or a whole SSD, as in `load_weights`.
             The classes of an SSD are mapped to `labels` by name. A `.weights.h5` file of Keras
-            holds neither config nor class names, and is taken to have those of the model.
+            has no config and no class names, so those of the model are assumed.
         weights_project: Project that wrote the file; see `load_weights`.
         weights_labels: Class names of the file; see `load_weights`.
         weights_config: Tiling of the file; see `load_weights`.

@@ -127,7 +127,7 @@ def _check(sentence: str, fine: tf.Tensor, truth: tf.Tensor) -> Any:
 
 
 def _short(error: tf.errors.InvalidArgumentError) -> tf.errors.InvalidArgumentError:
-    """Reduces the message of an error from `_check` to its sentence. Returns other errors as is."""
+    """Reduces the message of an error from `_check` to one sentence; returns others unchanged."""
     pattern = r"\[(y_true: .*?)\] \[(\d+)\] \[(.*?)\] \[(\d+)\] \[(.*?)\] (\[.*?\])"
     found = re.search(pattern, str(error), re.DOTALL)
     if found is None:

@@ -1,4 +1,4 @@
-"""The page of an inspection: one HTML file that contains its pictures and loads nothing."""
+"""The page of an inspection: one HTML file that contains its pictures and loads no other file."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""Writes the report: one HTML page that loads nothing, and its figures as PNG files."""
+"""Writes the report: one HTML page that loads no other file, and its figures as PNG files."""
 
 import base64
 import dataclasses
@@ -62,7 +62,7 @@ def write_html_report(
 ) -> Path:
     """Writes `report.html`, `report.json` and the figures as PNG files to a folder.
 
-    The page contains its figures as inline SVG and its pictures as data URLs, and loads nothing.
+    The page contains its figures as inline SVG and its pictures as data URLs.
 
     Args:
         runs: One or more detectors, evaluated on the same records.
