@@ -144,7 +144,10 @@ def _is_command() -> bool:
 
 
 def _check_backend() -> None:
-    """Refuses another backend than TensorFlow before Keras or TensorFlow is imported."""
+    """Raises ImportError unless TensorFlow is the backend of Keras.
+
+    The check runs before this package imports Keras or TensorFlow.
+    """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if "keras" in sys.modules:
         backend = sys.modules["keras"].config.backend()

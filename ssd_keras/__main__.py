@@ -95,7 +95,7 @@ def _unknown(words: Sequence[str]) -> str:
 def _wants_log(arguments: Sequence[str]) -> bool:
     """Whether --verbosity (or -v) asks for INFO messages or more, by absl's rules.
 
-    absl itself parses the flag too late: TensorFlow's log level is set before its import.
+    absl parses the flag too late: the log level must be set before TensorFlow is imported.
     """
     for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         name, _, value = word.lstrip("-").partition("=")

@@ -1,8 +1,8 @@
 """Box formats, IoU and the coding of boxes as offsets from default boxes.
 
 Corner form `yxyx` is (ymin, xmin, ymax, xmax), center form `cyxhw` is (cy, cx, h, w); both are
-fractions of the image's height and width. All functions are pure, take any leading dimensions, and
-compute in float32 whatever numbers they are given.
+fractions of the image's height and width. All functions are pure, accept any leading dimensions,
+and convert their input to float32.
 """
 
 from collections.abc import Sequence
@@ -11,37 +11,37 @@ import tensorflow as tf
 
 
 def yxyx_to_cyxhw(boxes: tf.Tensor) -> tf.Tensor:
-    """Corner form to center form, float [..., 4]."""
+    """Converts boxes from corner form to center form, both float32 [..., 4]."""
     ymin, xmin, ymax, xmax = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=-1)
 
 
 def cyxhw_to_yxyx(boxes: tf.Tensor) -> tf.Tensor:
-    """Center form to corner form, float [..., 4]."""
+    """Converts boxes from center form to corner form, both float32 [..., 4]."""
     cy, cx, h, w = tf.unstack(tf.cast(boxes, tf.float32), axis=-1)
     return tf.stack([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2], axis=-1)
 
 
 def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
-    """Jaccard overlap of every box of one set with every box of the other.
+    """Computes the IoU (Jaccard overlap) of every box of one set with every box of another.
 
-    The result is the original's float32 number, bit for bit, with eager execution, in a graph and
-    under XLA. Each product passes a `where`: XLA would otherwise fuse it with the next sum and
-    round once instead of twice.
+    The result equals that of the original bit for bit: with eager execution, in a graph and under
+    XLA. Each product goes through `tf.where`, because XLA would otherwise fuse the product with the
+    next sum and round once instead of twice.
 
     Args:
-        boxes_a: float32 [..., A, 4], `yxyx`.
-        boxes_b: float32 [..., B, 4], `yxyx`.
+        boxes_a: float32 [..., N, 4], `yxyx`.
+        boxes_b: float32 [..., M, 4], `yxyx`.
 
     Returns:
-        float32 [..., A, B] in [0, 1]; 0 where the boxes share no area.
+        float32 [..., N, M] in [0, 1]; 0 where two boxes do not overlap.
 
     Source: `JaccardOverlap` and `BBoxSize` in Caffe's `bbox_util.cpp`.
     """
     boxes_a, boxes_b = tf.cast(boxes_a, tf.float32), tf.cast(boxes_b, tf.float32)
-    # One plane per coordinate: slicing inside the [A, B] products is several times slower.
-    ay0, ax0, ay1, ax1 = tf.unstack(boxes_a[..., :, None, :], axis=-1)  # [..., A, 1]
-    by0, bx0, by1, bx1 = tf.unstack(boxes_b[..., None, :, :], axis=-1)  # [..., 1, B]
+    # One tensor per coordinate: slicing a tensor [..., N, M, 4] is several times slower.
+    ay0, ax0, ay1, ax1 = tf.unstack(boxes_a[..., :, None, :], axis=-1)  # [..., N, 1]
+    by0, bx0, by1, bx1 = tf.unstack(boxes_b[..., None, :, :], axis=-1)  # [..., 1, M]
     intersection = _area(
         tf.minimum(ay1, by1) - tf.maximum(ay0, by0), tf.minimum(ax1, bx1) - tf.maximum(ax0, bx0)
     )
@@ -50,12 +50,12 @@ def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
 
 
 def _area(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Height times width, or 0 where one of them is not above 0."""
+    """Returns height times width where both are above 0, and 0 elsewhere."""
     return tf.where((height > 0) & (width > 0), height * width, 0.0)
 
 
 def encode(boxes: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """Offsets that turn default boxes into the given boxes (equation 2; `EncodeBBox` in Caffe).
+    """Encodes boxes as offsets from default boxes.
 
     Args:
         boxes: float32 [..., P, 4], `yxyx`, height and width above 0.
@@ -63,7 +63,13 @@ def encode(boxes: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float
         variances: Four divisors in the order (cy, cx, h, w).
 
     Returns:
-        float32 [..., P, 4]: (d cy / h, d cx / w, ln h/h', ln w/w'), divided by the variances.
+        float32 [..., P, 4]: ((cy - cy') / h', (cx - cx') / w', ln(h / h'), ln(w / w')), divided by
+        the variances. (cy', cx', h', w') is the default box in center form.
+
+    Raises:
+        ValueError: If `variances` does not have four values.
+
+    Source: section 2.2, equation 2; `EncodeBBox` in Caffe's `bbox_util.cpp`.
     """
     cy, cx, h, w = tf.unstack(yxyx_to_cyxhw(boxes), axis=-1)
     dcy, dcx, dh, dw = tf.unstack(yxyx_to_cyxhw(default_boxes), axis=-1)
@@ -72,7 +78,7 @@ def encode(boxes: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float
 
 
 def decode(offsets: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """The boxes that `encode` made offsets of; not clipped (`DecodeBBox` in Caffe).
+    """Decodes offsets to boxes, the inverse of `encode`. The boxes are not clipped.
 
     Args:
         offsets: float32 [..., P, 4] in the order (cy, cx, h, w).
@@ -80,7 +86,12 @@ def decode(offsets: tf.Tensor, default_boxes: tf.Tensor, variances: Sequence[flo
         variances: Four divisors in the order (cy, cx, h, w).
 
     Returns:
-        float32 [..., P, 4], `yxyx`; may lie outside [0, 1].
+        float32 [..., P, 4], `yxyx`; values may be outside [0, 1].
+
+    Raises:
+        ValueError: If `variances` does not have four values.
+
+    Source: section 2.2, equation 2; `DecodeBBox` in Caffe's `bbox_util.cpp`.
     """
     parts = tf.unstack(tf.cast(offsets, tf.float32), axis=-1)
     tcy, tcx, th, tw = (v * part for v, part in zip(variances, parts, strict=True))

@@ -29,7 +29,8 @@ COCO_CLASSES = (
 
 LABEL_LISTS = ("voc", "coco", "ilsvrc_det")  # the lists that come with the package
 
-# COCO's category ids are 1 to 90, without these. COCO dropped them before its first release.
+# COCO's category ids are the numbers from 1 to 90 except these, which COCO dropped before its first
+# release.
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED_IDS)
 
@@ -62,7 +63,7 @@ def is_unused(name: str) -> bool:
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Appends the id to each "N/A", so that all names differ; torchvision repeats "N/A"."""
+    """Returns names that differ: each "N/A", which torchvision repeats, gets its id appended."""
     return tuple(f"N/A {i}" if name == "N/A" else name for i, name in enumerate(names, start=1))
 
 
@@ -91,7 +92,7 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def require_unique(names: Iterable[str], where: object) -> None:
-    """Raises ValueError if a class name occurs twice; `where` starts its message."""
+    """Raises ValueError if a class name occurs twice. The message starts with `where`."""
     for name, count in collections.Counter(names).items():
         if count > 1:
             raise ValueError(f"{where} has the class {name!r} twice: class names must be unique")

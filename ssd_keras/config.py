@@ -39,8 +39,8 @@ class FeatureMap:
         step: Distance between the centers of neighboring cells, in pixels of the input image: one
             number, or (vertical, horizontal).
         min_size: Side of the smaller square default box, in pixels.
-        max_size: Determines the larger square default box, with the side
-            sqrt(min_size * max_size), in pixels. If None, there is no larger square.
+        max_size: The larger square default box has the side sqrt(min_size * max_size), in pixels.
+            If None, there is no larger square.
         aspect_ratios: Ratios width / height other than 1. Each ratio r adds a default box of ratio
             r and one of ratio 1/r.
         fully_connected: Whether to predict each box from the whole map instead of the 3x3 cells
@@ -83,8 +83,8 @@ class FeatureMap:
         kinds = {round(abs(math.log(ratio)), 6) for ratio in self.aspect_ratios}
         if len(kinds) < len(self.aspect_ratios):
             raise ValueError(
-                f"{where}: aspect_ratios (={self.aspect_ratios}) must not hold a ratio twice or "
-                "with its reciprocal: each ratio r already adds boxes of ratio r and 1/r"
+                f"{where}: aspect_ratios (={self.aspect_ratios}) must not hold a ratio twice, or a "
+                "ratio and its reciprocal: each ratio r already adds boxes of ratio r and 1/r"
             )
 
     @property
@@ -99,7 +99,7 @@ class FeatureMap:
 
     @property
     def boxes_per_location(self) -> int:
-        """A, the number of default boxes at each cell: one or two squares, two for each ratio."""
+        """A, the number of default boxes at each cell: 1 or 2 squares, and 2 for each ratio."""
         return 1 + (self.max_size is not None) + 2 * len(self.aspect_ratios)
 
 
@@ -143,8 +143,8 @@ class SSDConfig:
 
     Attributes:
         image_size: Side of the square input image, or (height, width), in pixels.
-        feature_maps: Feature maps that the heads predict from, in the order of the network. Their
-            `min_size` must rise.
+        feature_maps: Feature maps that the heads predict from, in the order of the network. Each
+            map must have a larger `min_size` than the map before it.
         extra_layers: Layers added after fc7.
         variances: Divisors of the offsets, in the order (cy, cx, h, w).
         mean: RGB mean of the training images, 0..255. The model subtracts it, and the expansion
@@ -157,9 +157,9 @@ class SSDConfig:
             2x2 with stride 2, fc6 has 4096 filters of 7x7, and fc7 has 4096 (table 2).
 
     Raises:
-        ValueError: If `feature_maps` is empty or its `min_size` does not rise, if `variances` or
-            `mean` has a wrong length, if a number is out of range or not finite, or if the cells of
-            a map do not cover the image.
+        ValueError: If `feature_maps` is empty, if `min_size` does not rise from map to map, if
+            `variances` or `mean` has a wrong length, if a number is out of range or not finite, or
+            if the cells of a map do not cover the image.
     """
 
     image_size: int | tuple[int, int]
@@ -189,8 +189,8 @@ class SSDConfig:
         smallest = self.feature_maps[0].min_size
         if self.integer_sizes and smallest < 1:
             raise ValueError(
-                f"min_size (={smallest}) of {self.feature_maps[0].name} must be at least 1, or "
-                "integer_sizes truncates it to 0: use a larger size or integer_sizes=False"
+                f"min_size (={smallest}) of {self.feature_maps[0].name} must be at least 1: "
+                "integer_sizes truncates it to 0; use a larger size or integer_sizes=False"
             )
         for field, length in (("variances", 4), ("mean", 3)):
             value = getattr(self, field)
@@ -202,7 +202,11 @@ class SSDConfig:
             raise ValueError(f"variances (={self.variances}) must be above 0")
 
     def _check_steps(self) -> None:
-        """Checks that the last cell of each map begins in the image, and ends near its border."""
+        """Checks on both axes that a map covers the image.
+
+        The last cell must start inside the image, and the image must end less than one step after
+        the end of that cell.
+        """
         for m in self.feature_maps:
             for cells, step, side in zip(m.grid, m.steps, self.input_size, strict=True):
                 if not (cells - 1) * step < side < (cells + 1) * step:
@@ -232,16 +236,16 @@ class SSDConfig:
     ) -> "SSDConfig":
         """Creates a config for any input size by the rules of the original.
 
-        The extra layers halve the maps until the shorter side has one cell; the last two of them
-        are those of SSD300 or of SSD512. Box sizes are fractions of the shorter side of the image:
-        the two of `scales` on conv4_3 and fc7, then equal steps up to about 0.9. The config for 300
-        is `SSD300_VOC`, and the config for 512 is `SSD512_VOC`.
+        At most five extra layers halve the map until its shorter side has one cell. The last ones
+        follow SSD300 or SSD512. Box sizes are fractions of the shorter side of the image: `scales`
+        on conv4_3 and fc7, then sizes that rise in equal steps to about 0.9. The config for 300 is
+        `SSD300_VOC`, and the config for 512 is `SSD512_VOC`.
 
         Args:
             image_size: Side of a square image, or (height, width), in pixels, at least 128.
             scales: Box sizes of the first two maps, as fractions of the shorter side. Default:
-                (0.1, 0.2), and (0.07, 0.15) from 512 pixels on. The COCO tilings have (0.07, 0.15)
-                and (0.04, 0.1).
+                (0.1, 0.2), or (0.07, 0.15) if the shorter side is at least 512 pixels.
+                `SSD300_COCO` has (0.07, 0.15), and `SSD512_COCO` has (0.04, 0.1).
             **options: Other attributes of the config, such as `mean`.
 
         Raises:
@@ -274,7 +278,7 @@ class SSDConfig:
         return cls(image_size, feature_maps, layers, **options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the config as JSON values, which `from_dict` takes."""
+        """Returns the config as a dictionary of JSON values, which `from_dict` accepts."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -297,10 +301,10 @@ class SSDConfig:
 
 MAP_NAMES = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_2")
 
-# The box sizes of SSD300 are those that examples/ssd/ssd_pascal.py and ssd_coco.py compute. The
-# original code has no script for SSD512: its sizes are those of the released models, as their ports
-# give them; the rule of the scripts gives them, too. Models that were fine-tuned on VOC from COCO
-# keep the COCO tiling.
+# The box sizes of SSD300 are those of examples/ssd/ssd_pascal.py and ssd_coco.py. The original code
+# has no script for SSD512. Its sizes come from ports of the released models, and the rule of the
+# scripts gives the same sizes. Models that were trained on COCO and fine-tuned on VOC keep the COCO
+# tiling.
 SSD300_VOC = SSDConfig.for_image_size(300)
 SSD300_COCO = SSDConfig.for_image_size(300, (0.07, 0.15))
 SSD512_VOC = SSDConfig.for_image_size(512)

@@ -15,14 +15,14 @@ CONFIG_HELP = f"Input size and tiling: {', '.join(CONFIGS)}, or a .json file (se
 
 
 def as_config(config: ConfigLike) -> SSDConfig:
-    """Returns the config that a name or a file stands for.
+    """Returns a config that is given as an object, by name or as a file.
 
     Args:
         config: A config, a name such as "SSD300_VOC", or the path of a `.json` file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        TypeError: If `config` is something else.
+        TypeError: If `config` has another type.
         ValueError: If the name is unknown, or the file does not hold a valid config.
     """
     if isinstance(config, SSDConfig):
@@ -43,7 +43,11 @@ def as_config(config: ConfigLike) -> SSDConfig:
 
 
 def write_config(config: SSDConfig, path: str | os.PathLike[str]) -> None:
-    """Writes a config as a `.json` file, which every `config` argument and `--config` takes.
+    """Writes a config to a `.json` file, which `config` arguments and the flag --config accept.
+
+    Args:
+        config: The config.
+        path: The file. An existing file is replaced.
 
     Raises:
         ValueError: If `path` does not end in `.json`.

@@ -44,8 +44,9 @@ class DetectionDecoder(keras.layers.Layer):
         name: Name of the layer.
 
     Raises:
-        ValueError: If an argument is out of range. When called, if P is not the number of default
-            boxes of the config.
+        ValueError: If an argument is out of range. When the layer is called: if P is not the number
+            of default boxes of the config.
+        FileNotFoundError, TypeError: If `as_config` refuses `config`.
 
     Source: section 3.1; `detection_output_layer.cpp`, `ApplyNMSFast` in `bbox_util.cpp`.
     """
@@ -77,9 +78,9 @@ class DetectionDecoder(keras.layers.Layer):
     def call(self, predictions: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decodes predictions; the class docstring gives the shapes."""
         boxes, scores = self.candidates(predictions)
-        # All classes share one box (q = 1). The limit in each class is the limit over all classes:
-        # a larger one gives the same detections and is several times slower when many boxes pass
-        # the threshold.
+        # All classes share one box (q = 1). The limit per class equals the limit over all classes.
+        # A larger limit per class gives the same detections, but is several times slower when many
+        # boxes pass the threshold.
         kept = tf.image.combined_non_max_suppression(
             boxes[:, :, None, :],
             scores,
@@ -105,7 +106,7 @@ class DetectionDecoder(keras.layers.Layer):
 
         Returns:
             Boxes float32 [B, P, 4], normalized `yxyx`, not clipped, and softmax scores float32
-            [B, P, C] of the classes, without that of the background.
+            [B, P, C] of the classes, without the score of the background.
 
         Raises:
             ValueError: If P is not the number of default boxes of the config.
@@ -143,7 +144,7 @@ class DetectionDecoder(keras.layers.Layer):
 
 
 def unpad(outputs: dict[str, np.ndarray]) -> list[Detections]:
-    """Splits batched detections into those of each image and removes the padding.
+    """Splits the detections of a batch by image and removes the padding.
 
     Args:
         outputs: `boxes` float32 [B, K, 4], `scores` float32 [B, K], `classes` int32 [B, K] and
@@ -151,6 +152,9 @@ def unpad(outputs: dict[str, np.ndarray]) -> list[Detections]:
 
     Returns:
         For each image `boxes` [N, 4], `scores` [N] and `classes` [N], with the dtypes of `outputs`.
+
+    Raises:
+        KeyError: If one of the four tensors is missing.
     """
     arrays = {name.removeprefix("detection_"): np.asarray(v) for name, v in outputs.items()}
     return [

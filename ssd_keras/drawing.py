@@ -31,7 +31,7 @@ def draw_detections(
     the image is left out.
 
     Args:
-        image: [H, W, 3], RGB 0..255 of any dtype, a tensor or an array; or a Pillow image.
+        image: A tensor or an array [H, W, 3], RGB 0..255 of any dtype, or a Pillow image.
         boxes: float [N, 4], a tensor or an array, normalized `yxyx`.
         classes: int [N], counted from 1. Rows with class 0 are padding and are not drawn.
         labels: Class names. `labels[0]` is the name of class 1.
@@ -91,8 +91,8 @@ def draw_detections(
 def class_color(class_id: int) -> tuple[int, int, int]:
     """Returns the color that boxes of a class are drawn in.
 
-    The hues of consecutive classes are a golden section apart. Three pairs of saturation and
-    brightness repeat.
+    The hue advances by the golden ratio from each class to the next. Three pairs of saturation and
+    brightness are used in turn.
 
     Args:
         class_id: Number of the class, counted from 1.
@@ -147,7 +147,7 @@ def _as_pil(image: Picture) -> Image.Image:
     pixels = np.asarray(image)
     if pixels.ndim != 3 or pixels.shape[-1] != 3:
         raise ValueError(f"image has shape {pixels.shape}, but must be one image, [H, W, 3]")
-    if pixels.dtype != np.uint8:  # as from a dataset: float32, 0..255
+    if pixels.dtype != np.uint8:  # for example float32, 0..255, from a dataset
         pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     return Image.fromarray(pixels)
 
@@ -169,7 +169,7 @@ def _place_tags(
     font: ImageFont.FreeTypeFont,
     picture_size: tuple[int, int],
 ) -> list[tuple[int, int, int, int] | None]:
-    """Chooses a place for each tag: the first one that covers no other tag.
+    """Chooses a place for each tag, a label on its background: the first that covers no other tag.
 
     The last box chooses first. The places are above the box, inside it and below it, each at the
     left and at the right edge, then beside the box. If all of them cover a tag, the place that
@@ -194,7 +194,8 @@ def _place_tags(
         rows = [top - height, top, bottom - height + 1, bottom + 1]
         starts = [(x, y) for y in rows for x in (left, right - width + 1)]
         starts += [(x, y) for x in (right + 1, left - width) for y in (top, bottom - height + 1)]
-        # A place above the picture is not moved into it: the place inside the box comes next.
+        # A place that begins above the picture is dropped, because the place inside the box is
+        # better than the same place moved down.
         starts = [(x, y) for x, y in starts if y >= 0] or [(left, 0)]
         size = np.array([width, height])
         low = np.clip(np.array(starts, int), 0, limit - size)

@@ -13,10 +13,10 @@ def require(module: str, extra: str, purpose: str) -> None:
     Args:
         module: Name of the module to import, such as "ai_edge_litert".
         extra: The extra of ssd-keras that installs the module, such as "tflite".
-        purpose: The subject of the error message: the feature that needs the module.
+        purpose: The feature that needs the module; the error message starts with it.
 
     Raises:
-        ImportError: If the module is not installed.
+        MissingExtraError: If the module is not installed.
     """
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(f"{purpose} needs {module}: pip install 'ssd-keras[{extra}]'")

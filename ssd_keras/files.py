@@ -33,18 +33,19 @@ def remove_leftovers(folder: Path) -> None:
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Context manager that replaces `path` only if the block succeeds.
 
-    The block writes a file or a folder to the temporary path that it gets. On success that path is
-    renamed to `path`. On an exception it is removed, and `path` is unchanged. A folder at `path` is
-    first renamed to a hidden name and is removed at the end. If the second rename fails, the first
-    is undone. If the process is killed between the two, both folders remain under hidden names.
+    The block writes a file or a folder to the temporary path that it gets. If the block succeeds,
+    the temporary path is renamed to `path`. If it raises an exception, the temporary path is
+    removed, and `path` is unchanged. A folder that exists at `path` is first renamed to a hidden
+    name and is removed at the end. If the second rename fails, the first is undone. If the process
+    is killed between the two renames, both folders remain under hidden names.
 
     Args:
         path: File or folder to replace. Missing parent folders are created. If it is a symbolic
             link, the target of the link is replaced.
 
     Yields:
-        A hidden path in the same folder. It keeps the extension of `path`, by which some writers
-        choose the format.
+        A hidden path in the same folder. It keeps the extension of `path`, because some writers
+        choose the format by the extension.
 
     Raises:
         OSError: If a file or folder cannot be renamed or removed, or if the disk is full. The
@@ -63,7 +64,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(path, replaced)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None and error.errno:  # a full disk: the system names no file
+        if error.filename is None and error.errno:  # such as for a full disk
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     finally:
@@ -77,14 +78,15 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
     """Context manager that names the file when the disk is full.
 
-    The writers of NumPy, h5py, Pillow and TensorFlow raise different exceptions, most of them
-    without a file name. All contain the message of the operating system.
+    The writers of NumPy, h5py, Pillow and TensorFlow raise different exceptions when the disk is
+    full. Most have no file name, but all contain the message of the operating system.
 
     Args:
         path: The file or folder that the block writes.
 
     Raises:
-        OSError: If the disk or the quota is full, or the file is larger than a file may be.
+        OSError: If the disk or the quota is full, or the file exceeds the size limit of the file
+            system.
     """
     try:
         yield
@@ -102,18 +104,19 @@ def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
 def reading(
     path: str | os.PathLike[str], remedy: str, *, fault: str = "cannot be read"
 ) -> Iterator[None]:
-    """Context manager that turns every exception of a parser into one sentence about the file.
+    """Context manager that replaces any exception of a parser by a ValueError that names the file.
 
     Damaged files make parsers raise many kinds of exception, and most messages do not name the
-    file. Errors that name the file already, and missing packages, pass unchanged.
+    file. ValueError and OSError that already name the file, and ImportError, are not replaced.
 
     Args:
         path: The file that the block reads.
-        remedy: Advice to the user; the last words of the message.
-        fault: The verb of the message.
+        remedy: Advice to the user; the message ends with it.
+        fault: What is wrong with the file, such as "is not JSON"; it follows the path.
 
     Raises:
-        ValueError: If the block raises an exception; "<path> <fault> (<reason>): <remedy>".
+        ValueError: If the block raises an exception. The message is
+            "<path> <fault> (<reason>): <remedy>".
     """
     try:
         yield
@@ -132,7 +135,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     text = str(error)
-    # In a graph, the message of the operation is the line above its node; many others come first.
+    # In a graph, TensorFlow writes the message of an operation on the line above the name of its
+    # node, after many other lines.
     operation = re.search(r"(.+)\n\s*\[\[\{\{node", text)
     if operation:
         text = re.sub(r".*assertion failed: \[(.*)\]", r"\1", operation[1])
@@ -159,7 +163,8 @@ def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
 
 
 def _has_type(value: Any, kind: Any) -> bool:
-    # Without `match`, which AutoGraph does not convert: the input pipeline reads cards in a graph.
+    # No `match` statement: AutoGraph cannot convert it, and the input pipeline reads data cards
+    # inside a graph.
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         return any(_has_type(value, part) for part in parts)
@@ -210,7 +215,7 @@ def read_lines(path: Path) -> list[str]:
 def readable(name: str) -> str:
     """Returns a file name as valid Unicode. Bytes that are not UTF-8 become escapes.
 
-    The result does not depend on the language of the system.
+    The result does not depend on the locale of the system.
 
     Args:
         name: The name; Python represents invalid bytes in it by surrogates.

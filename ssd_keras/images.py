@@ -1,7 +1,7 @@
 """Decoding and resizing of images, the same for data sets, detection and exports.
 
-The size of an image is read from its header, and checked before anything is decoded: a file of a
-few bytes can claim an image that fills the memory.
+The size of an image is read from the header of its file and is checked before the image is decoded,
+because a file of a few bytes can declare an image that does not fit in memory.
 """
 
 import io
@@ -16,7 +16,8 @@ from ssd_keras.input_sizes import pair
 # Extensions of the image files that data sets and detection read.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
-# Formats that Pillow may read. Its others are rare, and its reader of EPS starts Ghostscript.
+# Formats that Pillow may read. The other formats of Pillow are rare, and its EPS reader starts
+# Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 
 # Limit for the height times the width of an image. In RGB, such an image takes 300 MB.
@@ -74,8 +75,8 @@ def check_pixels(encoded: tf.Tensor, max_pixels: int | tf.Tensor = MAX_PIXELS) -
 def recorded_limit(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Returns the pixel limit for the image of a record, as an int64 scalar.
 
-    `prepare` may have had a higher limit than `MAX_PIXELS`. No larger image is decoded than the
-    record states.
+    The limit is `MAX_PIXELS`, or the size in the record if that is larger, because `prepare` may
+    have run with a higher limit.
 
     Args:
         height: integer scalar, the height in the record.
@@ -91,8 +92,8 @@ def header_size(encoded: tf.Tensor) -> tf.Tensor:
         encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF file.
 
     Returns:
-        int64 [2], (height, width). For GIF it is the size of the canvas. It is (0, 0) if the bytes
-        are of another format.
+        int64 [2], (height, width) in pixels. For GIF it is the size of the canvas. For any other
+        format it is (0, 0).
 
     Raises:
         tf.errors.InvalidArgumentError: If the header is damaged.
@@ -104,7 +105,7 @@ def header_size(encoded: tf.Tensor) -> tf.Tensor:
     def png() -> tf.Tensor:
         return _two_integers(encoded, 16, tf.int32, little_endian=False)
 
-    def bmp() -> tf.Tensor:  # a negative height means that the rows go down
+    def bmp() -> tf.Tensor:  # a negative height means that the top row comes first
         return tf.abs(_two_integers(encoded, 18, tf.int32))
 
     def gif() -> tf.Tensor:
@@ -122,7 +123,7 @@ def header_size(encoded: tf.Tensor) -> tf.Tensor:
 def open_image(data: bytes) -> Image.Image:
     """Opens an image with Pillow. Only its header is read.
 
-    Pillow refuses images above twice its own limit, of 179 million pixels.
+    Pillow itself refuses images of more than 179 million pixels.
 
     Args:
         data: Content of a JPEG, PNG, BMP, GIF, WebP or TIFF file.
@@ -160,7 +161,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def warp(
     encoded: tf.Tensor, size: int | tuple[int, int], max_pixels: int | tf.Tensor = MAX_PIXELS
 ) -> tf.Tensor:
-    """Decodes an image and resizes it to the input size, as for detection and evaluation.
+    """Decodes an image and resizes it to the input size, for detection and evaluation.
 
     The resizing is bilinear, without antialiasing, and ignores the aspect ratio.
 
@@ -201,21 +202,21 @@ def _two_integers(
     encoded: tf.Tensor, start: int, dtype: tf.DType, little_endian: bool = True
 ) -> tf.Tensor:
     """Returns a width and a height in a header as int64 [2], (height, width)."""
-    # Zeros after the end: an image whose header is cut off has the size 0.
+    # Padded with zeros, so that a truncated header gives the size 0.
     header = tf.strings.substr(encoded, 0, 32) + bytes(32)
     both = tf.strings.substr(header, start, 2 * dtype.size)
     both = tf.io.decode_raw(both, dtype, little_endian=little_endian)
     return tf.cast(tf.ensure_shape(both, [2])[::-1], tf.int64)
 
 
-# As a graph, because eager loops over thousands of sub-blocks take a second.
+# A graph function, because an eager loop over thousands of sub-blocks takes a second.
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _first_frame(encoded: tf.Tensor) -> tf.Tensor:
     """Returns a GIF file with its first frame only.
 
     A GIF file has a header, a color table and blocks. A block is an extension (0x21) or a frame
-    (0x2C), and has sub-blocks of up to 255 bytes after a byte with their length, up to a length of
-    0. The trailer is 0x3B.
+    (0x2C). It ends with sub-blocks. Each sub-block is one byte with its length, followed by that
+    many bytes. A length of 0 ends the block. The last byte of the file is the trailer, 0x3B.
 
     Raises:
         tf.errors.InvalidArgumentError: If there is no frame, or it is larger than the canvas.
@@ -227,7 +228,7 @@ def _first_frame(encoded: tf.Tensor) -> tf.Tensor:
         return tf.where(flags & 128 > 0, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
 
     def end_of_block(start: tf.Tensor) -> tf.Tensor:
-        """Returns the position after the sub-blocks from `start` on, or after the file."""
+        """Returns the position after the sub-blocks that begin at `start`, or the file's end."""
         stop = tf.while_loop(
             lambda at: (at < size) & (content[tf.minimum(at, size - 1)] > 0),
             lambda at: [at + 1 + content[at]],

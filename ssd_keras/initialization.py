@@ -1,9 +1,10 @@
 """Initial weights of the layers that are not loaded from a file.
 
-The original initializes new layers with "xavier" and always has a pretrained fc6 and fc7. Without
-these two layers "xavier" gives a large first loss: VGG's features reach the heads at their raw
-scale, and hard negative mining picks the worst of 8732 random predictions. This module then uses
-other initial weights. BUILD_NOTES.md has their measured effect (decisions 36 to 40).
+The original initializes new layers with "xavier" and always loads a pretrained fc6 and fc7. If
+these two layers are not pretrained, "xavier" gives a large first loss: VGG's features reach the
+heads at their raw scale, and hard negative mining picks the worst of 8732 random predictions. In
+this case the module uses other initial weights. BUILD_NOTES.md has their measured effect (decisions
+36 to 40).
 """
 
 import math
@@ -22,23 +23,23 @@ def initial_weights(model: keras.Model, loaded: Collection[str] = ()) -> dict[st
 
     The weights depend on the loaded layers:
 
-    - With fc6, all kernels are the original's "xavier" and all biases are 0.
-    - Without fc6, the heads first predict the background everywhere and give all classes nearly the
-      same score. Their kernels are "xavier" times 0.1. The bias of the background is ln(3 C),
-      because three in four boxes are background after hard negative mining; the other biases are 0.
-      The prior probability of RetinaNet has the same purpose.
-    - With VGG16's convolutions but without fc6, the kernel of fc6 is also scaled down to remove the
-      scale of VGG's features. From fc6 on, all layers except the heads have the gain of He
-      initialization, sqrt(2). Without it each ReLU reduces the scale, and the maps of large boxes
-      learn more slowly at first.
+    - If fc6 is loaded, all kernels are the original's "xavier" and all biases are 0.
+    - If fc6 is not loaded, the heads first predict the background everywhere and give all classes
+      nearly the same score. Their kernels are "xavier" times 0.1. The bias of the background is
+      ln(3 C), because three in four boxes are background after hard negative mining. The other
+      biases are 0. The prior probability of RetinaNet has the same purpose.
+    - If VGG16's convolutions are loaded but fc6 is not, the kernel of fc6 is also scaled down to
+      remove the scale of VGG's features. From fc6 on, all layers except the heads have the gain of
+      He initialization, sqrt(2). Without this gain each ReLU reduces the scale, and the maps of
+      large boxes learn more slowly at first.
 
     Args:
         model: A model of `ssd_vgg16`.
         loaded: Names of the layers that have weights already.
 
     Returns:
-        float32 arrays by "<layer>/<variable>". They do not depend on the present weights of the
-        model and are the same at each call, because a Keras initializer keeps its seed.
+        float32 arrays by "<layer>/<variable>". They do not depend on the current weights of the
+        model and are the same in each call, because a Keras initializer keeps its seed.
     """
     num_classes = model.num_classes
     gain, fc6_gain = 1.0, 1.0

@@ -1,4 +1,4 @@
-"""Sizes that are one number for a square or a pair, and the feature maps of an input size."""
+"""Sizes that are given as one number or as a pair, and the feature map grids of an input size."""
 
 from typing import TypeVar
 
@@ -11,23 +11,24 @@ _MAX_EXTRA_LAYERS = 5
 
 
 def pair(value: N | tuple[N, N]) -> tuple[N, N]:
-    """Returns (vertical, horizontal) of a value that may be one number for both."""
+    """Returns (vertical, horizontal) for a pair, or for one number that holds for both axes."""
     return value if isinstance(value, tuple) else (value, value)
 
 
 def grids(image_size: tuple[int, int]) -> tuple[list[Grid], list[tuple[int, int, int]]]:
     """Computes the grids of conv4_3, fc7 and the extra layers.
 
-    The extra layers halve the map until its shorter side has one cell. As in SSD300, a side of 5 or
-    3 cells loses two by a convolution without padding. As in SSD512, a side of 2 cells loses one
-    by a 4x4 convolution. The cells of such maps are spread over the whole image.
+    At most five extra layers halve the map until its shorter side has one cell. If the shorter side
+    has 5 or 3 cells, a 3x3 convolution without padding removes two of them, as in SSD300. If it has
+    2 cells, a 4x4 convolution with padding 1 removes one, as in SSD512. The steps of these maps are
+    the side of the image divided by the number of cells.
 
     Args:
         image_size: (height, width) in pixels.
 
     Returns:
-        For each map its grid and its steps in pixels. And for each extra layer its (kernel, stride,
-        padding).
+        Two lists. For each map ((rows, columns), (vertical step, horizontal step)), with steps in
+        pixels. For each extra layer (kernel, stride, padding).
 
     Source: `VGGNetBody` in `model_libs.py`, `AddExtraLayers` in `ssd_pascal.py`.
     """
@@ -57,5 +58,5 @@ def _halved(grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def whole(number: float) -> float:
-    """Returns an integer for a whole number, as people write it."""
+    """Converts a whole number to int and returns other numbers unchanged, so that 16.0 is 16."""
     return int(number) if number == int(number) else number

@@ -101,13 +101,15 @@ class L2Normalization(keras.layers.Layer):
 class DilatedConv2D(keras.layers.Conv2D):
     """A dilated convolution that runs as one native operation at inference.
 
-    With TensorFlow, Keras runs a dilated convolution as SpaceToBatchND, a convolution without
-    dilation and BatchToSpaceND. For fc6 this takes more than twice as long, because the 19 x 19
-    cells become 36 patches with wide margins. Training keeps this form, because TensorFlow lacks
-    the gradient of the native operation on some CPUs.
+    With TensorFlow, Keras runs a dilated convolution as three operations: SpaceToBatchND, a
+    convolution without dilation, and BatchToSpaceND. For fc6 they take more than twice as long as
+    the native operation, because the 19 x 19 cells become 36 patches with wide padding. Training
+    uses the three operations, because TensorFlow lacks the gradient of the native operation on some
+    CPUs.
 
     The layer takes float [B, H, W, channels]. With padding "same" it returns [B, H, W, filters].
-    The stride must be 1. The arguments are those of `keras.layers.Conv2D`.
+    The stride must be 1, and the layer must have a bias. The arguments are those of
+    `keras.layers.Conv2D`.
     """
 
     def call(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -115,8 +117,11 @@ class DilatedConv2D(keras.layers.Conv2D):
 
         Args:
             features: float [B, H, W, channels].
-            training: The native operation is used only for False, so that a custom training loop
-                that leaves it at None can compute gradients.
+            training: Whether the layer runs in training mode. Only False selects the native
+                operation, so that a custom training loop that leaves None can compute gradients.
+
+        Returns:
+            float [B, H, W, filters] with padding "same".
         """
         if training is not False:
             return super().call(features)

@@ -17,39 +17,42 @@ from ssd_keras.truth import checked_truth
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class MultiBoxLoss(keras.losses.Loss):
-    """Localisation plus confidence loss over matched default boxes and hard negatives.
+    """Localization loss plus confidence loss over matched default boxes and hard negatives.
 
-    Takes ground truth float32 [B, G, 5] (`yxyx`, label; label 0 is padding) as `y_true` and
-    predictions float32 [B, P, 4 + 1 + C] as `y_pred`, and returns one value per image, [B]. Their
-    mean is (L_conf + alpha * L_loc) / N of equation 1, where N is the number of positives of the
-    whole batch, over all replicas. An image without ground truth adds nothing; a batch without
-    positives gives 0.
+    `y_true` is the ground truth, float32 [B, G, 5], rows (ymin, xmin, ymax, xmax, label); rows with
+    label 0 are padding. `y_pred` is the predictions, float32 [B, P, 4 + 1 + C]. The loss is one
+    value per image, float32 [B]. The mean of these values is (L_conf + alpha * L_loc) / N of
+    equation 1, where N is the number of positives in the whole batch, over all replicas. An image
+    without ground truth contributes 0, and a batch without positives has the loss 0.
 
-    The mean localisation loss, confidence loss and number of positives a batch are kept as the
-    metrics in `components`, from the same matching; the model of `ssd_vgg16` reports them.
+    The metrics in `components` hold the mean localization loss, the mean confidence loss and the
+    mean number of positives per batch. The model of `ssd_vgg16` reports them.
+
+    The loss does not support `class_weight` of `fit`, which needs one label per image. With
+    `compile(loss=[...])` the components are not reported.
 
     Args:
-        config: The tiling that the predictions are made for: a config, its name or a `.json` file.
-            Default: that of the model that is compiled with the loss.
-        iou_threshold: Smallest IoU at which a default box is matched beyond its ground truth's own.
-            All others may be negatives (the original's `neg_overlap` is the same 0.5).
-        negative_ratio: Negatives kept for each positive of an image, those of largest loss.
+        config: Config of the model, its name or a `.json` file. Default: the config of the model
+            that is compiled with the loss.
+        iou_threshold: Smallest IoU in step 2 of `match`. All boxes that are not matched may be
+            negatives. In the original these are two values, `overlap_threshold` and `neg_overlap`,
+            both 0.5.
+        negative_ratio: Number of negatives for each positive of an image. The negatives of largest
+            loss are used.
         localization_weight: alpha of equation 1.
-        border_boxes: Use the default boxes that cross the border of the image. Without them, as
-            in Faster R-CNN and half of table 3, they are neither positives nor negatives.
+        border_boxes: Whether to use the default boxes that cross the border of the image. If False,
+            as in Faster R-CNN and in half of table 3, they are neither positives nor negatives.
         name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; the mean above is that of the default.
-
-    Not for `class_weight`, which Keras makes of labels that are one number an image, nor for
-    `compile(loss=[...])`, which hides the components.
+        reduction: As in `keras.losses.Loss`. The default takes the mean that is described above.
 
     Raises:
-        ValueError: If an argument is out of range; in a call, if the shapes do not fit the config.
-        tf.errors.InvalidArgumentError: In a call, if a label is above C or a box is not in [0, 1];
-            not under XLA, which leaves such checks out.
+        ValueError: If an argument is out of range. When the loss is called: if the shapes do not
+            fit the config.
+        tf.errors.InvalidArgumentError: When the loss is called: if a label is above C or a box is
+            not in [0, 1]. XLA removes this check.
 
     Source: section 2.2, equations 1 to 3; `multibox_loss_layer.cpp` and `MineHardExamples` in
-    `bbox_util.cpp` (normalisation VALID, mining MAX_NEGATIVE).
+    `bbox_util.cpp` (normalization VALID, mining MAX_NEGATIVE).
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class MultiBoxLoss(keras.losses.Loss):
         name: str = "multibox_loss",
         reduction: str = "sum_over_batch_size",
     ) -> None:
-        # float32 whatever the policy: a half-precision sum over 8732 boxes is not a loss.
+        # float32 under any dtype policy: half precision is too coarse for a sum over 8732 boxes.
         super().__init__(name=name, reduction=reduction, dtype="float32")
         if isinstance(config, dict):
             config = SSDConfig.from_dict(config)
@@ -70,8 +73,8 @@ class MultiBoxLoss(keras.losses.Loss):
             raise ValueError(f"iou_threshold (={iou_threshold}) must be in (0, 1]")
         if negative_ratio <= 0 or localization_weight < 0:
             raise ValueError(
-                f"negative_ratio (={negative_ratio}) must be above 0 and "
-                f"localization_weight (={localization_weight}) not below"
+                f"negative_ratio (={negative_ratio}) must be above 0, and "
+                f"localization_weight (={localization_weight}) must be at least 0"
             )
         self.iou_threshold = iou_threshold
         self.negative_ratio = negative_ratio
@@ -86,11 +89,14 @@ class MultiBoxLoss(keras.losses.Loss):
             self.bind(as_config(config))
 
     def bind(self, config: SSDConfig) -> None:
-        """Sets the config, if the loss has none; the methods of a compiled model call this.
+        """Sets the config if the loss has none. The methods of a compiled model call this.
+
+        Args:
+            config: Config of the model.
 
         Raises:
-            ValueError: If the loss has another config, or without `border_boxes` no default box
-                lies inside the image.
+            ValueError: If the loss has another config, or if `border_boxes` is False and no default
+                box lies inside the image.
         """
         if self.config is not None:
             if self.config != config:
@@ -110,7 +116,7 @@ class MultiBoxLoss(keras.losses.Loss):
         self.config = config
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The loss of each image, float32 [B]; its mean is the loss of the batch."""
+        """Computes the loss of each image; the class docstring gives the shapes."""
         config = self._check_shapes(y_true, y_pred)
         y_true = checked_truth(y_true, y_pred.shape[-1] - 5)
         if self._used is not None:
@@ -126,20 +132,21 @@ class MultiBoxLoss(keras.losses.Loss):
             self.negative_ratio,
         )
         total = _sum_over_replicas(tf.reduce_sum(positives))
-        # The framework takes the mean over the images of all replicas: undo its division.
+        # Keras will divide the sum by the number of images on all replicas. This factor undoes it.
         images = tf.cast(tf.shape(positives)[0] * _num_replicas(), tf.float32)
         scale = tf.math.divide_no_nan(images, total)
         localization, confidence = localization * scale, confidence * scale
         for metric, value in zip(self.components, (localization, confidence), strict=False):
             metric.update_state(tf.stop_gradient(value))
-        # Keras may end an evaluation with an empty batch, which must not count as one.
+        # Keras may end an evaluation with an empty batch, which must not count in the mean.
         self.components[2].update_state(total, sample_weight=tf.cast(images > 0, tf.float32))
         return confidence + self.localization_weight * localization
 
     def _check_shapes(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> SSDConfig:
         if self.config is None:
             raise ValueError(
-                "the loss has no config: compile a model of ssd_vgg16 with it, or give one"
+                "the loss has no config: compile a model of ssd_vgg16 with it, or give a config to "
+                "MultiBoxLoss"
             )
         if y_true.shape.rank != 3 or y_true.shape[-1] != 5:
             raise ValueError(
@@ -150,13 +157,13 @@ class MultiBoxLoss(keras.losses.Loss):
             raise ValueError(
                 f"y_pred has shape {y_pred.shape}, but the config has "
                 f"{self.config.num_default_boxes} default boxes: predictions must be "
-                f"[B, {self.config.num_default_boxes}, 4 + 1 + C]; is the model built with the "
-                "same config?"
+                f"[B, {self.config.num_default_boxes}, 4 + 1 + C]; build the model with the same "
+                "config"
             )
         return self.config
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as plain values."""
+        """Returns the arguments of the loss as JSON values."""
         return {
             "config": self.config and self.config.to_dict(),
             "iou_threshold": self.iou_threshold,
@@ -177,25 +184,30 @@ def multibox_terms(
     iou_threshold: float,
     negative_ratio: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The sums of equation 1 for each image, before the division by N.
+    """Computes the sums of equation 1 for each image, before the division by N.
 
     Args:
-        ground_truth: float32 [B, G, 5].
-        offsets: float32 [B, P, 4].
-        logits: float32 [B, P, 1 + C].
+        ground_truth: float32 [B, G, 5], rows (ymin, xmin, ymax, xmax, label).
+        offsets: float32 [B, P, 4], in the order (cy, cx, h, w) and divided by the variances.
+        logits: float32 [B, P, 1 + C], background first.
         default_boxes: float32 [P, 4], `yxyx`.
-        variances: Divisors of the offsets.
+        variances: Divisors of the offsets, in the order (cy, cx, h, w).
         iou_threshold: See `match`.
-        negative_ratio: Negatives for each positive.
+        negative_ratio: Number of negatives for each positive.
 
     Returns:
-        Localisation loss, confidence loss and number of positives, each float32 [B].
+        Localization loss, confidence loss and number of positives, each float32 [B].
+
+    Raises:
+        ValueError: If `ground_truth` has another shape.
+
+    Source: section 2.2, equations 1 to 3.
     """
     matched = tf.stop_gradient(match(ground_truth, default_boxes, iou_threshold))  # [B, P]
     positive = matched >= 0
     ground_truth = tf.pad(ground_truth, [[0, 0], [0, 1], [0, 0]])  # G may be 0
     own = tf.gather(ground_truth, tf.maximum(matched, 0), batch_dims=1)  # [B, P, 5]
-    # Negatives are encoded as their own default box, so that no log of nothing is taken.
+    # For a negative, the default box itself is encoded. The offsets are then 0, not log(0).
     boxes = tf.where(positive[..., None], own[..., :4], default_boxes)
     labels = tf.where(positive, tf.cast(own[..., 4], tf.int32), 0)
 
@@ -212,32 +224,45 @@ def multibox_terms(
 
 
 def smooth_l1(difference: tf.Tensor) -> tf.Tensor:
-    """Smooth L1 with its corner at 1, summed over the last axis (Fast R-CNN, equation 3)."""
+    """Computes smooth L1, 0.5 x^2 for |x| < 1 and |x| - 0.5 otherwise, summed over the last axis.
+
+    Args:
+        difference: float32 [..., N].
+
+    Returns:
+        float32 [...].
+
+    Source: Girshick, "Fast R-CNN", ICCV 2015, equation 3.
+    """
     size = tf.abs(difference)
     return tf.reduce_sum(tf.where(size < 1, 0.5 * size * size, size - 0.5), axis=-1)
 
 
 def hard_negatives(losses: tf.Tensor, eligible: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The `count` eligible boxes of largest loss in each image; equal losses by lower index.
+    """Selects the `count` eligible boxes of largest loss in each image.
 
-    Bisects the bit pattern of the loss instead of sorting: floats not below zero are ordered as
-    their bits are, and 31 counts find the smallest loss kept. Exact, of static shape, and ten
-    times faster than a sort under XLA.
+    Of equal losses, the one with the lower index is selected first. The smallest selected loss is
+    found by bisection, not by sorting: floats of at least 0 have the same order as their bits read
+    as integers, and 31 steps find all 31 bits. The result is exact and has a static shape. Under
+    XLA this is ten times faster than a sort.
 
     Args:
-        losses: float32 [B, P], not below 0.
-        eligible: bool [B, P].
-        count: int32 [B]; more than there are eligible boxes takes them all.
+        losses: float32 [B, P], at least 0.
+        eligible: bool [B, P], the boxes that may be selected.
+        count: int32 [B], at least 0. If it exceeds the number of eligible boxes, all of them are
+            selected.
 
     Returns:
-        bool [B, P].
+        bool [B, P], the selected boxes.
+
+    Source: `MineHardExamples` in Caffe's `bbox_util.cpp`.
     """
     bits = tf.where(eligible, tf.bitcast(tf.abs(losses), tf.int32), -1)
 
     def at_least(threshold: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(bits >= threshold[:, None], tf.int32), axis=1)
 
-    # The largest threshold that at least `count` boxes reach, one bit at a time from the top.
+    # The largest threshold that at least `count` boxes reach, from the highest bit to the lowest.
     threshold = tf.zeros_like(count)
     for bit in reversed(range(31)):
         candidate = threshold + (1 << bit)
@@ -254,6 +279,7 @@ def _num_replicas() -> int:
 
 def _sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
-    if context is None or _num_replicas() == 1:  # None: Keras traces the loss before it trains
+    # The context is None when Keras traces the loss before the training.
+    if context is None or _num_replicas() == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -1,33 +1,35 @@
-"""Which default boxes stand for which ground truth (section 2.2, "Matching strategy")."""
+"""Matching of default boxes to ground truth boxes (section 2.2, "Matching strategy")."""
 
 import tensorflow as tf
 
 from ssd_keras.boxes import pairwise_iou
 
-# Pairs that overlap no more than this are never matched (`MatchBBox` in bbox_util.cpp).
+# Pairs with an IoU of at most this value are never matched (`MatchBBox` in bbox_util.cpp).
 _MIN_IOU = 1e-6
 
 
 def match(
     ground_truth: tf.Tensor, default_boxes: tf.Tensor, iou_threshold: float = 0.5
 ) -> tf.Tensor:
-    """Matches default boxes to the ground truth of each image.
+    """Matches default boxes to the ground truth boxes of each image.
 
-    First every ground truth gets a default box of its own, greedily by largest IoU over all free
-    pairs (ties: lower default box, then lower ground truth). Then every default box still free
-    goes to the ground truth it overlaps most, if their IoU is at least `iou_threshold`.
+    Step 1 gives each ground truth box one default box. It is greedy: it repeatedly takes the pair
+    of largest IoU whose two boxes are both free. Of equal IoUs, the default box with the lower
+    index comes first, then the ground truth box with the lower index. Step 2 matches each default
+    box that is still free to the ground truth box of largest IoU, if this IoU is at least
+    `iou_threshold`.
 
     Args:
-        ground_truth: float32 [B, G, 5], `yxyx` and label. Rows whose label is not above 0 are
-            padding; rows without area cannot be matched and count as padding too.
+        ground_truth: float32 [B, G, 5], rows (ymin, xmin, ymax, xmax, label). Rows with a label of
+            0 or below are padding. Rows without area cannot be matched and count as padding, too.
         default_boxes: float32 [P, 4], `yxyx`.
-        iou_threshold: Smallest IoU of the second step, in (0, 1].
+        iou_threshold: Smallest IoU of step 2, in (0, 1].
 
     Returns:
-        int32 [B, P]: for a positive the index of its ground truth, for a negative -1.
+        int32 [B, P]: the index of its ground truth row for each positive, -1 for each negative.
 
     Raises:
-        ValueError: If the shape of `ground_truth` is another.
+        ValueError: If `ground_truth` is not [B, G, 5].
 
     Source: `MatchBBox`, match type PER_PREDICTION, in Caffe's `bbox_util.cpp`.
     """
@@ -37,7 +39,7 @@ def match(
             f"ground_truth has shape {ground_truth.shape}, but must be [B, G, 5]: "
             "ymin, xmin, ymax, xmax, label"
         )
-    # A row of padding, so that there is one even if no image of the batch has an object.
+    # One more row of padding, because argmax needs a row even if no image has an object.
     ground_truth = tf.pad(ground_truth, [[0, 0], [0, 1], [0, 0]])
     batch = tf.shape(ground_truth)[0]
     boxes, labels = ground_truth[..., :4], ground_truth[..., 4]
@@ -46,12 +48,12 @@ def match(
     iou = pairwise_iou(boxes, default_boxes)  # [B, G, P]
     iou = tf.where(valid[..., None] & (iou > _MIN_IOU), iou, -1.0)
 
-    # Step 2 first: step 1 then overrules it.
+    # Step 2 is computed first. The result of step 1 then replaces it where they differ.
     best = tf.argmax(iou, axis=1, output_type=tf.int32)  # [B, P]
     matched = tf.where(tf.reduce_max(iou, axis=1) >= iou_threshold, best, -1)
     own = _bipartite(iou)  # [B, G]
     image, index = tf.meshgrid(tf.range(batch), tf.range(tf.shape(own)[1]), indexing="ij")
-    # Ground truth without a default box of its own writes to a spare column, cut off again.
+    # Ground truth without a default box of its own writes to a spare column, which is removed.
     spare = tf.shape(matched)[1]
     matched = tf.pad(matched, [[0, 0], [0, 1]])
     target = tf.stack([image, tf.where(own >= 0, own, spare)], axis=-1)
@@ -59,10 +61,17 @@ def match(
 
 
 def _bipartite(iou: tf.Tensor) -> tf.Tensor:
-    """Greedy one-to-one matching: the default box of each ground truth, int32 [B, G], or -1.
+    """Computes step 1 of `match`.
 
-    At most G - 1 default boxes are taken before a ground truth has its turn, so its match is among
-    its G best: the rounds work on [B, G, G] candidates, not on [B, G, P].
+    When a ground truth box is matched, at most G - 1 default boxes are taken. Its match is
+    therefore among its G best default boxes, and each round searches [B, G, G] candidates instead
+    of [B, G, P].
+
+    Args:
+        iou: float32 [B, G, P]; -1 for pairs that must not be matched.
+
+    Returns:
+        int32 [B, G]: the index of the default box of each ground truth box, or -1.
     """
     count = tf.minimum(tf.shape(iou)[1], tf.shape(iou)[2])
     value, box = tf.math.top_k(iou, k=count)  # equal values: lower index first

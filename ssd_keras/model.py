@@ -67,7 +67,7 @@ class SSD(keras.Model):
         """Factor for the number of filters, as in `ssd_vgg16`."""
         width: float | None = self.get_layer("predictions").width
         full = 1024 if self.ssd_config.atrous else 4096
-        return width or self.get_layer("fc7").filters / full  # None in earlier files
+        return width or self.get_layer("fc7").filters / full  # None in files of earlier versions
 
     @property
     def num_classes(self) -> int:
@@ -117,7 +117,7 @@ class SSD(keras.Model):
             return super().test_on_batch(self._checked(x, y), y, *args, **kwargs)
 
     def _checked(self, x: Any, y: Any) -> Any:
-        """Gives the loss its config; checks ground truth under XLA, where the loss cannot."""
+        """Gives the loss its config. With XLA it also checks `y`, which the loss cannot do then."""
         loss = getattr(self, "loss", None)
         if not isinstance(loss, MultiBoxLoss):
             return x
@@ -153,7 +153,7 @@ def ssd_vgg16(
         weights: None for random weights, "imagenet" for the VGG16 of keras.applications, which
             Keras downloads, or the path of a file of a VGG16 or a whole SSD, as in `load_weights`.
             The classes of an SSD are mapped to `labels` by name. A `.weights.h5` file of Keras
-            holds neither config nor class names, and is taken to have those of the model.
+            has no config and no class names, so those of the model are assumed.
         weights_project: Project that wrote the file; see `load_weights`.
         weights_labels: Class names of the file; see `load_weights`.
         weights_config: Tiling of the file; see `load_weights`.
@@ -278,7 +278,7 @@ def _backbone(
         x = maps["fc7"] = _conv(x, "fc7", 4096 * width, 1)
     for extra in config.extra_layers:
         x = _conv(x, f"{extra.name}_1", extra.bottleneck * width, 1)
-        if extra.padding:  # "same" pads a layer with a stride on one side only
+        if extra.padding:  # with a stride, "same" would pad one side only
             x = keras.layers.ZeroPadding2D(extra.padding, name=f"{extra.name}_2_padding")(x)
         name = f"{extra.name}_2"
         x = _conv(

@@ -56,14 +56,14 @@ def checked_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class Predictions(keras.layers.Layer):
-    """Joins the outputs of all heads into one tensor, and holds the tiling and the class names.
+    """Joins the outputs of all heads into one tensor, and stores the config and the class names.
 
     The layer takes a list of the offsets [B, H, W, A * 4] of all feature maps, followed by the
     logits [B, H, W, A * (1 + C)] of all feature maps. H and W are the rows and columns of a map,
     and A is its number of default boxes at each cell. The layer returns float32
     [B, P, 4 + 1 + C].
 
-    Because the layer is part of the model, every `.keras` file holds its tiling and class names.
+    Because the layer is part of the model, every `.keras` file holds the config and class names.
 
     Args:
         ssd_config: The config of the model, as `SSDConfig` or as the result of its `to_dict`.

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_WIDTH = 30
+_WIDTH = 30  # characters
 _SECONDS_BETWEEN_LINES = 0.1
 
 

@@ -9,16 +9,20 @@ from ssd_keras.config_files import ConfigLike, as_config
 
 
 def default_boxes(config: ConfigLike) -> np.ndarray:
-    """All default boxes of an SSD, the same floats as the original's PriorBox layers give.
+    """Computes all default boxes of an SSD.
 
-    The order is: feature map, row, column, then in each cell the small square, the large square
-    (if there is one), and for every aspect ratio r the boxes of ratio r and 1/r.
+    The values equal those of the original's PriorBox layers bit for bit. The boxes are ordered by
+    feature map, row and column. The order in a cell is: the small square, the large square if there
+    is one, then the boxes of ratio r and 1/r for each aspect ratio r.
 
     Args:
-        config: The tiling: a config, its name or a `.json` file.
+        config: A config, its name or a `.json` file.
 
     Returns:
-        float32 [P, 4], `yxyx`, fractions of the image; clipped only if `config.clip`.
+        float32 [P, 4], `yxyx`, fractions of the image; clipped only if `config.clip` is True.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: If `as_config` refuses `config`.
 
     Source: section 2.2, equation 4; `src/caffe/layers/prior_box_layer.cpp`.
     """
@@ -28,11 +32,12 @@ def default_boxes(config: ConfigLike) -> np.ndarray:
 
 
 def _tile(feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
-    """The default boxes of one feature map, float32 [rows * columns * boxes_per_location, 4].
+    """Returns the default boxes of a feature map, float32 [rows * columns * boxes_per_location, 4].
 
-    Objects cut by the border overlap many default boxes equally, and the last bit of the corners
-    then decides which of them is matched. Every rounding to float32 is therefore that of the
-    original: centers and sizes are floats, the corners are computed in double from them.
+    An object at the border of the image may have nearly the same IoU with many default boxes. Then
+    the last bit of the corners decides which of them is matched. The function therefore rounds to
+    float32 where the original does: centers and sizes are float32, and the corners are computed
+    from them in float64.
     """
     axes = [
         ((np.arange(cells, dtype=np.float32) + np.float32(0.5)) * np.float32(step)).astype(float)
@@ -46,10 +51,17 @@ def _tile(feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
 
 
 def cell_shapes(feature_map: FeatureMap, integer_sizes: bool) -> np.ndarray:
-    """(height, width) of the default boxes of one cell, pixels, before any clipping.
+    """Computes the shapes of the default boxes of one cell, before any clipping.
+
+    Args:
+        feature_map: The feature map.
+        integer_sizes: Whether to truncate `min_size` and `max_size` to whole pixels.
 
     Returns:
-        float64 [boxes_per_location, 2]; every value is a float32 number.
+        float64 [boxes_per_location, 2], (height, width) in pixels. The values are rounded to
+        float32, as in the original.
+
+    Source: section 2.2; `src/caffe/layers/prior_box_layer.cpp`.
     """
     sizes = [s for s in (feature_map.min_size, feature_map.max_size) if s is not None]
     if integer_sizes:

@@ -1,4 +1,4 @@
-"""Ground truth as the loss takes it: the forms that are accepted, and the checks of its values."""
+"""Ground truth for the loss: conversion of all accepted forms, and checks of the values."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_SLACK = 1e-3  # by which ground truth may be outside of the image, for rounding
+_SLACK = 1e-3  # a box may exceed the image by this fraction of its side, because of rounding
 
 
 def ground_truth(boxes: Any, labels: Any) -> tf.Tensor:
@@ -17,8 +17,8 @@ def ground_truth(boxes: Any, labels: Any) -> tf.Tensor:
 
     Works for one image and for a batch, eagerly and in `Dataset.map`. The images of a batch may
     have different numbers of objects: as ragged tensors, as lists with one array for each image, or
-    padded. A row is padding if its label is not above 0 and its box has no area, so zeros, -1 or
-    any other single value below 1 may fill the rows.
+    padded. A row is padding if its label is at most 0 and its box has no area. Rows filled with 0,
+    or with -1, are therefore padding.
 
     Args:
         boxes: [G, 4] or [B, G, 4] of any dtype, normalized `yxyx`: (ymin, xmin, ymax, xmax) as
@@ -31,7 +31,7 @@ def ground_truth(boxes: Any, labels: Any) -> tf.Tensor:
     Raises:
         ValueError: If the shapes do not fit together.
         tf.errors.InvalidArgumentError: If a label of an object is not an integer of at least 1, or
-            a box is not in [0, 1] or is inside out.
+            a box is not in [0, 1] or has ymin > ymax or xmin > xmax.
     """
     boxes, labels = (_dense(value, rank) for value, rank in ((boxes, 2), (labels, 1)))
     rank = boxes.shape.rank
@@ -51,8 +51,8 @@ def as_ground_truth(truth: Any) -> tf.Tensor:
 
     Args:
         truth: A tensor or an array [B, G, 5] of any dtype, rows (ymin, xmin, ymax, xmax, label); a
-            ragged tensor of such rows; or a dictionary with `boxes` and `labels`, which
-            `ground_truth` takes.
+            ragged tensor of such rows; or a dictionary with `boxes` and `labels` in the forms that
+            `ground_truth` accepts.
 
     Returns:
         float32 [B, G, 5].
@@ -71,20 +71,21 @@ def as_ground_truth(truth: Any) -> tf.Tensor:
 
 
 def checked_truth(truth: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
-    """Checks the values of ground truth when they are known, and sets rows of padding to 0.
+    """Checks the values of ground truth, and sets rows of padding to 0.
 
-    XLA leaves the checks out.
+    The checks run immediately with eager execution, and with each step in a graph. XLA removes
+    them.
 
     Args:
-        truth: float32 [B, G, 5].
+        truth: float32 [B, G, 5], rows (ymin, xmin, ymax, xmax, label).
         num_classes: C; None if it is unknown.
 
     Returns:
         float32 [B, G, 5].
 
     Raises:
-        tf.errors.InvalidArgumentError: Eagerly or when the graph runs, in one sentence that names
-            the row and the rule.
+        tf.errors.InvalidArgumentError: If a label or a box is not valid. The message names the row
+            and the rule.
     """
     boxes, label = truth[..., :4], truth[..., 4]
     area = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
@@ -107,7 +108,10 @@ def checked_truth(truth: tf.Tensor, num_classes: int | None = None) -> tf.Tensor
 
 
 def _check(sentence: str, fine: tf.Tensor, truth: tf.Tensor) -> Any:
-    """Asserts that a rule holds for all rows; `fine` is bool [B, G]."""
+    """Checks that a rule holds for all rows; `fine` is bool [B, G].
+
+    In a graph it returns the assertion. With eager execution it raises the error or returns None.
+    """
     flat = tf.pad(tf.reshape(fine, [-1]), [[0, 1]], constant_values=True)  # a batch may be empty
     first = tf.argmin(tf.cast(flat, tf.int32), output_type=tf.int32)
     row = tf.pad(tf.reshape(truth, [-1, 5]), [[0, 1], [0, 0]])[first]
@@ -123,7 +127,7 @@ def _check(sentence: str, fine: tf.Tensor, truth: tf.Tensor) -> Any:
 
 
 def _short(error: tf.errors.InvalidArgumentError) -> tf.errors.InvalidArgumentError:
-    """Returns the error of `_check` with its sentence as the whole message; others unchanged."""
+    """Reduces the message of an error from `_check` to one sentence; returns others unchanged."""
     pattern = r"\[(y_true: .*?)\] \[(\d+)\] \[(.*?)\] \[(\d+)\] \[(.*?)\] (\[.*?\])"
     found = re.search(pattern, str(error), re.DOTALL)
     if found is None:
@@ -133,9 +137,12 @@ def _short(error: tf.errors.InvalidArgumentError) -> tf.errors.InvalidArgumentEr
 
 @contextlib.contextmanager
 def short_errors() -> Iterator[None]:
-    """Context manager that reduces errors about ground truth to one sentence.
+    """Context manager that reduces the messages of errors about ground truth to one sentence.
 
-    Keras and TensorFlow add the operations and the source lines of the graph.
+    Keras and TensorFlow add the operations and source lines of the graph to the messages.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: If the block raises it.
     """
     try:
         yield
@@ -152,7 +159,7 @@ def short_errors() -> Iterator[None]:
 
 
 def checked_inputs(x: Any, y: Any, num_classes: int) -> Any:
-    """Checks ground truth outside of the training step, for steps that XLA compiles.
+    """Checks ground truth before the training step, for steps that XLA compiles.
 
     Args:
         x: The images, or a `tf.data.Dataset` of batches, as `fit` takes them.
@@ -160,7 +167,11 @@ def checked_inputs(x: Any, y: Any, num_classes: int) -> Any:
         num_classes: C.
 
     Returns:
-        `x`; a dataset checks each batch when it is read.
+        `x`. If it is a dataset, the returned dataset checks each batch when it is read.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: If `y` is not valid; see `as_ground_truth` and
+            `checked_truth`.
     """
     if y is not None:
         checked_truth(as_ground_truth(y), num_classes)
@@ -181,9 +192,9 @@ def checked_inputs(x: Any, y: Any, num_classes: int) -> Any:
 
 
 def _dense(value: Any, rank: int) -> tf.Tensor:
-    """Returns a float32 tensor; `rank` is that of the values of one image.
+    """Converts a value to a float32 tensor. Ragged tensors and lists of arrays are padded with 0.
 
-    Ragged tensors and lists of arrays are padded with 0.
+    `rank` is the number of axes of the values of one image.
     """
     if isinstance(value, (list, tuple)) and value and len(np.shape(value[0])) == rank:
         value = tf.ragged.stack([tf.cast(v, tf.float32) for v in value])

@@ -43,19 +43,18 @@ def imagenet_tensors() -> dict[str, np.ndarray]:
 def subsample(name: str, array: np.ndarray, full: bool = False) -> np.ndarray:
     """Reduces an array of VGG16's fully connected layers to the convolutions fc6 and fc7.
 
-    Of the 7 x 7 window of fc6 the function keeps every third row and column. The dilation of 6
-    spreads them out again. Of the 4096 units of either layer it keeps every fourth.
+    The function keeps every third row and column of the 7 x 7 window of fc6; the dilation of 6
+    spreads them out again. It keeps every fourth of the 4096 units of each layer.
 
     Args:
         name: "fc6/kernel", "fc6/bias", "fc7/kernel" or "fc7/bias".
         array: The array of fc1 or fc2 in the layout of keras.applications, float32: [7 * 7 * 512,
             4096] for fc6/kernel, [4096, 4096] for fc7/kernel, [4096] for a bias.
-        full: Whether to keep all values, as convolutions of the complete VGG16: [7, 7, 512, 4096],
-            [1, 1, 4096, 4096] or [4096].
+        full: Whether to keep all values, for the complete VGG16, and only reshape them.
 
     Returns:
         float32 [3, 3, 512, 1024] for fc6/kernel, [1, 1, 1024, 1024] for fc7/kernel, [1024] for a
-        bias.
+        bias. With `full` [7, 7, 512, 4096], [1, 1, 4096, 4096] and [4096].
 
     Raises:
         ValueError: If the array has another shape.
@@ -76,7 +75,7 @@ def subsample(name: str, array: np.ndarray, full: bool = False) -> np.ndarray:
 
 
 def takes_rgb(conv1_1: np.ndarray) -> bool | None:
-    """Detects from its first kernel whether an ImageNet VGG16 takes RGB or BGR.
+    """Detects whether an ImageNet VGG16 takes RGB or BGR, from the kernel of its first layer.
 
     VGG16 files with PyTorch's names were converted from Caffe's file in unknown ways, so either
     order is possible.

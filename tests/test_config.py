@@ -143,7 +143,7 @@ def test_refuses_steps_that_do_not_fit_the_image():
 
 @pytest.mark.parametrize("ratios", [(2, 0.5), (2.0, 3.0, 2.0), (3, 1 / 3)])
 def test_refuses_ratios_that_give_a_box_twice(ratios):
-    with pytest.raises(ValueError, match=r"with its reciprocal"):
+    with pytest.raises(ValueError, match=r"ratio and its reciprocal"):
         dataclasses.replace(SSD300_VOC.feature_maps[0], aspect_ratios=ratios)
 
 

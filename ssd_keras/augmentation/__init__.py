@@ -1,1 +1,1 @@
-"""Augmentation: the ops choose a view of the image from its boxes; pixels are computed once."""
+"""Augmentation: the ops choose a view of an image from its boxes; then its pixels are computed."""

@@ -11,11 +11,11 @@ from ssd_keras.boxes import pairwise_iou
 
 EXPAND_PROBABILITY = 0.5
 MAX_EXPAND_RATIO = 4.0
-TRIALS = 50  # of each sampler
+TRIALS = 50  # number of crops that each sampler draws
 SCALE_RANGE = (0.3, 1.0)  # square root of the area of a crop
 ASPECT_RANGE = (0.5, 2.0)  # width / height
-# Minimum IoU of samplers 1 to 6; sampler 0 is the whole image. The last value stands for the
-# original's max_jaccard 1.0, which every crop of an image with an object meets.
+# Minimum IoU of samplers 1 to 6; sampler 0 is the whole image. The last sampler of the original has
+# max_jaccard 1.0 instead, which every crop of an image with an object meets.
 MIN_IOU = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 
 
@@ -74,6 +74,8 @@ def choose_crop(
     Returns:
         The crop, float32 [4], normalized `yxyx`, and the number of its sampler, int32 scalar, from
         0 (the whole image) to 6.
+
+    Source: `GenerateBatchSamples` in `sampler.cpp`.
     """
     overlaps = pairwise_iou(candidates, boxes)
     best_iou = tf.reduce_max(overlaps, axis=-1)  # [6, 50]; -inf without objects
@@ -113,9 +115,9 @@ def crop_boxes(boxes: tf.Tensor, crop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
         crop: float32 [4], normalized `yxyx` in the same coordinates.
 
     Returns:
-        The boxes, float32 [G, 4], normalized `yxyx` relative to the crop and clipped to it. And
-        bool [G], whether the center of a box lies in the crop or on its edge; only these boxes stay
-        in the ground truth.
+        Two tensors. The boxes, float32 [G, 4], normalized `yxyx` relative to the crop and clipped
+        to it. And bool [G], whether the center of a box lies in the crop or on its edge; only these
+        boxes stay in the ground truth.
     """
     start, end = crop[:2], crop[2:]
     center = (boxes[:, :2] + boxes[:, 2:]) / 2

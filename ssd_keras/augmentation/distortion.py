@@ -15,7 +15,8 @@ CONTRAST_RANGE = (0.5, 1.5)
 SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18.0  # in units of 2 degrees, the unit of OpenCV's 8-bit hue
 
-Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # R, G and B, or H, S and V
+# The planes of an image, R, G and B or H, S and V, each float32 [H, W] of whole numbers.
+Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class Distortion(NamedTuple):
@@ -48,6 +49,9 @@ def draw_distortion(seed: tf.Tensor) -> Distortion:
 
     Args:
         seed: int [2].
+
+    Returns:
+        The parameters.
     """
     u = tf.random.stateless_uniform([9], seed)
 
@@ -83,25 +87,30 @@ def distort(planes: Planes, d: Distortion) -> Planes:
 
 
 def adjust_brightness(planes: Planes, delta: tf.Tensor) -> Planes:
-    """Adds `delta`, in levels, to the R, G and B planes."""
+    """Adds `delta`, a float32 scalar in levels, to R, G and B planes."""
     return tuple(_saturate(p + delta) for p in planes)
 
 
 def adjust_contrast(planes: Planes, factor: tf.Tensor) -> Planes:
-    """Multiplies the R, G and B planes by `factor`."""
+    """Multiplies R, G and B planes by `factor`, a float32 scalar."""
     return tuple(_saturate(p * factor) for p in planes)
 
 
 def adjust_saturation(planes: Planes, factor: tf.Tensor) -> Planes:
-    """Multiplies the saturation of R, G and B planes by `factor`, in 8-bit HSV."""
+    """Multiplies the saturation of R, G and B planes by `factor`, in 8-bit HSV.
+
+    `factor` is a float32 scalar.
+    """
     h, s, v = rgb_to_hsv8(planes)
     return hsv8_to_rgb((h, _saturate(s * factor), v))
 
 
 def adjust_hue(planes: Planes, delta: tf.Tensor) -> Planes:
-    """Adds `delta`, in units of 2 degrees, to the hue of R, G and B planes, in 8-bit HSV.
+    """Adds `delta` to the hue of R, G and B planes, in 8-bit HSV.
 
-    The sum is a uint8 in the original. A sum below 0 therefore becomes 0, which is red. A sum of
+    `delta` is a float32 scalar in units of 2 degrees.
+
+    In the original the sum is a uint8. A sum below 0 therefore becomes 0, which is red. A sum of
     180 or more wraps around in the conversion to RGB.
     """
     h, s, v = rgb_to_hsv8(planes)
@@ -143,12 +152,13 @@ def hsv8_to_rgb(hsv: Planes) -> Planes:
     turn = h * (1.0 / 30.0)  # sixths of the circle
     turn = tf.where(turn >= 6.0, turn - 6.0, turn)
 
-    def without(share: tf.Tensor) -> tf.Tensor:
+    def minus_chroma(share: tf.Tensor) -> tf.Tensor:
+        """Returns the value minus a share of the chroma."""
         return tf.round(v - chroma * tf.clip_by_value(share, 0.0, 1.0))
 
-    red = without(2.0 - tf.abs(turn - 3.0))
-    green = without(tf.abs(turn - 2.0) - 1.0)
-    blue = without(tf.abs(turn - 4.0) - 1.0)
+    red = minus_chroma(2.0 - tf.abs(turn - 3.0))
+    green = minus_chroma(tf.abs(turn - 2.0) - 1.0)
+    blue = minus_chroma(tf.abs(turn - 4.0) - 1.0)
     return red, green, blue
 
 

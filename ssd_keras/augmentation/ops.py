@@ -25,12 +25,12 @@ from ssd_keras.augmentation.resampling import INTERPOLATIONS
 from ssd_keras.augmentation.view import View, complete, render, whole_image
 from ssd_keras.config_files import ConfigLike, as_config
 
-# A function of a view and a seed, int [2].
+# An augmentation op: a function that takes a view and a seed, int [2], and returns a new view.
 Op = Callable[[View, tf.Tensor], View]
 
 
 def random_distort(view: View, seed: tf.Tensor) -> View:
-    """Draws a photometric distortion of the pixels."""
+    """Draws the parameters of the photometric distortion."""
     return dataclasses.replace(view, distortion=draw_distortion(seed))
 
 
@@ -44,7 +44,7 @@ def random_expand(view: View, seed: tf.Tensor) -> View:
 
 
 def random_crop(view: View, seed: tf.Tensor) -> View:
-    """Crops the view with one of the seven samplers; drops objects whose center is outside."""
+    """Crops the view with one of the seven samplers, and drops objects with a center outside it."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     candidates = draw_candidates(seeds[0])
     u = tf.random.stateless_uniform([], seeds[1])
@@ -67,7 +67,7 @@ def random_interpolation(view: View, seed: tf.Tensor) -> View:
 
 
 def fast_warp(view: View, seed: tf.Tensor) -> View:
-    """Makes the resizing linear and faster; takes the place of `random_interpolation`.
+    """Makes the resizing linear and faster. Use it instead of `random_interpolation`.
 
     The image is resized before the distortion, and its edges are moved to whole pixels.
     BUILD_NOTES.md (decision 75) has the measured difference.
@@ -110,7 +110,7 @@ NO_OPS: tuple[Op, ...] = ()
 # The attributes of `View` that `augment` returns as "params".
 DRAWN = ("canvas", "offset", "crop", "window", "sampler", "interpolation", "mirror", "distortion")
 
-# `render` applies these ops in this order, whatever their order in `ops`.
+# `render` always applies these ops in this order.
 _GEOMETRY = (random_expand, random_crop, random_mirror)
 
 AUGMENTATIONS = {
@@ -136,12 +136,12 @@ def augment(
         sample: A dictionary: `image`, string scalar of JPEG or PNG bytes, or decoded pixels
             [H, W, 3] or [H, W, 1] of any dtype, 0..255; `boxes`, float32 [G, 4], normalized `yxyx`;
             `labels`, int32 [G]; optionally `difficult`, bool [G], and `height` and `width`, int32
-            scalars in pixels. Without these, encoded images are decoded twice.
+            scalars in pixels. Without height and width, encoded images are decoded twice.
         config: Its `image_size` is the size of the result, and its `mean` is the color of an
             expanded canvas.
         seed: int [2].
-        ops: A tuple of ops of this module or of custom ops. Expansion, crop and mirror must keep
-            this order.
+        ops: A tuple of ops of this module or of custom ops. Expansion, crop and mirror may each
+            occur once and must be in this order.
 
     Returns:
         A dictionary: `image`, float32 [height, width, 3], RGB 0..255; `boxes`, float32 [G', 4],

@@ -69,7 +69,7 @@ def _maps(
     size: tuple[int, int],
     side: int,
 ) -> tuple[AxisMap, AxisMap]:
-    """Returns the maps of both axes; that of an axis is valid if its size is `side`."""
+    """Returns the maps of both axes. Only the map of an axis with `side` output pixels is valid."""
     block = max(d for d in range(1, _LARGEST_BLOCK + 1) if side % d == 0)
     # The arithmetic is OpenCV's: if cell * scale is a whole number, its rounding picks the pixel.
     inverse = np.array(size, np.float64) / tf.cast(window[2:], tf.float64)

@@ -1,1 +1,1 @@
-"""Datasets to record sets, and record sets to batches."""
+"""Converts datasets to record sets, and record sets to batches for training."""

@@ -1,7 +1,7 @@
-"""How the default boxes of a config match the objects of record sets.
+"""Measures how well the default boxes of a config match the objects of record sets.
 
-The objects are those that training matches: in the input of the network after the warp, or after
-the training augmentation. No image is decoded.
+The objects are taken as the loss gets them: after the image is resized to the input of the network,
+or after the training augmentation. No image is decoded.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from ssd_keras.matching import match
 from ssd_keras.tiling import cell_shapes, default_boxes
 
 IOU_THRESHOLD = 0.5
-# Limits of the rows of the tables: sqrt(height * width) in pixels of the input, width / height.
+# Limits of the rows in the tables: sqrt(height * width) in pixels of the input, and width / height.
 SIZE_LIMITS = (8, 16, 32, 64, 128, 256)
 SHAPE_LIMITS = (1 / 3, 1 / 2, 1, 2, 3)
 
@@ -45,15 +45,16 @@ class BoxShape:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Coverage:
-    """Objects, and the default boxes that are matched to them.
+    """Objects, and the default boxes that are matched to them. N is the number of objects.
 
     Attributes:
         sizes: float32 [N, 2], height and width of each object in pixels of the input.
         best_iou: float32 [N], largest IoU of each object with a default box.
-        by_threshold: int32 [N], default boxes with an IoU of at least 0.5 that are matched to it.
-        positives: int32 [N], all default boxes that are matched to it.
-        shapes: Sizes and shapes of default boxes, in the order of a cell, map by map.
-        matches: int [len(shapes)], default boxes of each shape that are matched to an object.
+        by_threshold: int32 [N], number of default boxes that are matched to each object with an IoU
+            of at least 0.5.
+        positives: int32 [N], number of all default boxes that are matched to each object.
+        shapes: Shapes of the default boxes of a cell, map by map.
+        matches: int [len(shapes)], number of default boxes of each shape that are matched.
     """
 
     sizes: np.ndarray
@@ -65,7 +66,7 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """Share of the objects that have a match with an IoU of at least 0.5; NaN without any."""
+        """Share of the objects with a match of IoU 0.5 or more; NaN if there are no objects."""
         return float(np.mean(self.by_threshold > 0)) if len(self.sizes) else float("nan")
 
 
@@ -77,20 +78,21 @@ def object_boxes(
     draws: int = 1,
     limit: int | None = None,
 ) -> list[np.ndarray]:
-    """Reads the objects of record sets, as they are in the input of the network.
+    """Reads the boxes of the objects of record sets, as they are in the input of the network.
 
     Args:
         records: Directories of the record sets.
-        ops: Augmentation ops. Without ops the image is only warped to the input size.
+        ops: Augmentation ops. Without ops the image is only resized to the input size.
         seed: Seed of the augmentation.
         draws: Number of times that each image is augmented.
         limit: Largest number of images of all sets; None for all images.
 
     Returns:
-        For each image and draw float32 [G, 4], normalized `yxyx`.
+        For each draw of each image float32 [G, 4], normalized `yxyx`.
 
     Raises:
         FileNotFoundError: If a record set is missing or incomplete.
+        ValueError: If a data card or a shard is damaged; see `read_card`.
     """
     paths = [path for directory in records for path in shard_paths(directory)]
     images = sum(read_card(directory).num_images for directory in records)
@@ -127,7 +129,7 @@ def coverage(boxes: Sequence[np.ndarray], config: SSDConfig) -> Coverage:
     kind = np.concatenate(kinds)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)], autograph=False)
-    def image(objects: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def match_image(objects: tf.Tensor) -> tuple[tf.Tensor, ...]:
         truth = tf.pad(objects, [[0, 0], [0, 1]], constant_values=1)
         matched = match(truth[None], defaults, IOU_THRESHOLD)[0]  # [P]
         iou = pairwise_iou(objects, defaults)  # [G, P]
@@ -139,7 +141,7 @@ def coverage(boxes: Sequence[np.ndarray], config: SSDConfig) -> Coverage:
         )
         return tf.reduce_max(iou, axis=1), *counts, used
 
-    found = [image(b) for b in boxes if len(b)]
+    found = [match_image(b) for b in boxes if len(b)]
     columns = [np.concatenate([f[k] for f in found]) if found else np.zeros(0) for k in range(3)]
     corners = np.concatenate([np.zeros((0, 4), np.float32), *boxes])
     return Coverage(
@@ -153,7 +155,11 @@ def coverage(boxes: Sequence[np.ndarray], config: SSDConfig) -> Coverage:
 
 
 def coverage_table(found: Coverage) -> str:
-    """Formats a coverage as text: objects by size and by shape, and matches by default box."""
+    """Formats a coverage as text: objects by size and by shape, and matches by default box.
+
+    Args:
+        found: From `coverage`.
+    """
     side = np.sqrt(np.prod(found.sizes, axis=1))
     shape = found.sizes[:, 1] / np.maximum(found.sizes[:, 0], 1e-9)
     lines = [f"{'objects':24}{'number':>8}{'IoU 0.5':>9}{'nearest':>9}{'none':>7}{'positives':>11}"]
@@ -176,7 +182,11 @@ def coverage_table(found: Coverage) -> str:
 
 
 def _row(name: str, found: Coverage, mask: np.ndarray) -> str:
-    """Formats the objects of a mask: by the threshold, by the bipartite step only, not at all."""
+    """Formats one row for the objects of a mask.
+
+    Its shares are the objects that are matched by the IoU threshold, those that are matched only as
+    the best pair (step 1 of `match`), and those that are not matched.
+    """
     total = max(int(mask.sum()), 1)
     near, matched = found.by_threshold[mask] > 0, found.positives[mask] > 0
     groups = zip((near, matched & ~near, ~matched), (9, 9, 7), strict=True)

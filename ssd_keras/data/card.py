@@ -46,7 +46,7 @@ class DataCard:
         max_objects: Largest number of objects in one image.
         objects_per_class: Class name -> number of objects.
         objects_per_image: `objects_per_image[k]` is the number of images with k objects.
-        box_sizes: `box_sizes[k]` is the number of boxes whose size is from k / 10 to (k + 1) / 10.
+        box_sizes: `box_sizes[k]` is the number of boxes with a size from k / 10 to (k + 1) / 10.
             The size of a box is the square root of its normalized area.
         skipped: Reason -> names of the images and objects that were left out.
         adjusted: Reason -> names of the images and objects that were changed.
@@ -123,11 +123,14 @@ def make_card(
 
 
 def write_card(card: DataCard, directory: str | os.PathLike[str]) -> None:
-    """Writes a card as `card.json`. A record set counts as complete once it has a card.
+    """Writes a card as `card.json`. A record set without this file counts as incomplete.
 
     Args:
         card: The card.
         directory: Directory of the record set.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
     text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False)
     with files.atomic(pathlib.Path(directory, CARD_NAME)) as temporary:
@@ -161,11 +164,11 @@ def read_card(directory: str | os.PathLike[str]) -> DataCard:
         card = DataCard(**fields)
         files.check_types(dataclasses.asdict(card), typing.get_type_hints(DataCard))
         if not card.shards or not 0 < card.num_images == sum(card.shards.values()):
-            raise ValueError(f"num_images (={card.num_images}) is not the sum of the shards")
+            raise ValueError(f"num_images (={card.num_images}) is not the sum over the shards")
         if sum(card.objects_per_image) != card.num_images:
-            raise ValueError("objects_per_image does not count num_images")
+            raise ValueError("the sum of objects_per_image is not num_images")
         if len(card.objects_per_image) != card.max_objects + 1:
-            raise ValueError("objects_per_image does not end at max_objects")
+            raise ValueError("objects_per_image must have max_objects + 1 values")
         if any(pathlib.PurePath(name).name != name for name in card.shards):
             raise ValueError("a shard lies in another folder")
     remedy = "copy the whole directory again, or write it again with `ssd-keras prepare`"

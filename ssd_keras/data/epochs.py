@@ -1,4 +1,4 @@
-"""The order of records: epochs that depend on the seed only, and the images of any batch."""
+"""The order of records: epochs that depend only on the seed, and the image ids of any batch."""
 
 import os
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ def batch_image_ids(
     No image is decoded.
 
     Args:
-        records: See `train_dataset`.
-        batch_size: B, as of the training dataset.
-        seed: Seed of the training dataset.
-        step: Index of the batch.
-        shuffle_buffer: As of the training dataset.
+        records: As in `train_dataset`.
+        batch_size: B, as in `train_dataset`.
+        seed: As in `train_dataset`.
+        step: Index of the batch, from 0.
+        shuffle_buffer: As in `train_dataset`.
 
     Returns:
         B image ids, in the order of the batch.
@@ -61,7 +61,7 @@ def epoch_records(
 ) -> tf.data.Dataset:
     """Creates a dataset of the records of one epoch, in an order that depends on (seed, epoch).
 
-    Joined sets are mixed evenly over the epoch, in proportion to their sizes.
+    Several sets are mixed in random order, in proportion to their sizes.
 
     Args:
         directories: Directories of the record sets.
@@ -86,8 +86,9 @@ def epoch_records(
         )
     order = tf.random.stateless_uniform([], [seed, epoch], None, None, tf.int64)
     # `shuffle` combines its seed with the global seed. A constant global seed makes the order
-    # independent of the program's. It must not be 0, which fails with a tensor as the other seed.
-    # Inside a function of `tf.data`, `set_seed` changes the seed of that function's graph only.
+    # independent of the global seed of the program. It must not be 0, because `shuffle` fails with
+    # a global seed of 0 and a tensor as its own seed. Inside a function of `tf.data`, `set_seed`
+    # changes the seed of that function's graph only.
     tf.random.set_seed(1)
     # `shuffle` allocates the whole buffer at once, even if there are fewer records.
     buffer = min(shuffle_buffer, sum(card.num_images for card in cards))
@@ -138,14 +139,27 @@ def endless_records(
 
 
 def next_epoch(first: int) -> tf.data.Dataset:
-    """Creates a dataset of one element, the epoch: `first`, then one more in each iteration."""
+    """Creates a dataset of one element, the index of the epoch.
+
+    The first iteration over the dataset gives `first`, the second one `first` + 1, and so on.
+
+    Args:
+        first: Index of the first epoch.
+
+    Returns:
+        A `tf.data.Dataset` of int64 scalars.
+    """
     with tf.init_scope(), tf.device("CPU:0"):
         epoch = tf.Variable(first - 1, trainable=False, dtype=tf.int64)
     return tf.data.Dataset.from_tensors(0).map(as_graph(lambda _: epoch.assign_add(1)))
 
 
 def directories_of(records: Records) -> list[str]:
-    """The directories of one or several record sets."""
+    """Returns the directories of one or several record sets as a list.
+
+    Raises:
+        ValueError: If there are no record sets.
+    """
     sequence = [records] if isinstance(records, (str, os.PathLike)) else records
     directories = [os.fspath(directory) for directory in sequence]
     if not directories:
@@ -154,15 +168,16 @@ def directories_of(records: Records) -> list[str]:
 
 
 def paths_of(directories: list[str]) -> list[str]:
-    """The paths of all shards."""
+    """Returns the paths of the shards of all record sets, in stored order."""
     return [path for directory in directories for path in shard_paths(directory)]
 
 
 def read_cards(directories: list[str]) -> list[DataCard]:
-    """The data cards of record sets that are joined.
+    """Reads the data cards of record sets that are joined.
 
     Raises:
-        ValueError: If their class names differ.
+        FileNotFoundError: If a record set is missing or incomplete.
+        ValueError: If the class names of the sets differ, or a card or shard is damaged.
     """
     cards = [read_card(directory) for directory in directories]
     for directory, card in zip(directories, cards, strict=True):

@@ -1,10 +1,10 @@
 """Searches for a tiling whose default boxes match the objects of a data set.
 
-The search is direct: it changes one box size or the aspect ratios of one map at a time and keeps a
-change that matches more objects. Clustering of shapes by IoU (Redmon and Farhadi 2017) is not used:
-it ignores the positions of the cells, gives shapes that belong to no map, and knows no limit on
-the number of boxes. Here an object counts as matched only if the nearest cell of a map has a
-default box with an IoU of at least 0.5.
+The search is hill climbing: it changes one box size, or the aspect ratios of one map, at a time and
+keeps a change that matches more objects. Clustering of shapes by IoU (Redmon and Farhadi 2017) is
+not used, because it ignores the positions of the cells, does not assign the shapes to maps, and
+does not limit the number of boxes. Here an object counts as matched only if the nearest cell of a
+map has a default box with an IoU of at least 0.5.
 """
 
 import dataclasses
@@ -18,19 +18,20 @@ from ssd_keras.config import FeatureMap, SSDConfig
 from ssd_keras.data.box_coverage import IOU_THRESHOLD
 from ssd_keras.tiling import cell_shapes
 
-_FACTORS = (0.7, 0.85, 0.93, 1.08, 1.18, 1.4)
-_RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0)
+_FACTORS = (0.7, 0.85, 0.93, 1.08, 1.18, 1.4)  # changes of a box size
+_RATIOS = (1.5, 2.0, 3.0, 4.0, 6.0)  # aspect ratios to choose from
 _MAX_ROUNDS = 40
-_OBJECTS = 5000
+_MAX_OBJECTS = 5000  # of more objects, a random sample is used
 
 
 def fitted_config(
     boxes: Sequence[np.ndarray], config: SSDConfig, *, max_boxes: int | None = None
 ) -> SSDConfig:
-    """Returns the config with the box sizes and aspect ratios that match most objects.
+    """Searches for the box sizes and aspect ratios that match most objects.
 
-    The score of a tiling is the share of objects with an IoU of at least 0.5 plus the mean of the
-    largest IoU. The search begins with the given config and with the quantiles of the object sizes.
+    The score of a tiling is the share of the objects whose best IoU is at least 0.5, plus the mean
+    of the best IoUs. There are two searches: one begins with the given config, the other with the
+    quantiles of the object sizes.
 
     Args:
         boxes: For each image float32 [G, 4], normalized `yxyx`, from `object_boxes`.
@@ -42,8 +43,7 @@ def fitted_config(
         itself if no better one is found.
 
     Raises:
-        ValueError: If there are no objects, or even the squares of all maps are more than
-            `max_boxes`.
+        ValueError: If there are no objects, or `max_boxes` is below the number of square boxes.
     """
     objects = _sample(boxes, config)
     limit = config.num_default_boxes if max_boxes is None else max_boxes
@@ -65,8 +65,8 @@ def fitted_config(
 def nearest_iou(objects: np.ndarray, feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
     """Returns the largest IoU of each object with the default boxes of a map.
 
-    With a fixed shape, the IoU falls with the distance of the centers on either axis. The nearest
-    cell is therefore enough.
+    For boxes of fixed shapes, the IoU falls with the distance of the centers on either axis. The
+    default boxes of the nearest cell are therefore enough.
 
     Args:
         objects: float64 [N, 4], center and size (cy, cx, h, w) in pixels of the input.
@@ -92,8 +92,8 @@ def _sample(boxes: Sequence[np.ndarray], config: SSDConfig) -> np.ndarray:
     if not len(corners):
         raise ValueError("there are no objects to fit default boxes to")
     corners = corners * np.tile(config.input_size, 2)
-    if len(corners) > _OBJECTS:
-        corners = np.random.default_rng(0).choice(corners, _OBJECTS, replace=False)
+    if len(corners) > _MAX_OBJECTS:
+        corners = np.random.default_rng(0).choice(corners, _MAX_OBJECTS, replace=False)
     return np.concatenate(
         [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1
     )
@@ -131,7 +131,7 @@ def _climb(config: SSDConfig, objects: np.ndarray, limit: int) -> tuple[float, S
 
 
 def _changes(config: SSDConfig) -> Iterator[tuple[FeatureMap, ...]]:
-    """Yields the maps of neighboring configs, unless they are invalid."""
+    """Yields the maps of configs that differ in all sizes, in one size, or in one map's ratios."""
     maps = config.feature_maps
     sizes = [m.min_size for m in maps]
     sizes.append(maps[-1].max_size or 1.2 * sizes[-1])
@@ -150,7 +150,7 @@ def _changes(config: SSDConfig) -> Iterator[tuple[FeatureMap, ...]]:
 def _resized(
     maps: Sequence[FeatureMap], sizes: Sequence[float]
 ) -> Iterator[tuple[FeatureMap, ...]]:
-    """Yields the maps with other box sizes in whole pixels, if the sizes rise.
+    """Yields the maps with the given box sizes in whole pixels, or nothing if they do not rise.
 
     A map without a larger square stays without one.
     """

@@ -30,7 +30,7 @@ class EncodedImage:
         data: Content of the file.
         height: Height in pixels.
         width: Width in pixels.
-        pixels: uint8 [height, width, 3] RGB, or None if they were not kept.
+        pixels: uint8 [height, width, 3] RGB, or None; see `keep_pixels` of `load_image`.
     """
 
     data: bytes
@@ -49,7 +49,7 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     keep_pixels: bool = False,
 ) -> EncodedImage | None:
-    """Decodes an image file once, and converts it where TensorFlow could not read it.
+    """Decodes an image file once, and converts it if TensorFlow cannot read it.
 
     JPEG and PNG files are recognized by their content, not by their name, and are stored unchanged.
     Gray, RGBA, CMYK and 16-bit images stay as they are, since `tf.io.decode_image` converts them to
@@ -70,7 +70,8 @@ def load_image(
         upright: Whether to rotate the image by its EXIF orientation in all cases.
         max_pixels: Limit for the height times the width. It is compared with the header, before
             anything is decoded.
-        keep_pixels: Whether the result has the decoded pixels of an image that is not rotated.
+        keep_pixels: Whether the result has the decoded pixels. If the image was rotated, they are
+            the pixels before the rotation.
 
     Returns:
         The image, or None if it does not decode, if it is too large, or if its aspect ratio differs
@@ -141,9 +142,9 @@ def _decode(data: bytes, max_pixels: int) -> tf.Tensor:
 
 
 def _lacks_scans(data: bytes) -> bool:
-    """Whether a progressive JPEG file lacks low frequencies, or their last bits.
+    """Returns whether a progressive JPEG file lacks low frequencies, or their last bits.
 
-    libjpeg smooths such images. It looks at the first nine frequencies of each component.
+    libjpeg smooths such images. It checks the lowest frequencies of each component.
 
     Source:
         ITU-T T.81, sections B.2.2 and B.2.3; libjpeg-turbo, jdcoefct.c (`smoothing_ok`).

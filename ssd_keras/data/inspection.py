@@ -1,4 +1,4 @@
-"""Facts about record sets that are worth a look before a long training."""
+"""Inspects record sets: statistics and probable errors, to check before a long training."""
 
 import dataclasses
 import hashlib
@@ -21,26 +21,29 @@ FEW_OBJECTS = 50  # a class with fewer objects is rare
 SAME_BOX = 0.9  # IoU of boxes of one class that are almost identical
 HEATMAP_CELLS = 16
 
-_HASH_BITS = 6  # of 64 bits, in which pictures that look alike may differ
-_GRAY_LEVELS = 8.0  # mean difference of 16 x 16 gray pixels of pictures that look alike
-_CHUNK = 256
-_BITS = np.array([value.bit_count() for value in range(256)], np.uint8)
+# Pictures look alike if at most this many of the 64 bits of their signatures differ, and the mean
+# difference of their 16 x 16 gray pixels is at most this many levels.
+_HASH_BITS = 6
+_GRAY_LEVELS = 8.0
+_CHUNK = 256  # pictures that are compared with all others at a time
+_BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # bits set in each byte
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An image without its pixels.
+    """The properties of an image, and its objects.
 
     Attributes:
-        records: Index of its record set.
+        records: Index of the record set.
         image_id: Name of the image.
         height: Height in pixels.
         width: Width in pixels.
         boxes: float32 [G, 4], normalized `yxyx`.
         labels: int64 [G], from 1.
         digest: SHA-256 of the file.
-        signature: uint64, one bit for each pair of neighbors of 8 x 9 gray pixels.
-        gray: uint8 [16, 16].
+        signature: uint64, a difference hash: one bit for each pair of horizontal neighbors of the
+            image reduced to 8 x 9 gray pixels.
+        gray: uint8 [16, 16], the image reduced to gray pixels.
     """
 
     records: int
@@ -56,7 +59,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """The facts.
+    """The results of `inspect_records`.
 
     Attributes:
         records: Directories of the record sets.
@@ -65,8 +68,10 @@ class Inspection:
         config: The config that the objects are matched with.
         pictures: All images, set by set.
         coverage: Matches of the objects, in the order of `pictures`.
-        copies: Pairs of indices of `pictures` that look alike, and whether the files are equal.
-        same_boxes: Index of a picture and of two of its boxes that are almost identical.
+        copies: For each pair of pictures that look alike: their two indices in `pictures`, and
+            whether the files are equal.
+        same_boxes: For each pair of almost identical boxes: the index of the picture, and the
+            indices of its two boxes.
         centers: int [16, 16], number of object centers by row and column of the image.
     """
 
@@ -87,7 +92,7 @@ class Inspection:
 
     @property
     def class_counts(self) -> np.ndarray:
-        """Int [sets, C], number of objects of each class."""
+        """Int [number of sets, C], number of objects of each class in each set."""
         counts = np.zeros((len(self.records), len(self.labels) + 1), int)
         for picture in self.pictures:
             np.add.at(counts[picture.records], picture.labels, 1)
@@ -95,7 +100,7 @@ class Inspection:
 
     @property
     def rare(self) -> list[tuple[str, str, int]]:
-        """Set, class name and number of objects of the classes with few objects."""
+        """The classes with few objects: record set, class name and number of objects."""
         return [
             (records, label, int(count))
             for records, row in zip(self.records, self.class_counts, strict=True)
@@ -111,14 +116,14 @@ class Inspection:
 
     @property
     def unmatched(self) -> np.ndarray:
-        """Bool [N], objects without a default box with an IoU of at least 0.5."""
+        """Bool [N], whether the IoU of an object with every default box is below 0.5."""
         return self.coverage.best_iou < IOU_THRESHOLD
 
 
 def inspect_records(
     records: Sequence[str | os.PathLike[str]], config: SSDConfig, limit: int | None = None
 ) -> Inspection:
-    """Reads record sets, decodes all images once, and collects the facts.
+    """Reads record sets and decodes all images once.
 
     Args:
         records: Directories of the record sets, such as those for training and for validation.
@@ -126,7 +131,7 @@ def inspect_records(
         limit: Largest number of images of each set; None for all.
 
     Returns:
-        The facts.
+        The results.
 
     Raises:
         FileNotFoundError: If a record set is missing or incomplete.
@@ -207,7 +212,7 @@ def _same_boxes(pictures: Sequence[Picture]) -> Iterator[tuple[int, int, int]]:
 
 
 def inspection_text(found: Inspection) -> str:
-    """Formats the facts as text."""
+    """Formats the results of an inspection as text."""
     lines = []
     for k, (records, card) in enumerate(zip(found.records, found.cards, strict=True)):
         own = [picture for picture in found.pictures if picture.records == k]
@@ -215,14 +220,15 @@ def inspection_text(found: Inspection) -> str:
         sizes = [(picture.width, picture.height) for picture in own]
         lines.append(
             f"{records}: {len(own)} images, {sum(objects)} objects "
-            f"({card.num_difficult} difficult), {sum(n == 0 for n in objects)} images without"
+            f"({card.num_difficult} difficult), {sum(n == 0 for n in objects)} images without "
+            "objects"
         )
         if own:
             widths, heights = zip(*sizes, strict=True)
             lines.append(
                 f"  images {min(widths)} to {max(widths)} pixels wide, {min(heights)} to "
                 f"{max(heights)} high, {len(set(sizes))} different sizes; "
-                f"{np.median(objects):.0f} objects in the median, at most {max(objects)}"
+                f"objects in an image: median {np.median(objects):.0f}, at most {max(objects)}"
             )
     lines += [
         f"{label:>24} {' '.join(map(str, column))}"
@@ -237,10 +243,10 @@ def inspection_text(found: Inspection) -> str:
         f"{len(found.copies)} pairs of pictures look alike, {found.copies_across} of them in two "
         "sets",
         f"{len(found.same_boxes)} pairs of boxes of one class are almost identical",
-        f"{len(found.rare)} classes of a set have fewer than {FEW_OBJECTS} objects",
+        f"{len(found.rare)} classes have fewer than {FEW_OBJECTS} objects in a set",
     ]
-    for name, reasons in (("skipped", "skipped"), ("adjusted", "adjusted")):
+    for log in ("skipped", "adjusted"):
         for card in found.cards:
-            for reason, names in getattr(card, reasons).items():
-                lines.append(f"{name}: {len(names)} x {reason}")
+            for reason, names in getattr(card, log).items():
+                lines.append(f"{log}: {len(names)} x {reason}")
     return "\n".join(lines)

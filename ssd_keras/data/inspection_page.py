@@ -1,4 +1,4 @@
-"""The page of an inspection: one HTML file with pictures, which needs no network."""
+"""The page of an inspection: one HTML file that contains its pictures and loads no other file."""
 
 import base64
 import html
@@ -39,7 +39,11 @@ figcaption { font-size: .8rem; overflow-wrap: anywhere; }
 
 
 def html_page(found: Inspection) -> str:
-    """Writes the facts as an HTML page. All names in it are escaped."""
+    """Formats the results of an inspection as an HTML page. All names in it are escaped.
+
+    Args:
+        found: From `inspect_records`. The record sets are read again for the pictures.
+    """
     owners = found.owners
     side = np.sqrt(np.prod(found.coverage.sizes, axis=1))
     shape = found.coverage.sizes[:, 1] / np.maximum(found.coverage.sizes[:, 0], 1e-9)
@@ -52,7 +56,7 @@ def html_page(found: Inspection) -> str:
     first = np.searchsorted(owners, np.arange(len(found.pictures)))  # the first object of each
 
     def marked(order: np.ndarray) -> list[_Marked]:
-        """Returns the pictures of the first objects in an order, each picture once."""
+        """Returns the pictures of the first objects of `order`, each picture only once."""
         chosen: dict[int, int] = {}
         for k in order[: 20 * _SHOWN].tolist():
             chosen.setdefault(int(owners[k]), k - int(first[owners[k]]))
@@ -82,7 +86,7 @@ def html_page(found: Inspection) -> str:
         "<h2>Classes</h2>",
         _note(
             len(found.rare),
-            f"{len(found.rare)} classes of a set have fewer than {FEW_OBJECTS} objects: "
+            f"{len(found.rare)} classes have fewer than {FEW_OBJECTS} objects in a set: "
             + ", ".join(f"{label} ({count}) in {records}" for records, label, count in found.rare),
             "Every class has enough objects to begin with.",
         ),
@@ -91,7 +95,8 @@ def html_page(found: Inspection) -> str:
         _note(
             unmatched,
             f"{unmatched} of {len(side)} objects ({100 * unmatched / total:.1f}%) have no default "
-            "box with an IoU of 0.5. Only their nearest default box learns them: see fit-boxes.",
+            "box with an IoU of 0.5. Each of them is matched to its best default box only: see "
+            "fit-boxes.",
             "Every object has a default box with an IoU of 0.5.",
         ),
         "<div class=columns>",
@@ -108,8 +113,8 @@ def html_page(found: Inspection) -> str:
         "<h2>Pictures that look alike</h2>",
         _note(
             len(found.copies),
-            f"{len(found.copies)} pairs, {found.copies_across} of them in two sets: a score on "
-            "copies of training images is too high. The first pairs:",
+            f"{len(found.copies)} pairs, {found.copies_across} of them in two sets. AP on copies "
+            "of training images is too high. The first pairs:",
             "No two pictures look alike.",
         ),
         _pairs(found, copies, pictures),

@@ -105,12 +105,12 @@ def train_dataset(
             f"service (={service}) needs repeat=True: its workers share an endless stream of epochs"
         )
     if start_step < 0:
-        raise ValueError(f"start_step (={start_step}) must not be negative")
+        raise ValueError(f"start_step (={start_step}) must be at least 0")
     index, parts = part
     if not 0 <= index < parts or batch_size % parts or (parts > 1 and not repeat):
         raise ValueError(
-            f"part (={part}) must be (index, number), the number a divisor of batch_size "
-            f"(={batch_size}), and 1 without repeat"
+            f"part (={part}) must be (index, number): number must be a divisor of batch_size "
+            f"(={batch_size}), or 1 without repeat, and index must be from 0 to number - 1"
         )
     if service:
         check_service(service)

@@ -49,7 +49,10 @@ def padded_length(cards: list[DataCard], max_boxes: int | None) -> int:
 
 
 def _warn_of_outlier(cards: list[DataCard], largest: int) -> None:
-    """Warns if one image in a thousand, or a single one, pads every batch to very many objects."""
+    """Warns if very few images have so many objects that the padding of all others is large.
+
+    Very few means one image in a thousand, or a single image.
+    """
     histograms = [card.objects_per_image for card in cards]
     counts = np.sort(np.concatenate([np.repeat(np.arange(len(h)), h) for h in histograms]))
     few = min(max(len(counts) // 1000, 1), len(counts) - 1)
@@ -57,7 +60,7 @@ def _warn_of_outlier(cards: list[DataCard], largest: int) -> None:
     if largest > max(_MANY_OBJECTS, 2 * rest):
         warnings.warn(
             f"every image is padded to {largest} objects, but all except {few} of {len(counts)} "
-            f"images have at most {rest}: matching takes time and memory in proportion. "
+            f"images have at most {rest}: the time and memory of matching grow with the padding. "
             f"max_boxes={rest} would leave out the surplus objects",
             stacklevel=4,
         )
@@ -73,7 +76,7 @@ def check_integers(**values: object) -> None:
 def check_service(address: str) -> None:
     """Raises a `ConnectionError` if nothing listens at an address.
 
-    `tf.data` would wait silently.
+    `tf.data` itself would wait without a message.
 
     Args:
         address: Address of a `tf.data` service dispatcher, "grpc://host:port".

@@ -21,7 +21,8 @@ from ssd_keras.progress import progress_bar
 
 _FILES: dict[str, str | None] = {"labels": None, "max_pixels": None}
 
-# Source -> its options. Required options have an example, for the error message.
+# Source -> its options. A required option has an example, for the error message; None means that
+# the option is not required.
 OPTIONS: dict[str, dict[str, str | None]] = {
     "voc": {"path": "VOCdevkit", "splits": None, **_FILES},
     "coco": {"path": "coco", "splits": "train2017 or my.json:images", **_FILES},
@@ -54,8 +55,8 @@ def open_source(
     """Opens a dataset. Nothing is downloaded.
 
     Args:
-        source: A key of `OPTIONS`: "voc", "coco", "ilsvrc_det", "yolo", "csv", "cvat",
-            "label_studio", "tfds" or "shapes".
+        source: Format of the dataset, a key of `OPTIONS`: "voc", "coco", "ilsvrc_det", "yolo",
+            "csv", "cvat", "label_studio", "tfds" or "shapes".
         path: Folder of the dataset. For "tfds", the `data_dir` of TensorFlow Datasets.
         splits: Splits to read, such as "2007:trainval+2012:trainval".
         labels: "voc", "coco" or "ilsvrc_det" for the class names in this package, or a file of
@@ -119,6 +120,7 @@ def prepare_records(source: Source, out: pathlib.Path, shards: int = 8) -> DataC
 
     Raises:
         ValueError: If the dataset cannot be written; see `write_records`.
+        OSError: If the disk is full.
     """
     bar = progress_bar(source.num_images)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-_OUTSIDE = 1e-4  # a box may exceed the image by this fraction of its side, by rounding
+_OUTSIDE = 1e-4  # a box may exceed the image by this fraction of its side, because of rounding
 REMEDY = "write the record set again with `ssd-keras prepare`"
 
 SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
@@ -28,11 +28,11 @@ def check_ground_truth(
     """Checks the ground truth of an image.
 
     Args:
-        boxes: `[G, 4]`, normalized yxyx.
-        labels: `[G]`, label ids.
-        difficult: `[G]`.
+        boxes: float `[G, 4]`, normalized yxyx.
+        labels: int `[G]`, label ids.
+        difficult: bool `[G]`.
         num_classes: C, the largest label id.
-        where: Place of the image; it starts the message.
+        where: Place of the image; the message starts with it.
 
     Raises:
         ValueError: If the numbers of boxes, labels and difficult flags differ, a label id is not in

@@ -1,1 +1,1 @@
-"""Computes VOC and COCO average precision, and verifies exported files."""
+"""Computes VOC and COCO average precision, analyzes errors, and verifies exported files."""

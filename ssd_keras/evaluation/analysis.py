@@ -1,4 +1,4 @@
-"""Everything that the report says about one detector, computed from one table of matches."""
+"""Computes all analyses of one detector for the report, from one table of matches."""
 
 import dataclasses
 from typing import Any
@@ -22,8 +22,8 @@ from ssd_keras.evaluation.sensitivity import (
 from ssd_keras.evaluation.tide import tide_counts, tide_gains
 from ssd_keras.evaluation.voc import VOCResult, voc_result
 
-# Figure 3: numbers of false positives in the lower row, and multiples of the number of objects in
-# the upper row.
+# The x axes of figure 3 of the paper. Lower row: numbers of false positives. Upper row: numbers of
+# detections as multiples of the number of objects.
 FALSE_POSITIVE_COUNTS = (25, 50, 100, 200, 400, 800, 1600, 3200)
 RANK_FACTORS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
@@ -37,7 +37,8 @@ class Example:
         index: Number of the detection in the image, or -1 for a missed object.
         class_id: The class, from 1.
         kind: The kind of error, from `KINDS`, or "missed".
-        score: Score of the detection; for a missed object that of its best detection, or 0.
+        score: Score of the detection. For a missed object the score of its best detection, or 0 if
+            it has none.
         box: (ymin, xmin, ymax, xmax) of a missed object in pixels; None for a detection.
     """
 
@@ -56,18 +57,18 @@ class Analysis:
     Attributes:
         name: Name of the detector.
         result: VOC average precision.
-        profiles: The kinds of errors of each class by rank.
+        profiles: The kinds of the detections of each class by rank.
         confusion: See `confusion_matrix`.
-        size_ap: Normalized AP of the five groups of sizes.
-        aspect_ap: Normalized AP of the five groups of aspect ratios.
+        size_ap: Mean normalized AP of the five groups of sizes, smallest first.
+        aspect_ap: Mean normalized AP of the five groups of aspect ratios, tallest first.
         map_names: Names of the feature maps; empty if the config is not known.
-        map_objects: Number of objects by feature map and size.
-        map_found: Number of found objects by feature map and size.
-        bins: Scores and precision by interval of the score.
+        map_objects: int64 [maps, 5], number of objects by feature map and size.
+        map_found: int64 [maps, 5], number of found objects by feature map and size.
+        bins: Mean score and precision in each interval of the score.
         calibration_error: Expected calibration error.
-        gains: Kind of error -> gain in mean AP if it were mended.
+        gains: Kind of error -> gain in mean AP if these errors were corrected.
         counts: Kind of error -> number of errors.
-        misses: The missed objects of lowest score.
+        misses: Missed objects; see `worst_misses`.
         false_positives: The false positives of highest score.
     """
 
@@ -125,11 +126,14 @@ def analyze(
     Args:
         name: Name of the detector.
         table: From `match_table`, with the groups of similar classes.
-        config: Config of the model, for recall by feature map.
+        config: Config of the model, for recall by feature map, or None.
         score_threshold: Minimum score of a detection for confusion, recall by feature map and
             missed objects.
         iou_threshold: Minimum IoU of a true positive.
-        examples: Number of missed objects and of false positives to select.
+        examples: Largest number of missed objects, and of false positives, to select.
+
+    Returns:
+        The analysis.
     """
     classes = range(1, 1 + len(table.labels))
     objects, found = np.zeros((2, 0, len(SIZES)), np.int64)
@@ -158,11 +162,20 @@ def analyze(
 def worst_misses(
     table: MatchTable, count: int, score_threshold: float = 0.5, iou_threshold: float = 0.5
 ) -> list[Example]:
-    """Selects the objects that no detection of a minimum score finds.
+    """Selects the objects that no detection with a minimum score finds.
 
-    The objects whose detection has the lowest score come first: 0 without any detection. Among
-    equal scores, the object that takes the largest part of its image comes first. Difficult objects
-    are not selected.
+    The score of an object is that of its true positive, or 0 if it has none. The objects of lowest
+    score come first. Of equal scores, the object that covers the largest part of its image comes
+    first. Difficult objects are not selected.
+
+    Args:
+        table: From `match_table`.
+        count: Largest number of objects to select.
+        score_threshold: Minimum score of a detection.
+        iou_threshold: Minimum IoU of a true positive.
+
+    Returns:
+        The missed objects.
     """
     best = np.zeros(len(table.objects))
     for class_id in range(1, 1 + len(table.labels)):
@@ -188,7 +201,16 @@ def worst_misses(
 def worst_false_positives(
     table: MatchTable, count: int, iou_threshold: float = 0.5
 ) -> list[Example]:
-    """Selects the false positives of the highest scores, of all classes."""
+    """Selects the false positives of highest score over all classes.
+
+    Args:
+        table: From `match_table`, with the groups of similar classes.
+        count: Largest number of false positives to select.
+        iou_threshold: Minimum IoU of a true positive.
+
+    Returns:
+        The false positives, highest score first.
+    """
     found: list[Example] = []
     for class_id in range(1, 1 + len(table.labels)):
         ranked = ranking(table, class_id, iou_threshold)

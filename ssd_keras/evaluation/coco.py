@@ -29,8 +29,8 @@ class COCOResult:
     Attributes:
         statistics: The metrics by the names in `COCO_STATISTICS`: AP over IoU 0.50:0.95, AP at IoU
             0.50 and 0.75, AP of small, medium and large objects, average recall (AR) at 1, 10 and
-            100 detections per image, and AR of small, medium and large objects. NaN if no object
-            counts for a metric.
+            100 detections per image, and AR of small, medium and large objects. A metric without
+            objects is NaN.
         classes: Class name -> AP over IoU 0.50:0.95; NaN for a class without objects.
         num_images: Number of evaluated images.
     """
@@ -74,8 +74,8 @@ def coco_average_precision(
             `classes` [N], starting at 1. Rows of class 0 are padding.
         ground_truth: One sample per image, in the same order. The encoded image is not used.
         labels: Class names; `labels[0]` is label id 1.
-        annotations: A COCO `instances_*.json` file.
-        category_ids: The category id of each label in that file. Required with `annotations`.
+        annotations: A COCO `instances_*.json` file, or None.
+        category_ids: The category id of each label in this file. Required with `annotations`.
 
     Returns:
         The metrics and the AP of each class.
@@ -195,7 +195,8 @@ def _run_coco(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # From [10 IoUs, 101 recalls, C, 4 sizes, 3 limits]: all sizes, limit of 100 detections.
+    # [10 IoUs, 101 recalls, C, 4 sizes, 3 limits] -> [10, 101, C]: all sizes, limit of 100
+    # detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     precision = np.where(precision < 0, math.nan, precision)  # -1 means undefined
     statistics = [math.nan if value < 0 else float(value) for value in evaluation.stats]
@@ -240,7 +241,7 @@ def _ids_in_file(
     by_id = {str(image["id"]): image["id"] for image in dataset["images"]}
     by_name = {os.path.splitext(i["file_name"])[0]: i["id"] for i in dataset["images"]}
     # A file name may equal the id of another image ("2.jpg" with id 1). If all samples are found by
-    # id, only ids are used; else if all are found by name, only names.
+    # id, only ids are used. Otherwise, if all are found by name, only names are used.
     known = by_id | by_name
     for rule in (by_name, by_id):
         if all(truth.image_id in rule for truth in ground_truth):

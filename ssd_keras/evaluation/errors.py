@@ -18,7 +18,7 @@ from ssd_keras.files import read_lines
 # The kinds of detections, in the order in which a detection is tested for them. The names are those
 # of figure 3.
 KINDS = ("correct", "localization", "similar", "other", "background")
-WEAK_IOU = 0.1  # Hoiem: the smallest IoU at which a detection counts as one of the object
+WEAK_IOU = 0.1  # Hoiem: smallest IoU at which a detection belongs to an object
 
 # Hoiem's groups of similar VOC classes. A class may be in several groups.
 VOC_SIMILAR = (
@@ -31,7 +31,7 @@ VOC_SIMILAR = (
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class ErrorProfile:
-    """The kinds of the detections of one class by rank.
+    """The kinds of the detections of one class by rank. D is the number of detections.
 
     Attributes:
         label: Name of the class.
@@ -39,7 +39,7 @@ class ErrorProfile:
         kinds: int8 [D], the position in `KINDS` of each detection, in descending order of score.
             Detections of difficult objects are left out.
         recall: float64 [D], the recall after each detection at the IoU threshold.
-        weak_recall: float64 [D], the recall at an IoU of 0.1: a detection may find any object.
+        weak_recall: float64 [D], the recall after each detection at an IoU of 0.1.
     """
 
     label: str
@@ -54,7 +54,7 @@ class ErrorProfile:
         return {kind: float(np.mean(top == k)) if len(top) else 0.0 for k, kind in enumerate(KINDS)}
 
     def false_positive_shares(self, count: int) -> dict[str, float]:
-        """Returns the share of each kind of error among the `count` first false positives."""
+        """Returns the share of each kind among the `count` false positives of highest score."""
         top = self.kinds[self.kinds > 0][:count]
         return {
             kind: float(np.mean(top == k)) if len(top) else 0.0
@@ -66,7 +66,7 @@ class ErrorProfile:
 def error_profile(table: MatchTable, class_id: int, iou_threshold: float = 0.5) -> ErrorProfile:
     """Finds the kind of each detection of a class.
 
-    A false positive is, by the first rule that holds:
+    The kind of a false positive is given by the first rule that holds:
 
     - localization: its IoU with an object of its class is at least 0.1. This includes duplicates.
     - similar: its IoU with an object of a similar class is at least 0.1.
@@ -77,6 +77,9 @@ def error_profile(table: MatchTable, class_id: int, iou_threshold: float = 0.5) 
         table: From `match_table`, with the groups of similar classes.
         class_id: The class, from 1.
         iou_threshold: Minimum IoU of a true positive.
+
+    Returns:
+        The kinds of the detections, and the recall.
 
     Source: section 3.1, figure 3; Hoiem et al., section 2.2.
     """
@@ -100,11 +103,11 @@ def error_profile(table: MatchTable, class_id: int, iou_threshold: float = 0.5) 
 def confusion_matrix(
     table: MatchTable, score_threshold: float = 0.5, iou_threshold: float = 0.5
 ) -> np.ndarray:
-    """Counts which classes are detected on the objects of each class.
+    """Counts the detected classes of the objects of each class.
 
-    Each detection is assigned to the object of any class that it overlaps most; an object of the
-    detected class wins a tie. Each object counts its detection of highest score. Detections that
-    come after it are duplicates and are not counted. Difficult objects are not counted.
+    Each detection is assigned to the object of largest IoU, of any class. Of equal IoUs, an object
+    of the detected class comes first. Only the detection of highest score of an object is counted;
+    the others are duplicates. Difficult objects are not counted.
 
     Args:
         table: From `match_table`.
@@ -138,12 +141,15 @@ def confusion_matrix(
 def similar_classes(
     labels: Sequence[str], path: str | os.PathLike[str] | None = None
 ) -> tuple[frozenset[int], ...]:
-    """Returns the groups of similar classes as class ids.
+    """Returns the groups of similar classes.
 
     Args:
         labels: Class names; `labels[0]` is class 1.
         path: Text file with one group on each line, class names separated by commas. By default
-            the groups are Hoiem's of the VOC classes, for labels that are among them.
+            the groups are those of Hoiem for the VOC classes, without classes that are not labels.
+
+    Returns:
+        The class ids of each group.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -169,7 +175,7 @@ def similar_classes(
 
 
 def _weak_hits(table: MatchTable, ranked: Ranking) -> np.ndarray:
-    """Returns bool [D]: whether a detection is the first with an IoU of 0.1 with its object."""
+    """Returns bool [D]: whether a detection is the first that finds its object at an IoU of 0.1."""
     near = np.flatnonzero(ranked.rows["same_iou"] >= WEAK_IOU)
     targets = ranked.rows["same_object"][near]
     first = np.zeros(len(ranked.rows), bool)

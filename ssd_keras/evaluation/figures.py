@@ -22,11 +22,11 @@ from matplotlib.figure import Figure  # noqa: E402
 Draw = Callable[[], Figure]
 
 MODEL_COLORS = ("#3366cc", "#dc6a00", "#109618", "#990099", "#c0392b", "#0099a8")
-# Correct, localization, similar, other, background: readable with deficient color vision.
+# Colors of `KINDS`, which people with color vision deficiency can distinguish.
 KIND_COLORS = ("#e8e8e8", "#4477aa", "#ee7733", "#aa3377", "#222222")
 _COLUMNS = 5
 _MAX_POINTS = 400
-# Names come from strangers: no letter of them is a formula.
+# Class names are untrusted input, so matplotlib must not read a "$" in them as a formula.
 _STYLE = {
     **{"text.parse_math": False, "svg.fonttype": "none", "font.size": 8, "axes.titlesize": 8},
     **{"axes.spines.top": False, "axes.spines.right": False},
@@ -37,8 +37,11 @@ def write_figure(draw: Draw, path: Path) -> str:
     """Draws a figure, writes it as PNG, and returns it as inline SVG.
 
     Args:
-        draw: Returns the figure.
-        path: The PNG file.
+        draw: Function that returns the figure.
+        path: The PNG file to write.
+
+    Returns:
+        The SVG element, without XML header.
     """
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # DejaVu lacks some scripts
@@ -128,7 +131,7 @@ def sensitivity_figure(analyses: Sequence[Analysis]) -> Figure:
 
 
 def calibration_figure(analyses: Sequence[Analysis]) -> Figure:
-    """Draws precision against score; a calibrated detector is on the diagonal."""
+    """Draws precision against score. The curve of a calibrated detector is the diagonal."""
     figure = Figure(figsize=(4, 3), layout="constrained")
     chart = figure.subplots()
     chart.plot([0, 1], [0, 1], color="0.7", linewidth=1)
@@ -147,7 +150,7 @@ def calibration_figure(analyses: Sequence[Analysis]) -> Figure:
 
 
 def gains_figure(analyses: Sequence[Analysis]) -> Figure:
-    """Draws the gain in mean AP for each kind of error that would be mended."""
+    """Draws the gain in mean AP if the errors of one kind were corrected, for each kind."""
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     chart = figure.subplots()
     kinds = list(analyses[0].gains)
@@ -163,7 +166,7 @@ def gains_figure(analyses: Sequence[Analysis]) -> Figure:
 
 
 def _draw_shares(chart: Axes, profile: ErrorProfile) -> None:
-    """Draws the cumulated shares of the kinds as areas, and both recalls as red lines."""
+    """Draws the cumulative shares of the kinds as areas, and both recalls as red lines."""
     factors = np.geomspace(RANK_FACTORS[0], RANK_FACTORS[-1], 25)
     counts = np.clip(np.round(factors * profile.num_objects).astype(int), 1, len(profile.kinds))
     shares = [profile.shares(int(n)) for n in counts]
@@ -192,7 +195,7 @@ def _grid(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 
 def _legend(figure: Figure, charts: Sequence[Axes]) -> None:
-    """Puts the legend of the first chart that has one above the figure."""
+    """Adds one legend above the figure, from the first chart that has labels."""
     for chart in charts:
         handles, names = chart.get_legend_handles_labels()
         if handles:
@@ -201,7 +204,7 @@ def _legend(figure: Figure, charts: Sequence[Axes]) -> None:
 
 
 def _thinned(length: int) -> np.ndarray:
-    """Returns at most 400 indices from 0 to `length` - 1, with both ends."""
+    """Returns at most 400 indices from 0 to `length` - 1, including the first and the last."""
     return np.unique(np.linspace(0, max(length - 1, 0), min(length, _MAX_POINTS)).astype(int))
 
 

@@ -36,7 +36,7 @@ def checked(
 
 
 def require_equal_lengths(detections: Iterable[Detections], ground_truth: Iterable[Sample]) -> None:
-    """Raises ValueError if two sequences differ in length; iterators are not read."""
+    """Raises ValueError if two sequences differ in length. Iterators are not checked."""
     if not (isinstance(detections, Sized) and isinstance(ground_truth, Sized)):
         return
     if len(detections) != len(ground_truth):
@@ -82,10 +82,15 @@ def checked_image(found: Detections, truth: Sample, num_classes: int) -> Detecti
 def unzipped(
     pairs: Iterable[tuple[Detections, Sample]],
 ) -> tuple[Iterator[Detections], Iterator[Sample]]:
-    """Splits a stream of pairs into two streams, which must be read in step.
+    """Splits an iterator of pairs into two iterators.
+
+    Read the two iterators alternately. If one is ahead, the pairs between them stay in memory.
 
     Args:
         pairs: The detections and the sample of each image.
+
+    Returns:
+        The detections and the samples.
     """
     left, right = itertools.tee(pairs)
     return (found for found, _ in left), (truth for _, truth in right)
@@ -94,11 +99,11 @@ def unzipped(
 def pixel_boxes(boxes: np.ndarray, image: Sample) -> np.ndarray:
     """Converts normalized boxes to pixels.
 
-    The result is rounded to a thousandth of a pixel. This removes the rounding error of the earlier
-    division by the image size, which would decide whether an IoU reaches a threshold.
+    The result is rounded to a thousandth of a pixel. This removes the rounding error of the
+    division by the image size, which could otherwise decide whether an IoU reaches a threshold.
 
     Args:
-        boxes: Normalized `yxyx` boxes [N, 4].
+        boxes: float [N, 4], normalized `yxyx`.
         image: The sample, for its height and width.
 
     Returns:
@@ -109,11 +114,11 @@ def pixel_boxes(boxes: np.ndarray, image: Sample) -> np.ndarray:
 
 
 def mean_of_defined(values: Sequence[float] | np.ndarray) -> float:
-    """Returns the mean of the values that are not NaN, or NaN if all are."""
+    """Returns the mean of the values that are not NaN, or NaN if there are none."""
     known = [v for v in np.ravel(values) if not math.isnan(v)]
     return float(np.mean(known)) if known else math.nan
 
 
 def none_if_nan(value: float) -> float | None:
-    """Returns None for NaN, which JSON does not have, and any other value unchanged."""
+    """Returns None for NaN, which JSON does not support, and any other value unchanged."""
     return None if math.isnan(value) else value

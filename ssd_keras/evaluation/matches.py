@@ -1,7 +1,8 @@
-"""Compares detections with the ground truth, image by image, in memory that does not grow.
+"""Compares detections with the ground truth, image by image.
 
 One row per detection goes to a temporary file: its class and score, and the objects that it
-overlaps most. Average precision and every error analysis read these rows.
+overlaps most. Memory therefore does not grow with the number of detections. Average precision and
+every error analysis read these rows.
 """
 
 import dataclasses
@@ -16,9 +17,9 @@ from ssd_keras.data.records import Sample
 from ssd_keras.detections import Detections
 from ssd_keras.evaluation.inputs import checked_image, pixel_boxes, require_equal_lengths
 
-# Three columns for each relation of an object's class to the class of the detection. `object` is
-# the number of the object with the largest IoU, or -1 if no object of that relation is in the
-# image.
+# The relations of an object's class to the class of a detection. Each has two columns: the largest
+# IoU of the detection with an object of this relation, and the number of that object, or -1 if the
+# image has no object of this relation.
 RELATIONS = ("same", "similar", "other")
 DETECTION_ROW = np.dtype(
     [
@@ -43,7 +44,8 @@ class MatchTable:
         labels: Class names; `labels[0]` is class 1.
         detections: One `DETECTION_ROW` per detection, in the order of the images. `image` and
             `index` are the numbers of the image and of the detection in it, from 0.
-        class_ids: The column `class_id` of `detections`. Alone it is read 40 times faster.
+        class_ids: int32, a copy of the column `class_id` of `detections`, which is 40 times faster
+            to read.
         objects: One `OBJECT_ROW` per object. `box` is `yxyx` in pixels; `height` and `width` are
             those of its image.
         num_images: Number of images.
@@ -63,12 +65,12 @@ class MatchTable:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """The detections of one class in descending order of score.
+    """The detections of one class in descending order of score. D is their number.
 
     Attributes:
-        rows: [D], `DETECTION_ROW`.
+        rows: `DETECTION_ROW` [D].
         numbers: int [D], the number of each row in `MatchTable.detections`.
-        true_positive: bool [D].
+        true_positive: bool [D], whether the detection is a true positive.
         ignored: bool [D], whether the detection found a difficult object.
     """
 
@@ -86,7 +88,7 @@ def match_table(
 ) -> MatchTable:
     """Compares the detections of each image with its objects.
 
-    The images are read one by one, and only rows of numbers are kept, in a temporary file.
+    The images are read one by one. Only the rows of the table are kept, in a temporary file.
 
     Args:
         detections: One dictionary per image: `boxes` [N, 4], normalized `yxyx`, `scores` [N] and
@@ -128,6 +130,9 @@ def ranking(table: MatchTable, class_id: int, iou_threshold: float) -> Ranking:
         class_id: The class, from 1.
         iou_threshold: Minimum IoU of a true positive.
 
+    Returns:
+        The ranked detections.
+
     Source: `VOCevaldet.m` of the PASCAL VOC devkit.
     """
     numbers = np.flatnonzero(table.class_ids == class_id)
@@ -142,14 +147,16 @@ def ranking(table: MatchTable, class_id: int, iou_threshold: float) -> Ranking:
 
 
 def pixel_iou(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Computes IoU as the VOC devkit does: on pixel boxes that include their far edges.
+    """Computes the IoU as the VOC devkit does: each side of a box is max - min + 1 pixels.
 
     Args:
-        boxes: `yxyx` in pixels [N, 4].
-        objects: `yxyx` in pixels [G, 4].
+        boxes: float64 [N, 4], `yxyx` in pixels.
+        objects: float64 [G, 4], `yxyx` in pixels.
 
     Returns:
         float64 [N, G].
+
+    Source: `VOCevaldet.m` of the PASCAL VOC devkit.
     """
     low = np.maximum(boxes[:, None, :2], objects[:, :2])  # [N, G, 2]
     high = np.minimum(boxes[:, None, 2:], objects[:, 2:])
@@ -159,7 +166,7 @@ def pixel_iou(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def _mapped(file: IO[bytes], dtype: npt.DTypeLike) -> np.ndarray:
-    """Maps a file to an array. No page is in memory until it is read; the file may be closed."""
+    """Maps a file to an array, which is read on demand. The file may be closed afterwards."""
     file.flush()
     return np.memmap(file, dtype, "r") if file.tell() else np.zeros(0, dtype)
 

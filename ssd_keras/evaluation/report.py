@@ -1,4 +1,4 @@
-"""Writes the report: one HTML page that needs no network, and its pictures as PNG files."""
+"""Writes the report: one HTML page that loads no other file, and its figures as PNG files."""
 
 import base64
 import dataclasses
@@ -21,7 +21,7 @@ from ssd_keras.files import atomic
 from ssd_keras.inference.detector import Detector
 
 PAGE, NUMBERS = "report.html", "report.json"
-_CHANGED = 0.01  # AP; a smaller change is not marked
+_CHANGED = 0.01  # smallest change of AP that is marked
 _MAX_MATRIX = 30  # classes; a larger matrix is not readable, so only its largest cells are listed
 _MAX_CONFUSIONS = 12
 _STYLE = """
@@ -47,7 +47,7 @@ class Run:
 
     Attributes:
         analysis: Its analysis.
-        detector: The detector, which draws its examples.
+        detector: The detector, to compute the boxes of the examples.
     """
 
     analysis: Analysis
@@ -62,7 +62,7 @@ def write_html_report(
 ) -> Path:
     """Writes `report.html`, `report.json` and the figures as PNG files to a folder.
 
-    The page contains its figures as inline SVG and its pictures as data, and loads nothing.
+    The page contains its figures as inline SVG and its pictures as data URLs.
 
     Args:
         runs: One or more detectors, evaluated on the same records.
@@ -72,6 +72,9 @@ def write_html_report(
 
     Returns:
         The path of the page.
+
+    Raises:
+        FileNotFoundError, ValueError: If the record set is incomplete or damaged.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -89,23 +92,24 @@ def write_html_report(
         _ap_table(analyses),
         "<h2>Precision and recall</h2>",
         figure("precision_recall", lambda: figures.precision_recall_figure(analyses)),
-        "<h2>Gain in mean AP if one kind of error were mended</h2>",
+        "<h2>Gain in mean AP if one kind of error were corrected</h2>",
         _note(
             "Kinds as in TIDE. localization: right class, IoU from 0.1 to 0.5. class: right place, "
-            "wrong class. duplicate: the object has a better detection. background: nothing is "
-            "there. both: wrong class and place. missed: objects without any of these."
+            "wrong class. duplicate: the object has a better detection. background: the IoU with "
+            "every object is at most 0.1. both: wrong class and place. missed: objects without a "
+            "true positive and without an error of the kinds localization and class."
         ),
         figure("gains", lambda: figures.gains_figure(analyses)),
         "<h2>Kinds of false positives</h2>",
         _note(
-            "Figure 3 of the SSD paper, lower row, averaged over classes: kinds of the false "
-            "positives of highest score."
+            "As in figure 3 of the SSD paper, lower row: kinds of the false positives of highest "
+            "score, averaged over the classes."
         ),
         figure("false_positives", lambda: figures.false_positive_figure(analyses)),
         "<h2>Sensitivity to object size and aspect ratio</h2>",
         _note(
-            "Figure 4 of the paper. Normalized AP of the smallest 10 %, the next 20, 40, 20 and "
-            "10 % of the objects of each class."
+            "As in figure 4 of the paper: normalized AP of the smallest 10 % of the objects of "
+            "each class, and of the next 20, 40, 20 and 10 %."
         ),
         figure("sensitivity", lambda: figures.sensitivity_figure(analyses)),
         "<h2>Calibration of scores</h2>",
@@ -152,14 +156,17 @@ def _details(
     )
     parts = [
         "<h3>Kinds of detections by rank</h3>",
-        _note("Figure 3 of the paper, upper row. Red: recall at IoU 0.5 (solid) and 0.1 (dashed)."),
+        _note(
+            "As in figure 3 of the paper, upper row. Red: recall at IoU 0.5 (solid) and 0.1 "
+            "(dashed)."
+        ),
         f"<div>{svg}</div>",
     ]
     if analysis.map_names:
         parts += ["<h3>Recall by feature map and size</h3>", _map_table(analysis)]
     parts += ["<h3>Confusion between classes</h3>", _confusion(analysis.confusion, card.labels)]
     for title, examples in (
-        ("Missed objects, lowest score and largest first", analysis.misses),
+        ("Missed objects, lowest score first, then largest first", analysis.misses),
         ("False positives, highest score first", analysis.false_positives),
     ):
         parts.append(f"<h3>{title}</h3>")
@@ -168,7 +175,7 @@ def _details(
 
 
 def _ap_table(analyses: Sequence[Analysis]) -> str:
-    """Returns the AP of each class; changes against the first detector are marked."""
+    """Returns the AP of each class, with changes relative to the first detector."""
     names = [a.name for a in analyses]
     head = ["class", "objects", *names, *(f"change: {name}" for name in names[1:])]
     rows = []

@@ -29,6 +29,9 @@ def read_images(records: str | os.PathLike[str], numbers: Sequence[int]) -> dict
 
     Returns:
         Number of the image -> encoded image.
+
+    Raises:
+        FileNotFoundError, ValueError: If the record set is incomplete or damaged.
     """
     wanted = set(numbers)
     found: dict[int, bytes] = {}
@@ -46,10 +49,13 @@ def example_picture(
     """Draws the box of a missed object or of a false positive on its image.
 
     Args:
-        example: The example. A detection is computed again to get its box.
+        example: The example. For a detection, the detector runs again to get its box.
         encoded: The encoded image.
         detector: The detector of the example.
         labels: Class names of the records.
+
+    Returns:
+        RGB image with a longer side of 360 pixels.
     """
     pixels = decode_image(encoded).numpy()
     height, width = pixels.shape[:2]
@@ -71,11 +77,15 @@ def example_picture(
 def tiling_picture(encoded: bytes, config: SSDConfig) -> Image.Image:
     """Draws the default boxes over an image: one panel for each feature map.
 
-    Dots mark the centers of all cells. The boxes are those of the cell nearest to the center.
+    Dots mark the centers of all cells. The boxes are those of the cell that is nearest to the
+    center of the image.
 
     Args:
         encoded: The encoded image.
         config: Config of the model.
+
+    Returns:
+        RGB image of all panels.
     """
     image = Image.fromarray(decode_image(encoded).numpy()).resize((_MAP_SIDE, _MAP_SIDE))
     image = Image.blend(image, Image.new("RGB", image.size, (255, 255, 255)), 0.35)

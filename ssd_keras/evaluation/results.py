@@ -21,11 +21,11 @@ def with_voc_results(
     labels: Sequence[str],
     split: str = "test",
 ) -> Iterator[Pair]:
-    """Writes `comp4_det_<split>_<class>.txt` files while pairs pass through.
+    """Writes `comp4_det_<split>_<class>.txt` files while it yields the pairs unchanged.
 
-    Each line is `image score xmin ymin xmax ymax`. Coordinates are in pixels and start at 1, since
-    the VOC source divides annotated coordinates without a shift. The files appear when the last
-    pair has passed.
+    Each line is `image score xmin ymin xmax ymax`. Coordinates are in pixels and start at 1 like
+    VOC's annotations, which `open_voc` does not shift. The files are complete and visible only
+    after the last pair.
 
     Args:
         pairs: The detections and the sample of each image.
@@ -38,6 +38,7 @@ def with_voc_results(
 
     Raises:
         ValueError: If a class name cannot be part of a file name, or an image id has spaces.
+        OSError: If a file cannot be written.
 
     Source: section 3.1 of the development kit of VOC2007, "Detection task".
     """
@@ -65,15 +66,18 @@ def with_voc_results(
 def with_coco_results(
     pairs: Iterable[Pair], path: str | os.PathLike[str], category_ids: Sequence[int]
 ) -> Iterator[Pair]:
-    """Writes a file in the COCO results format while pairs pass through.
+    """Writes a file in the COCO results format while it yields the pairs unchanged.
 
     Args:
         pairs: The detections and the sample of each image.
-        path: The JSON file; it appears when the last pair has passed.
+        path: The JSON file. It is complete and visible only after the last pair.
         category_ids: The COCO category id of each label.
 
     Yields:
         The pairs.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")

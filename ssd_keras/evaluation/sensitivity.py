@@ -10,7 +10,7 @@ from ssd_keras.evaluation.inputs import mean_of_defined
 from ssd_keras.evaluation.matches import MatchTable, Ranking, ranking
 from ssd_keras.tiling import default_boxes
 
-# Hoiem's groups of the objects of a class: the smallest 10 %, the next 20 %, 40 %, 20 % and 10 %.
+# Hoiem's groups of the objects of a class: the smallest 10 %, then the next 20, 40, 20 and 10 %.
 SIZES = ("XS", "S", "M", "L", "XL")
 ASPECTS = ("XT", "T", "M", "W", "XW")  # extra-tall to extra-wide
 _GROUP_ENDS = (0.1, 0.3, 0.7, 0.9)
@@ -19,7 +19,7 @@ CALIBRATION_BINS = 10
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScoreBin:
-    """The detections whose scores lie in one interval.
+    """Statistics of the detections whose scores are in one interval.
 
     Attributes:
         low: Lower end of the interval.
@@ -37,11 +37,11 @@ class ScoreBin:
 
 
 def object_groups(values: np.ndarray) -> np.ndarray:
-    """Divides values into five groups by rank: 10, 20, 40, 20 and 10 % of them.
+    """Divides values into five groups by rank, with 10, 20, 40, 20 and 10 % of the values.
 
     Args:
-        values: float [N], such as the areas of the objects of one class. Equal values keep their
-            order.
+        values: float [N], such as the areas of the objects of one class. Equal values are ranked in
+            their order.
 
     Returns:
         int [N], the group of each value: 0 for the smallest values to 4 for the largest.
@@ -54,13 +54,13 @@ def object_groups(values: np.ndarray) -> np.ndarray:
 
 
 def box_area(objects: np.ndarray) -> np.ndarray:
-    """Returns the area of each object (`OBJECT_ROW`) in pixels."""
+    """Returns the area of each object (`OBJECT_ROW`) in square pixels, float64 [G]."""
     ymin, xmin, ymax, xmax = objects["box"].T
     return (ymax - ymin) * (xmax - xmin)
 
 
 def aspect_ratio(objects: np.ndarray) -> np.ndarray:
-    """Returns width / height of each object (`OBJECT_ROW`)."""
+    """Returns width / height of each object (`OBJECT_ROW`), float64 [G]."""
     ymin, xmin, ymax, xmax = objects["box"].T
     return (xmax - xmin) / np.maximum(ymax - ymin, 1e-9)
 
@@ -74,20 +74,22 @@ def normalized_ap(
 ) -> list[float]:
     """Computes the normalized AP of one class for each group of its objects (figure 4).
 
-    For a group, only its objects count. Detections of other objects of the class are ignored, and
+    Only the objects of the group count. Detections of other objects of the class are ignored, and
     all false positives count. The normalized precision is r N / (r N + f) for recall r and f false
-    positives, so that groups of different sizes compare. N is the mean number of objects of the
-    classes that have objects.
+    positives, so that groups of different sizes can be compared. N is the mean number of objects of
+    the classes that have objects.
 
     Args:
         table: From `match_table`.
         class_id: The class, from 1.
-        groups: int, the group of each object in `table.objects`. Other classes are not read.
+        groups: int, the group of each object in `table.objects`. Values of objects of other classes
+            are not used.
         num_groups: Number of groups.
         iou_threshold: Minimum IoU of a true positive.
 
     Returns:
-        The area under the envelope of the normalized precision; NaN for a group without objects.
+        For each group the area under the envelope of the normalized precision; NaN if the group has
+        no objects.
 
     Source: Hoiem et al., section 3.1, equation 1. There N is 0.15 times the number of images,
     which is about the mean number of objects of a VOC class.
@@ -120,12 +122,12 @@ def mean_normalized_ap(
 
     Args:
         table: From `match_table`.
-        values: float, the property of each object in `table.objects` that divides each class into
-            groups, such as `box_area`.
+        values: float, the property of each object in `table.objects` by which each class is divided
+            into groups, such as the result of `box_area`.
         iou_threshold: Minimum IoU of a true positive.
 
     Returns:
-        One value for each group, from the smallest values to the largest.
+        One mean for each group, from the group of the smallest values to that of the largest.
     """
     rows = []
     for class_id in range(1, 1 + len(table.labels)):
@@ -176,8 +178,9 @@ def recall_by_map(
         iou_threshold: Minimum IoU of a true positive.
 
     Returns:
-        Two int64 arrays [number of maps, 5]: the objects that are not difficult, and those found.
-        The columns are the groups of `object_groups` by area, over all classes.
+        Two int64 arrays [number of maps, 5]: the number of objects that are not difficult, and how
+        many of them are found. The columns are the groups of `object_groups` by area, over all
+        classes.
     """
     counted = np.flatnonzero(~table.objects["difficult"])
     objects = table.objects[counted]
@@ -203,8 +206,11 @@ def calibration(table: MatchTable, iou_threshold: float = 0.5) -> tuple[list[Sco
         iou_threshold: Minimum IoU of a true positive.
 
     Returns:
-        Ten intervals of the score, and the expected calibration error: the mean difference between
-        mean score and precision of the intervals, weighted by their numbers of detections.
+        Ten intervals of the score, and the expected calibration error: the mean absolute difference
+        between mean score and precision of an interval, weighted by its number of detections.
+
+    Source: C. Guo, G. Pleiss, Y. Sun and K. Weinberger, "On Calibration of Modern Neural Networks",
+    ICML 2017, section 2.
     """
     scores: list[np.ndarray] = [np.zeros(0)]
     true: list[np.ndarray] = [np.zeros(0, bool)]

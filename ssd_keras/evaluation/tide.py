@@ -1,4 +1,4 @@
-"""The AP that a detector would gain if one kind of error were mended, as TIDE defines it.
+"""The AP that a detector would gain if one kind of error were corrected, as TIDE defines it.
 
 TIDE is D. Bolya, S. Foley, J. Hays and J. Hoffman, "TIDE: A General Toolbox for Identifying Object
 Detection Errors", ECCV 2020.
@@ -13,9 +13,10 @@ from ssd_keras.evaluation.matches import MatchTable, ranking
 from ssd_keras.evaluation.voc import class_precision
 
 BACKGROUND_IOU = 0.1
-# TIDE's kinds of errors, in the order in which a detection is tested for them. "missed" concerns
-# objects. The last two are not kinds: they remove all errors of one side.
+# TIDE's kinds of errors, in the order in which a detection is tested for them. "missed" is a kind
+# of objects.
 TIDE_KINDS = ("localization", "class", "duplicate", "background", "both", "missed")
+# The gains if all false positives, or all false negatives, were removed.
 TIDE_TOTALS = ("false positives", "false negatives")
 _TRUE = -1  # kind of a true positive
 
@@ -27,7 +28,7 @@ class _Judged:
     Attributes:
         class_id: int [D].
         kind: int [D], the position in `TIDE_KINDS`, or -1 for a true positive.
-        target: int [D], the object whose detection a mended error would be, or -1.
+        target: int [D], the object that a detection finds if its error is corrected, or -1.
         found: bool [number of objects], whether an object has a true positive.
     """
 
@@ -38,23 +39,24 @@ class _Judged:
 
 
 def tide_gains(table: MatchTable, iou_threshold: float = 0.5) -> dict[str, float]:
-    """Computes the gain in mean AP for each kind of error, as if only that kind were mended.
+    """Computes the gain in mean AP if only the errors of one kind were corrected, for each kind.
 
-    Each false positive has one kind, by the first rule that holds. Both IoUs are with the best
-    object; t is `iou_threshold`:
+    The kind of a false positive is given by the first rule that holds. The rules use its largest
+    IoU with an object of its own class and with an object of another class; t is `iou_threshold`:
 
-    - localization: its IoU with an object of its class is from 0.1 to t. Mended: it finds that
+    - localization: its IoU with an object of its class is from 0.1 to t. Correction: it finds this
       object.
-    - class: its IoU with an object of another class is at least t. Mended: it gets that class.
-    - duplicate: its object has a detection of higher score. Mended: removed.
-    - background: its IoU with every object is at most 0.1. Mended: removed.
-    - both: the rest, of wrong class and place. Mended: removed.
+    - class: its IoU with an object of another class is at least t. Correction: it gets this class.
+    - duplicate: its object has a detection of higher score. Correction: it is removed.
+    - background: its IoU with every object is at most 0.1. Correction: it is removed.
+    - both: all others, with wrong class and wrong place. Correction: they are removed.
 
-    If several detections of the kinds localization and class have one object, that of the highest
-    score is mended and the others are removed. They are all removed if the object has a true
-    positive. "missed" are the objects that neither a true
-    positive nor a mended detection finds; mended, they do not count. "false positives" removes all
-    of those, and "false negatives" all objects without true positive.
+    If several detections of the kinds localization or class belong to one object, the one of
+    highest score is corrected and the others are removed. If the object has a true positive, they
+    are all removed. The kind "missed" is the objects that have neither a true positive nor a
+    detection of the kinds localization or class. Correction: they are not counted as objects.
+    "false positives" removes all false positives, and "false negatives" removes all objects without
+    a true positive.
 
     The AP is the area AP that `voc_average_precision` computes, with its rule for true positives.
     TIDE itself matches and averages as COCO does.
@@ -64,7 +66,8 @@ def tide_gains(table: MatchTable, iou_threshold: float = 0.5) -> dict[str, float
         iou_threshold: t, the minimum IoU of a true positive.
 
     Returns:
-        Kind of error -> mean AP with the error mended, minus mean AP.
+        Kind of error -> mean AP with these errors corrected, minus mean AP. The keys are
+        `TIDE_KINDS` and `TIDE_TOTALS`.
 
     Source: TIDE, sections 2.1 and 2.2; `quantify.py`, `main_errors.py` of github.com/dbolya/tide.
     """
@@ -74,9 +77,9 @@ def tide_gains(table: MatchTable, iou_threshold: float = 0.5) -> dict[str, float
     gains = {}
     best = _first_of_each(judged.target)
     for number, kind in enumerate(TIDE_KINDS[:-1]):
-        mended = judged.kind == number
-        fixed = mended & best
-        kept = ~mended | fixed
+        of_kind = judged.kind == number
+        fixed = of_kind & best
+        kept = ~of_kind | fixed
         class_id = judged.class_id.copy()
         if kind == "class":
             class_id[fixed] = table.objects["class_id"][judged.target[fixed]]
@@ -158,8 +161,8 @@ def _mean_ap(
 ) -> float:
     """Returns the mean area AP of the classes that have objects.
 
-    A class whose objects are all removed (0 in `counts`, but not in `original`) keeps the AP 0, as
-    in TIDE.
+    A class whose objects are all removed (0 in `counts`, but not in `original`) has the AP 0, as in
+    TIDE.
     """
     values = []
     for k, label in enumerate(table.labels, start=1):

@@ -32,7 +32,7 @@ from ssd_keras.inference.detector import Detector, keras_detector, load_detector
 from ssd_keras.inference.record_sets import record_label_ids, relabeled
 from ssd_keras.model import load_model
 
-MAX_AP_LOSS = 0.01  # an exported file may have a mean AP that is lower by this much
+MAX_AP_LOSS = 0.01  # largest loss of mean AP that an exported file may have
 _SHEET_IMAGES, _SHEET_SCORE = 6, 0.3  # rows of the PNG, and minimum score of its boxes
 _BYTES_PER_WEIGHT = 4
 
@@ -72,8 +72,8 @@ class Verdict:
         mean_ap: Mean area AP (VOC); NaN without ground truth.
         tolerance: The tolerance of the file; None for the Keras model.
         agreement: Agreement with the Keras model at the same thresholds; None for the model itself.
-        agrees: Whether the agreement is within the tolerance and the mean AP is lower by at most
-            `MAX_AP_LOSS`.
+        agrees: Whether the agreement is within the tolerance, and the mean AP is at most
+            `MAX_AP_LOSS` below that of the Keras model.
         detections: The detections of each image.
     """
 
@@ -114,6 +114,9 @@ def load_exported(path: str | os.PathLike[str]) -> Exported:
     Args:
         path: The folder of a SavedModel, or a `.tflite` file.
 
+    Returns:
+        The loaded file.
+
     Raises:
         FileNotFoundError: If `path` or the description in it does not exist.
         ValueError: If the file was not exported by this package.
@@ -147,8 +150,11 @@ def verify(
         samples: The images.
         record_labels: Class names of the ground truth of the samples, in the order of its label
             ids, to compute AP. None if the samples have no ground truth.
-        compared: Number of images, from the first, on which boxes and scores are compared. AP and
-            speed are measured on all.
+        compared: Number of images on which boxes and scores are compared, counted from the first.
+            AP and speed are measured on all images.
+
+    Returns:
+        The measurements.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -189,7 +195,7 @@ def verify(
         found, milliseconds, ap = measure(exported.detector)
         decoder = _decoder(model, thresholds)
         agreement = compare(references, found[:compared], decoder, tolerance)
-        # `not >` instead of `<=`: without ground truth, or with difficult objects only, AP is NaN.
+        # AP is NaN without ground truth, or with difficult objects only. `not >` is then True.
         agrees = tolerance.covers(agreement) and not keras_ap - ap > MAX_AP_LOSS
         measures = (_megabytes(path), milliseconds, ap)
         verdicts.append(
@@ -224,11 +230,15 @@ def _common_labels(model: keras.Model, exports: Sequence[Exported]) -> tuple[str
 def table(report: Report) -> str:
     """Formats a report as a text table.
 
-    The columns are size, milliseconds per image, mean AP, largest difference of boxes and scores,
-    unmatched and clear detections, far detections, and the verdict.
+    The columns are the size, the milliseconds per image, the mean AP, the values of `Agreement`
+    (largest difference of boxes, of scores, unmatched / clear detections, far detections), and the
+    verdict.
 
     Args:
         report: From `verify`.
+
+    Returns:
+        The lines of the table.
     """
     rows = [("", "MB", "ms", "AP", "boxes", "scores", "unmatched", "far", "")]
     for v in report.verdicts:
@@ -264,6 +274,9 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> None:
     Args:
         report: From `verify`.
         directory: Folder to write to; it is created if it is missing.
+
+    Raises:
+        OSError: If a file cannot be written.
     """
     values = [
         {

@@ -12,19 +12,19 @@ from ssd_keras.detections import Detections
 from ssd_keras.evaluation.inputs import mean_of_defined, none_if_nan
 from ssd_keras.evaluation.matches import MatchTable, match_table, ranking
 
-# Floats, as in the Python evaluators of VOC2007. A recall of 9/15 is therefore below level 6: in
-# floating point, 6 * 0.1 > 0.6.
+# Floating point numbers, as in the Python evaluators of VOC2007. Level 6 is 6 * 0.1 and slightly
+# above 0.6. A recall of 9/15 is therefore below this level.
 _RECALL_LEVELS = np.linspace(0, 1, 11)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class ClassPrecision:
-    """Average precision and precision-recall curve of one class.
+    """Average precision and precision-recall curve of one class. D is the number of detections.
 
     Attributes:
         label: Name of the class.
         num_objects: Number of ground truth objects, without the difficult ones.
-        num_detections: Number of detections, of any score.
+        num_detections: Number of all detections, including those of difficult objects.
         ap_11_point: Mean of the best precision at recall >= 0, 0.1, ..., 1 (VOC2007). NaN if there
             are no objects.
         ap_area: Area under the precision envelope (VOC2010 and later). NaN if there are no objects.
@@ -58,12 +58,12 @@ class VOCResult:
 
     @property
     def mean_ap_11_point(self) -> float:
-        """Mean 11-point AP of the classes that have objects; NaN if no class has."""
+        """Mean 11-point AP of the classes that have objects; NaN if there are none."""
         return mean_of_defined([c.ap_11_point for c in self.classes])
 
     @property
     def mean_ap_area(self) -> float:
-        """Mean area AP of the classes that have objects; NaN if no class has."""
+        """Mean area AP of the classes that have objects; NaN if there are none."""
         return mean_of_defined([c.ap_area for c in self.classes])
 
     @property
@@ -117,8 +117,8 @@ def voc_average_precision(
     `iou_threshold`, the detection is a false positive. Otherwise it is ignored if the object is
     difficult, a true positive if it is the best-scored detection assigned to the object, and a
     false positive if it is not. Detections with equal scores keep their order. The IoU is computed
-    on pixel boxes that include their far edges: each side is max - min + 1. The images may come
-    from iterators: they are read one by one, and memory does not grow with their number.
+    on boxes in pixels, with sides of max - min + 1. The images may come from iterators. They are
+    read one by one, and memory does not grow with the number of detections.
 
     Args:
         detections: One dictionary per image: `boxes` [N, 4], normalized `yxyx`, `scores` [N], and
@@ -174,7 +174,10 @@ def class_precision(
         label: Name of the class.
         true_positive: bool [D], in descending order of score, without ignored detections.
         num_objects: Number of objects that are not difficult.
-        num_detections: Number of detections, with ignored ones.
+        num_detections: Number of all detections, including ignored ones.
+
+    Returns:
+        The AP and the precision-recall curve.
     """
     found = np.cumsum(true_positive)
     precision = found / np.arange(1, len(found) + 1)

@@ -1,1 +1,1 @@
-"""Import of weights files: formats, naming conventions, conversion, loading, report."""
+"""Import of weights files: formats, naming conventions, conversion, loading and report."""

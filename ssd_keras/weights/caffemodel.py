@@ -12,9 +12,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
 # (field, number, type, repeated) of each message. A type in capitals is a protobuf scalar.
-# `data` is a packed list of floats, which has the same wire format as bytes. Declared as bytes, it
-# becomes an array without one Python object for each of 35 million numbers.
-# Layers and blobs are also declared as bytes. They are counted before they are parsed, because a
+# `data` is a packed list of floats, which has the same wire format as bytes. It is declared as
+# bytes, because a list would need one Python object for each of 35 million numbers.
+# Layers and blobs are also declared as bytes, so that they are counted before they are parsed: a
 # parsed message takes many times the memory of its bytes.
 _MESSAGES = {
     "BlobShape": [("dim", 1, "INT64", True)],
@@ -123,7 +123,7 @@ def _array(name: str, encoded: bytes) -> np.ndarray:
     blob = _CLASSES["BlobProto"].FromString(encoded)
     if blob.HasField("shape"):
         shape = tuple(blob.shape.dim)
-    else:  # the older form always has four dimensions: a bias is [1, 1, 1, n]
+    else:  # the older format always has four dimensions: a bias is [1, 1, 1, n]
         shape = (blob.num, blob.channels, blob.height, blob.width)
         shape = shape[3:] if shape[:3] == (1, 1, 1) else shape
     if min(shape, default=1) < 1 or math.prod(shape) * 4 != len(blob.data):

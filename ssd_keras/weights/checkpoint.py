@@ -11,13 +11,13 @@ import tensorflow as tf
 
 
 def is_checkpoint(path: str) -> bool:
-    """Whether a path is a checkpoint's prefix or index, or a folder or zip that may hold one."""
+    """Returns whether a path is the prefix or index of a checkpoint, or a folder or zip file."""
     extension = os.path.splitext(path)[1].lower()
     return os.path.isdir(path) or extension in (".zip", ".index") or os.path.isfile(f"{path}.index")
 
 
 def checkpoint_files(path: str) -> list[str]:
-    """The files of a checkpoint: its zip, or its index and data files in alphabetical order.
+    """Returns the files of a checkpoint: its zip file, or its data files and then its index.
 
     Args:
         path: A path for which `is_checkpoint` is true.
@@ -43,13 +43,13 @@ def checkpoint_files(path: str) -> list[str]:
 
 
 def _files(names: list[str]) -> list[str]:
-    """The index and the data files of the one checkpoint among files."""
+    """Returns the data files and then the index of the only checkpoint in a list of files."""
     indices = [name for name in names if name.endswith(".index")]
     if len(indices) != 1:
         found = ", ".join(os.path.basename(name) for name in indices) or "none"
         raise ValueError(
-            f"it must hold one checkpoint, but has these .index files: {found}; give the path "
-            "of one checkpoint without .index"
+            f"it must hold one checkpoint, but has these .index files: {found}; give the path of "
+            "one checkpoint, without the extension .index"
         )
     prefix = indices[0].removesuffix(".index")
     data = [name for name in names if name.startswith(f"{prefix}.data-")]
@@ -61,15 +61,16 @@ def _files(names: list[str]) -> list[str]:
 def checkpoint_arrays(
     path: str, check_bytes: Callable[[Iterable[int]], None]
 ) -> dict[str, np.ndarray]:
-    """Reads the numbers in a checkpoint; no graph of it is loaded.
+    """Reads the variables of a checkpoint. Its graph is not loaded.
 
     Args:
         path: A path for which `is_checkpoint` is true.
-        check_bytes: Raises ValueError if the sum of sizes, bytes, exceeds a limit.
+        check_bytes: Function that takes sizes in bytes and raises ValueError if their sum exceeds
+            a limit.
 
     Returns:
-        Arrays by the name of the variable, in alphabetical order, optimizer slots and counters
-        included.
+        Arrays by the name of the variable, in alphabetical order, with the shapes and dtypes of the
+        file. Optimizer slots and counters are included.
 
     Raises:
         FileNotFoundError: If the path does not exist.

@@ -18,7 +18,7 @@ class ClassMatch:
         rows: For each output of the model, background first, the index of the output in the file;
             -1 if the file does not have this class.
         outputs: Number of outputs in the file, including the background.
-        fresh: Names of the model's classes that the file does not have.
+        fresh: Names of the model's classes that the file does not have. They are newly initialized.
         note: A sentence for the report about how the classes were mapped.
         warning: A sentence for the report about an uncertain assumption, or "" if there is none.
     """
@@ -59,11 +59,12 @@ def match_classes(
         labels: Class names of the model, or None if it has none.
         background_last: Whether the background is the last output of the file, not the first.
         released: Whether the file's project has released weights with this number of outputs. If
-            so, the file probably has the classes of those weights, and the mapping gives no
-            warning.
+            True, the file probably has the classes of those weights, and there is no warning about
+            assumed classes.
 
     Returns:
-        The mapping. Without names on one side, equal numbers of classes are mapped in order.
+        The mapping. If one side has no names and the numbers of classes are equal, the classes are
+        mapped in order.
 
     Raises:
         ValueError: If the numbers of classes differ and names are missing, or if the length of

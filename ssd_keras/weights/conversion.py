@@ -22,8 +22,8 @@ def convert(tensors: Mapping[str, np.ndarray], project: Project, *, full: bool =
     """Converts the arrays of a project to the names and layout of this package.
 
     Args:
-        tensors: Arrays of a file by their names in the file. Arrays with names that the project
-            does not use are left out.
+        tensors: Arrays of a file by their names in the file. Arrays that the project does not use
+            are left out.
         project: Naming and layout of the file.
         full: Whether the model has the complete fc6 and fc7 of VGG16, which are not subsampled.
 
@@ -131,8 +131,9 @@ def recode_offsets(
     """Changes an offsets head so that it predicts the same boxes from other default boxes.
 
     Only the shapes and variances may differ, not the centers. An offset t is decoded as
-    cy = cy' + t v h' or h = h' exp(t v), with the variance v and the default box (cy', h'). A
-    change of h' or v is therefore one factor and one summand for each output channel.
+    cy = cy' + t v h' or h = h' exp(t v), with the variance v and the default box (cy', h'). To
+    change h' or v, each output channel is therefore multiplied by a factor, and a constant is
+    added.
 
     Args:
         kernel: float32 [3, 3, channels, A * 4].
@@ -149,19 +150,19 @@ def recode_offsets(
     ratio = theirs / ours
     variances = np.divide(their_variances, our_variances)
     factor = np.concatenate([ratio, np.ones_like(ratio)], axis=1) * variances
-    summand = np.concatenate([np.zeros_like(ratio), np.log(ratio)], axis=1) / our_variances
+    constant = np.concatenate([np.zeros_like(ratio), np.log(ratio)], axis=1) / our_variances
     kernel = kernel * factor.ravel()
-    bias = bias * factor.ravel() + summand.ravel()
+    bias = bias * factor.ravel() + constant.ravel()
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def shift_mean(
     kernel: np.ndarray, bias: np.ndarray, theirs: Sequence[float], ours: Sequence[float]
 ) -> np.ndarray:
-    """Changes the bias of conv1_1 for images with another mean subtracted.
+    """Changes the bias of conv1_1 for a model that subtracts another mean from its images.
 
-    The outputs of conv1_1 stay the same, except at the image border. There the zero padding stands
-    for the mean, which differs between the two networks.
+    The outputs of conv1_1 stay the same, except at the image border: the zero padding there has the
+    same effect as pixels of the mean color, which differs between the two networks.
 
     Args:
         kernel: Kernel of conv1_1, float32 [3, 3, 3, out], BGR.

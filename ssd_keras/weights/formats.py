@@ -33,8 +33,8 @@ _MAX_HEADER = 100_000_000  # bytes in a safetensors file, the limit of its libra
 # Older versions can be made to run code despite weights_only: CVE-2025-32434, CVE-2026-24747.
 MIN_TORCH = (2, 10)
 
-# mmdetection trained its SSDs for 2.0 before it tagged that version (its issue 4268). Their
-# checkpoints name this version.
+# The version in the checkpoints of mmdetection's SSDs for 2.0. They were trained before version 2.0
+# was tagged (issue 4268 of mmdetection).
 _MMDETECTION_2_UNTAGGED = "1.0rc1+5f9f470"
 
 
@@ -104,7 +104,17 @@ def read_tensors(path: str | os.PathLike[str]) -> Arrays:
 
 
 def weight_files(path: str | os.PathLike[str]) -> list[str]:
-    """The files that `read_tensors` reads: one, except for a TensorFlow checkpoint."""
+    """Returns the paths of all files that `read_tensors` reads for a path.
+
+    Only a TensorFlow checkpoint has more than one file.
+
+    Args:
+        path: As in `read_tensors`.
+
+    Raises:
+        FileNotFoundError: If a checkpoint does not exist.
+        ValueError: If a folder does not hold exactly one checkpoint.
+    """
     path = os.fspath(path)
     return checkpoint_files(path) if is_checkpoint(path) else [path]
 
@@ -142,7 +152,7 @@ def _read_npz(path: str) -> Arrays:
 
 
 def _check_npy_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Checks that an array is not larger than its data, because NumPy allocates it first."""
+    """Checks that an array is not larger than its data: NumPy allocates it before it reads."""
     version = np.lib.format.read_magic(file)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -154,7 +164,11 @@ def _check_npy_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
 
 
 def _read_safetensors(path: str, size: int) -> Arrays:
-    """Reads a file of a length, a JSON header with shapes and byte ranges, and the data."""
+    """Reads a safetensors file.
+
+    It has the length of the header (8 bytes), a JSON header with dtypes, shapes and byte ranges,
+    and the data.
+    """
     dtypes = {
         "F32": np.float32,
         "F64": np.float64,

@@ -48,8 +48,8 @@ def load_weights(
 
     A file of a VGG16 sets the backbone only. A file of a whole SSD also sets the extra layers and
     the heads. Classes are mapped by name; the background and the offsets are always loaded. Layers
-    and classes missing from the file are newly initialized, as by `ssd_vgg16` with the same
-    `weights`. If an error is raised, the model is not changed.
+    and classes that the file lacks are newly initialized; see `initial_weights`. If an error is
+    raised, the model is not changed.
 
     Args:
         model: A model of `ssd_vgg16`.
@@ -58,9 +58,9 @@ def load_weights(
             Keras downloads.
         weights_project: Project that wrote the file: "torchvision", "amdegroot", "amdegroot_caffe"
             (for ssd_300_VOC0712.pth), "lufficc", "mmdetection", "mmdetection_old" (before 2.14),
-            "caffe", "pierluigi", "chainercv" or "ssd_keras"; for a VGG16 "keras_vgg16",
-            "amdegroot_vgg16" or "torchvision_vgg16". If None, it is detected from the names of the
-            tensors.
+            "caffe", "pierluigi", "oarriaga", "balancap", "chainercv" or "ssd_keras"; for a VGG16
+            "keras_vgg16", "amdegroot_vgg16" or "torchvision_vgg16". If None, it is detected from
+            the names of the tensors.
         weights_labels: Class names of the file without the background, in its order. If None, they
             are assumed from the number of classes (VOC or COCO) or read from a `.keras` file of
             `ssd_vgg16`.
@@ -130,7 +130,7 @@ def load_weights(
                 released=outputs in dict(found.tilings),
             )
             steps = (
-                _fit_first(arrays, found, head.ssd_config),
+                _fit_conv1_1(arrays, found, head.ssd_config),
                 _fit_offsets(arrays, found, their_config, head.ssd_config),
                 _fit_logits(arrays, found, classes, initial),
             )
@@ -153,7 +153,7 @@ def load_weights(
 def _check_complete(
     project: Project, tensors: Mapping[str, np.ndarray], config: SSDConfig | None
 ) -> bool:
-    """Checks that no tensor of a config, by default SSD300 or SSD512, is missing.
+    """Checks that a file has all tensors of a config, or of SSD300 or SSD512 without a config.
 
     Returns:
         Whether the file holds a whole SSD, not only a VGG16.
@@ -181,7 +181,7 @@ def _check_complete(
     if missing:
         unknown = sorted(tensors.keys() - project.tensors.keys())
         raise ValueError(
-            f"read as a file of {project.name}, it lacks {some_names(missing)}"
+            f"a file of {project.name} must have more tensors: it lacks {some_names(missing)}"
             + (f"; unknown tensors: {some_names(unknown)}" if unknown else "")
         )
     return is_ssd
@@ -193,7 +193,7 @@ def _check_shapes(
     arrays: Arrays,
     variables: Mapping[str, keras.Variable],
 ) -> None:
-    """Raises ValueError if a shape differs by more than the number of classes."""
+    """Raises ValueError if a shape is wrong. Only the number of classes may differ."""
     names = {ours: theirs for theirs, ours in project.tensors.items()}
     for ours, array in arrays.items():
         if ours not in variables:
@@ -225,7 +225,7 @@ def _layer_notes(project: Project, arrays: Arrays) -> list[str]:
 # report.
 
 
-def _fit_first(arrays: Arrays, project: Project, config: SSDConfig) -> tuple[Arrays, list[str]]:
+def _fit_conv1_1(arrays: Arrays, project: Project, config: SSDConfig) -> tuple[Arrays, list[str]]:
     """Adapts the bias of conv1_1, [64], to the mean that the model subtracts."""
     if project.mean == config.mean:
         return {}, []
@@ -260,8 +260,8 @@ def _fit_offsets(
         )
     if recoded:
         notes.append(
-            f"offsets: {recoded} shapes of default boxes are clamped or truncated in only one of "
-            "file and model; kernels and biases are changed so that decoded boxes stay the same"
+            f"offsets: {recoded} shapes of default boxes differ between file and model; kernels "
+            "and biases are changed so that decoded boxes stay the same"
         )
     if project.offset_order != (0, 1, 2, 3):
         notes.append("offsets: (cx, cy, w, h) reordered to (cy, cx, h, w)")

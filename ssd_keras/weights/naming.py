@@ -27,14 +27,14 @@ class Project:
         tensors: Name in the file -> "<layer>/<variable>" in this package. The names are those of an
             SSD512; the file of an SSD300 lacks the last map.
         mean: RGB mean, 0..255, that the project subtracts from its images.
-        rgb: Whether conv1_1 takes RGB, not BGR. None if it must be detected from
-            the kernel.
+        rgb: Whether conv1_1 takes RGB, not BGR. None if it must be detected from the kernel.
         channels_first: Whether kernels are [out, in, height, width], not [height, width, in, out].
-        dense_fc: Whether fc6 and fc7 are VGG16's fully connected layers, before subsampling.
+        dense_fc: Whether fc6 and fc7 are stored as VGG16's fully connected layers, which must be
+            converted to convolutions; see `subsample`.
         offset_order: Positions of cy, cx, h and w among the four offsets of a box.
         background_last: Whether the background is the last class, not the first.
         tilings: Pairs (number of outputs for each default box including the background, "VOC" or
-            "COCO"). None stands for every other number of outputs; no released file has one.
+            "COCO"). None stands for all other numbers of outputs, which no released file has.
         both_tilings: Numbers of outputs for which the project has released files of both tilings.
         integer_sizes: Whether sizes of default boxes are truncated, as in `SSDConfig`.
         clamped_sizes: Whether default boxes are limited to the height and width of the image.
@@ -63,7 +63,7 @@ class Project:
 
 
 def each(pattern: str, values: Iterable[int | str]) -> list[str]:
-    """Formats the pattern with each value in turn."""
+    """Returns one string for each value: the pattern, formatted with the value."""
     return [pattern.format(value) for value in values]
 
 
@@ -80,8 +80,8 @@ def layer_names(
     """Builds `Project.tensors` from the names of a project's layers.
 
     Args:
-        vgg: Names of the layers in `VGG_LAYERS`. Like the next three, it may be shorter if the
-            project has fewer layers.
+        vgg: Names of the layers in `VGG_LAYERS`. This and the next three arguments may be shorter
+            if the project has fewer layers.
         extras: Names of the layers in `EXTRA_LAYERS`.
         offsets: Names of the heads for offsets, one for each map in `MAP_NAMES`.
         logits: Names of the heads for logits, one for each map in `MAP_NAMES`.

@@ -21,8 +21,8 @@ def find_project(tensors: Iterable[str], name: str | None = None) -> Project:
         name: Name of the project, or None to detect it.
 
     Returns:
-        The project with the given name. Without a name, the project that knows most of the tensors;
-        of several such projects, the first in `PROJECTS`.
+        The project with the given name. Without a name, the project that knows the largest number
+        of the tensors; of several such projects, the first in `PROJECTS`.
 
     Raises:
         ValueError: If no project has the name, or no project knows any of the tensors.
@@ -120,7 +120,7 @@ def _check_pierluigi(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 
 def _balancap(scope: str, blocks: range) -> dict[str, str]:
-    """Names in a checkpoint of balancap, with extra layers in these blocks."""
+    """Returns the tensor names of balancap's checkpoints; `blocks` has the extra layers."""
     boxes = [f"{scope}/block{b}_box" for b in (4, 7, *blocks)]
     kernels = [(b, kernel) for b in blocks for kernel in ("1x1", "4x4" if b == 12 else "3x3")]
     return layer_names(
@@ -186,8 +186,8 @@ PROJECTS = (
         clamped_centers=True,
         check=_check_amdegroot,
     ),
-    # amdegroot/ssd.pytorch: ssd_300_VOC0712.pth, Caffe's SSD300 under amdegroot's names. Channel
-    # order and default boxes are Caffe's too.
+    # amdegroot/ssd.pytorch: ssd_300_VOC0712.pth, Caffe's SSD300 with the names of amdegroot. The
+    # channel order and default boxes are those of Caffe.
     Project(name="amdegroot_caffe", tensors=_AMDEGROOT, rgb=False),
     # amdegroot/ssd.pytorch: vgg16_reducedfc.pth, the backbone for training its and lufficc's SSDs
     Project(name="amdegroot_vgg16", tensors=layer_names(each("{}", _PLACES)), rgb=None),
@@ -269,8 +269,8 @@ PROJECTS = (
         both_tilings=(21,),  # its COCO[1], 07+12+COCO and 07++12+COCO files have COCO's tiling
         check=_check_pierluigi,
     ),
-    # oarriaga/SSD-keras 7b490ed: src/models/SSD300.py, ssd_utils.py, pytorch2keras.py. Keras counts
-    # its unnamed layers. The weights are those of Caffe (ssd_300_VOC0712.pth), as are the colors.
+    # oarriaga/SSD-keras 7b490ed: src/models/SSD300.py, ssd_utils.py, pytorch2keras.py. Keras
+    # numbers unnamed layers. Weights and channel order are those of Caffe (ssd_300_VOC0712.pth).
     Project(
         name="oarriaga",
         tensors=layer_names(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WeightReport:
-    """Use of every tensor in a weights file and state of every layer in the model.
+    """The use of every tensor in a weights file and the state of every layer in the model.
 
     `str(report)` is a table for people to read.
 

@@ -64,7 +64,7 @@ def own_contents(path: str | os.PathLike[str]) -> OwnContents:
 
 
 def find_contents(path: str | os.PathLike[str]) -> OwnContents | None:
-    """Returns `own_contents`, or None if the file is of another kind."""
+    """Returns the result of `own_contents`, or None if that function refuses the file."""
     try:
         return own_contents(path)
     except ValueError:
@@ -86,8 +86,8 @@ def file_config(
         weights_config: Config given by the user, or None.
 
     Returns:
-        The config, with the project's value of `integer_sizes`, and a sentence for the report.
-        Without `weights_config` it is the config of a released model.
+        The config and a sentence for the report. The config is `weights_config`, or without it the
+        config of a released model, with the project's value of `integer_sizes`.
 
     Raises:
         ValueError: If the config cannot be found, or differs from the PriorBox layers of the file.
@@ -169,11 +169,11 @@ def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> tuple[str, ...
 
     Returns:
         None if the tilings are the same, except for truncated sizes. Otherwise the names of the
-        maps whose aspect ratios differ, whose heads therefore do not fit.
+        maps whose aspect ratios differ. The heads of these maps do not fit.
 
     Raises:
-        ValueError: If the tilings differ and the model has that of a released model, or if the maps
-            or clipping differ.
+        ValueError: If the tilings differ and the model has the tiling of a released model, or if
+            the names of the maps or the values of `clip` differ.
     """
     if config.clip != weights_config.clip:
         raise ValueError(

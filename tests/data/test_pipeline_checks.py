@@ -52,7 +52,7 @@ def test_an_image_with_far_more_objects_than_the_others_is_told(records, tmp_pat
         ({"batch_size": 24}, r"batch_size \(=24\) must not exceed .* \(23\)"),
         ({"shuffle_buffer": 0}, r"shuffle_buffer \(=0\) must be at least 1"),
         ({"start_step": 1}, r"start_step \(=1\) must be a multiple of the 5 batches of an epoch"),
-        ({"start_step": -5, "repeat": True}, r"start_step \(=-5\) must not be negative"),
+        ({"start_step": -5, "repeat": True}, r"start_step \(=-5\) must be at least 0"),
         ({"max_boxes": 0}, r"max_boxes \(=0\) must be at least 1"),
         ({"max_boxes": 2.5}, r"max_boxes \(=2.5\) must be an integer"),
         ({"batch_size": 2.0}, r"batch_size \(=2.0\) must be an integer"),

@@ -230,8 +230,8 @@ def test_card_is_readable_json(tmp_path):
         ({"shard_bytes": 1}, "'shard_bytes' .=1. must be of type dict"),
         ({"labels": ["cat", 3]}, "'labels'"),
         ({"num_images": 7}, "num_images .=7. is not the sum"),
-        ({"max_objects": 2}, "does not end at max_objects"),
-        ({"objects_per_image": [2]}, "does not count num_images"),
+        ({"max_objects": 2}, "must have max_objects . 1 values"),
+        ({"objects_per_image": [2]}, "the sum of objects_per_image is not num_images"),
         ({"shards": {"../a": 1}}, "a shard lies in another folder"),
     ],
 )

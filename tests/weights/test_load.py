@@ -329,7 +329,11 @@ def test_a_wrong_file_is_refused_and_the_model_untouched(
             {"weights_project": "torch"},
             r"weights_project \(=torch\) must be one of keras_vgg16, torchv",
         ),
-        (SSD300_VOC, {"weights_project": "lufficc"}, "read as a file of lufficc, it lacks"),
+        (
+            SSD300_VOC,
+            {"weights_project": "lufficc"},
+            "a file of lufficc must have more tensors: it lacks",
+        ),
         (SSD300_VOC, {"weights_config": SSD300_COCO}, "its tiling is that of SSD300_COCO"),
         (SSD300_VOC, {"weights_labels": ("a", "b")}, "weights_labels has 2 names, .* 20 classes"),
     ],
@@ -388,5 +392,5 @@ def test_ssd_vgg16_takes_all_that_load_weights_takes(tmp_path):
     model = ssd_vgg16(SSD300_COCO, 1, weights_config=SSD300_COCO, **options)
     bias = model.get_layer("conv11_2_logits").bias.numpy().reshape(4, 2)
     np.testing.assert_array_equal(bias, groups[3][5][1].reshape(4, 3)[:, [0, 2]])
-    with pytest.raises(ValueError, match="read as a file of amdegroot, it lacks"):
+    with pytest.raises(ValueError, match="a file of amdegroot must have more tensors: it lacks"):
         ssd_vgg16(SSD300_COCO, 1, weights_project="amdegroot", **options)

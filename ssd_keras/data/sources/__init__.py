@@ -1,1 +1,1 @@
-"""Readers of dataset formats: VOC, ILSVRC DET, COCO, YOLO, TFDS, and built-in shapes."""
+"""Readers of dataset formats, such as VOC, COCO, YOLO and CVAT, and the built-in shapes."""

@@ -38,8 +38,8 @@ def open_csv(
 
     Raises:
         FileNotFoundError: If the table or an image is missing.
-        ValueError: If a column is missing, the rows of an image have different sizes, or `labels`
-            lacks a class.
+        ValueError: If a column is missing, a row has no file name, the rows of an image have
+            different sizes, or `labels` lacks a class.
     """
     table, folder = locate(path, split)
     reader = csv.DictReader(io.StringIO(read_text(table)), skipinitialspace=True)
@@ -72,7 +72,7 @@ def open_csv(
 
 
 def _number(text: str | None) -> float:
-    """Returns the number in a field, or NaN, which the notes name as no number."""
+    """Returns the number in a field, or NaN. `make_sample` leaves out a box with NaN."""
     try:
         return float(text or "nan")
     except ValueError:

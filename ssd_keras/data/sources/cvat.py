@@ -70,7 +70,7 @@ def _images(root: Element, file: pathlib.Path, notes: Notes) -> Iterator[ListedI
         for shape in element:
             box = _box(shape)
             if box is None:
-                notes.skipped[f"shape that is no box ({shape.tag})"].append(name)
+                notes.skipped[f"shape that is not a box ({shape.tag})"].append(name)
                 continue
             if shape.tag == "polygon" or _number(shape, "rotation", 0.0):
                 notes.adjusted["rotated box or polygon read as its bounding box"].append(name)

@@ -26,9 +26,10 @@ def open_label_studio(
 ) -> Source:
     """Opens an export of Label Studio, JSON or JSON-MIN, with rectangles.
 
-    The images must be in the folder, with the names that they were uploaded with. Rotated
-    rectangles become their bounding boxes. A task with several annotations gives the first one that
-    was not cancelled. The notes name both. Tasks without annotation are left out.
+    The images must be in the folder, with the names that they had when they were uploaded. Rotated
+    rectangles become their bounding boxes. Of several annotations of a task, the first one that was
+    not cancelled is used. The notes name the images in both cases. Tasks without annotation are
+    left out.
 
     Args:
         path: The folder with the export and the images.
@@ -68,14 +69,14 @@ def _images(
             raise ValueError(f"{where} has no image")
         name = _file_name(value, names)
         regions = _regions(task, name, notes)
-        if regions is None:  # the notes name all images of the folder that have no annotation
+        if regions is None:  # `listed_source` adds the image to the notes
             continue
         size, boxes = None, []
         for region in regions:
             found = {**region, **region.get("value", {})}
             texts = found.get("rectanglelabels")
             if not texts:
-                notes.skipped["region that is no labeled rectangle"].append(name)
+                notes.skipped["region that is not a labeled rectangle"].append(name)
                 continue
             size = annotated_size(found.get("original_height"), found.get("original_width"))
             if size is None:
@@ -102,7 +103,10 @@ def _is_image(value: str) -> bool:
 
 
 def _file_name(value: str, names: set[str]) -> str:
-    """Returns the file name of an image's address: with or without the prefix of an upload."""
+    """Returns the file name in the address of an image.
+
+    The prefix that Label Studio adds to uploads is removed, unless a file has the full name.
+    """
     address = urllib.parse.urlsplit(value)
     local = urllib.parse.parse_qs(address.query).get("d", [address.path])[0]  # local files: ?d=PATH
     name = urllib.parse.unquote(local).replace("\\", "/").rpartition("/")[2]
@@ -110,7 +114,10 @@ def _file_name(value: str, names: set[str]) -> str:
 
 
 def _box(found: dict[str, Any], size: tuple[int, int]) -> Box:
-    """Converts percent of the image to corners in pixels; NaN if a number is missing."""
+    """Converts a rectangle in percent of the image to (ymin, xmin, ymax, xmax) in pixels.
+
+    All values are NaN if a number is missing.
+    """
     try:
         x, y, width, height = (float(found[key]) / 100 for key in ("x", "y", "width", "height"))
         angle = math.radians(float(found.get("rotation") or 0))  # clockwise about the top left

@@ -87,8 +87,8 @@ def listed_source(
 
     Raises:
         FileNotFoundError: If an image is missing.
-        ValueError: If there are no images, a file name occurs twice in the folder or leads out of
-            it, or `labels` lacks the class of an object.
+        ValueError: If there are no images or no class names, a file name occurs twice in the folder
+            or points outside it, or `labels` lacks the class of an object.
     """
     images = list(images)
     files: dict[str, list[pathlib.Path]] = {}

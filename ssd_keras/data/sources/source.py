@@ -120,7 +120,7 @@ def require_files(paths: Iterable[pathlib.Path]) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{missing[0]} is missing ({len(missing)} of {len(paths)} files of its kind are): "
+            f"{missing[0]} is missing ({len(missing)} of {len(paths)} such files are missing): "
             "extract the archives of the dataset again, or correct the list that names the file"
         )
 
@@ -131,7 +131,7 @@ def label_id(name: str, labels: dict[str, int], where: object) -> int:
     Args:
         name: Class name of an object.
         labels: Class name -> label id.
-        where: Place of the object, for the error message.
+        where: Place of the object; the message starts with it.
 
     Returns:
         The label id.

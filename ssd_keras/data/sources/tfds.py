@@ -21,14 +21,14 @@ def open_tfds(
 ) -> Source:
     """Opens a dataset from a folder in which TensorFlow Datasets (TFDS) has prepared it.
 
-    Its features must be `image` and one sequence with `bbox` and `label`, as in voc, coco and most
-    other detection datasets of TFDS. `is_difficult` and `is_crowd` are used if they exist. Crowd
-    regions are left out, and the notes name them.
+    The features of the dataset must be `image` and one sequence with `bbox` and `label`, as in voc,
+    coco and most other detection datasets of TFDS. `is_difficult` and `is_crowd` are used if they
+    exist. Crowd regions are left out, and the notes name them.
 
     Args:
         path: The `data_dir` of TFDS, such as ~/tensorflow_datasets.
-        name: Name of the dataset, such as "voc/2007" or "coco/2017". The code of its builder is
-            not needed.
+        name: Name of the dataset, such as "voc/2007" or "coco/2017". The code that prepared the
+            dataset is not needed.
         split: Split in the syntax of TFDS, such as "train+validation" or "test[:100]".
         max_pixels: Limit for the height times the width of an image; larger ones are left out.
 

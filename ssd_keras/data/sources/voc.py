@@ -57,7 +57,7 @@ def open_voc(
     """Opens a VOCdevkit, or a folder with Annotations, JPEGImages and ImageSets/Main.
 
     Coordinates are divided by width and height without a shift by one pixel, as in the original.
-    Unlike there, they may have fractions.
+    Unlike in the original, coordinates may have fractions.
 
     Args:
         path: The folder. For "2007:trainval" it is the folder that contains VOC2007.
@@ -218,7 +218,7 @@ def _samples(
 
 
 def _hint(path: str | pathlib.Path) -> str:
-    """Returns a remedy with the splits of a VOCdevkit, or nothing for another folder."""
+    """Returns a remedy that lists the splits of a VOCdevkit, or "" for another folder."""
     lists = sorted(pathlib.Path(path).glob("*/ImageSets/Main/*.txt"))
     # The lists of one class are named like "aeroplane_train".
     found = [

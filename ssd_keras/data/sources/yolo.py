@@ -34,8 +34,8 @@ def open_yolo(
         path: The folder.
         split: Name of the split. "train" reads the folders images/train and labels/train, or
             train/images and train/labels. An empty string reads the folders images and labels.
-        labels: Class names, the values of the dictionary, in order of the class numbers. None uses
-            the names in classes.txt or in data.yaml.
+        labels: A dictionary whose values are the class names, in order of the class numbers. None
+            uses the names in classes.txt or in data.yaml.
         max_pixels: Limit for the height times the width of an image; larger ones are left out.
 
     Returns:
@@ -44,7 +44,7 @@ def open_yolo(
 
     Raises:
         FileNotFoundError: If the image folder, the label folder or the class names are missing.
-        ValueError: If data.yaml has no names, a duplicate name, or key points.
+        ValueError: If data.yaml has no names, has a name twice, or declares key points.
     """
     root = pathlib.Path(path)
     layouts = [

@@ -116,7 +116,7 @@ def test_cvat_by_hand(tmp_path):
     np.testing.assert_allclose(pixels, [[5, 4, 10, 20], [5, 13, 15, 17], [2, 1, 12, 11]], rtol=1e-5)
     assert found["images/a.jpg"].labels.tolist() == [2, 2, 1]
     assert len(found["images/sub/b.jpg"].boxes) == 0
-    assert source.notes.skipped == {"shape that is no box (points)": ["a.jpg"]}
+    assert source.notes.skipped == {"shape that is not a box (points)": ["a.jpg"]}
     assert list(source.notes.adjusted.values()) == [["a.jpg", "a.jpg"]]
 
 
