@@ -161,6 +161,12 @@ def _check_complete(
     Raises:
         ValueError: If tensors are missing.
     """
+    unknown = sorted(tensors.keys() - project.tensors.keys())
+    heads = [n for n in unknown if n.split("/")[0].endswith(("_offsets", "_logits"))]
+    if project.name == OWN and heads:
+        raise ValueError(
+            f"{some_names(heads)} cannot be loaded: only the heads of {', '.join(MAP_NAMES)} can"
+        )
     found = {ours for theirs, ours in project.tensors.items() if theirs in tensors}
     layers = {name.split("/")[0] for name in found}
     is_ssd = not layers <= set(VGG_LAYERS)
@@ -179,7 +185,6 @@ def _check_complete(
         names.add(SCALE)
     missing = [theirs for theirs, ours in project.tensors.items() if ours in names - found]
     if missing:
-        unknown = sorted(tensors.keys() - project.tensors.keys())
         raise ValueError(
             f"a file of {project.name} must have more tensors: it lacks {some_names(missing)}"
             + (f"; unknown tensors: {some_names(unknown)}" if unknown else "")

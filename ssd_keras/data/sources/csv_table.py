@@ -7,7 +7,7 @@ import pathlib
 from ssd_keras.data.card import Notes
 from ssd_keras.data.sources.listed import ListedImage, listed_source, locate
 from ssd_keras.data.sources.source import Source, annotated_size
-from ssd_keras.files import read_text
+from ssd_keras.files import read_text, reading
 from ssd_keras.images import MAX_PIXELS
 
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
@@ -51,6 +51,14 @@ def open_csv(
             f"{table} has no column {', '.join(missing)}: its first row must be "
             "filename,width,height,class,xmin,ymin,xmax,ymax"
         )
+    with reading(table, "write it again as CSV", fault="is not a table"):
+        images = _images(reader, table)
+    description = f"CSV {table.parent.name}/{table.name}"
+    return listed_source(description, folder, images.values(), labels, Notes(), max_pixels)
+
+
+def _images(reader: "csv.DictReader[str]", table: pathlib.Path) -> dict[str, ListedImage]:
+    """Returns the images of a table by file name."""
     images: dict[str, ListedImage] = {}
     for row in reader:
         where = f"line {reader.line_num} of {table}"
@@ -67,8 +75,7 @@ def open_csv(
         if label := (row["class"] or "").strip():
             ymin, xmin, ymax, xmax = (_number(row[side]) for side in _SIDES)
             image.boxes.append((label, (ymin, xmin, ymax, xmax)))
-    description = f"CSV {table.parent.name}/{table.name}"
-    return listed_source(description, folder, images.values(), labels, Notes(), max_pixels)
+    return images
 
 
 def _number(text: str | None) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from ssd_keras.data.card import Notes
 from ssd_keras.data.sources.listed import Box, ListedImage, listed_source, locate
 from ssd_keras.data.sources.source import Source, annotated_size
-from ssd_keras.files import read_text
+from ssd_keras.files import read_text, reading
 from ssd_keras.images import MAX_PIXELS
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio adds it to the names of uploads
@@ -54,7 +54,8 @@ def open_label_studio(
         raise ValueError(f"{file} is not a list of tasks: export JSON or JSON-MIN")
     names = {p.name for p in folder.rglob("*")}
     notes = Notes()
-    images = list(_images(tasks, file, names, notes))
+    with reading(file, "export it from Label Studio again", fault="is not JSON or JSON-MIN"):
+        images = list(_images(tasks, file, names, notes))
     return listed_source(f"Label Studio {file.name}", folder, images, labels, notes, max_pixels)
 
 

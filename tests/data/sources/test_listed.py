@@ -55,6 +55,7 @@ def test_csv_of_another_order_without_sizes_and_with_given_labels(tmp_path):
         (["a.jpg,40,20,cat,4,5,20,10", "a.jpg,40,30,cat,4,5,20,10"], "line 3 .* correct one"),
         (["../a.jpg,40,20,cat,4,5,20,10"], "points outside"),
         ([",40,20,cat,4,5,20,10"], "line 2 .* has no filename"),
+        (["a.jpg,40,20," + "c" * 200_000], r"train.csv is not a table \(field larger than"),
         (["a.jpg,40,20,,,,,"], "has no object: give the class names"),
         ([], "has no annotation of an image"),
     ],
@@ -190,6 +191,11 @@ def test_label_studio_json_min(tmp_path):
         ("{}", "is not a list of tasks"),
         ("[", "is not JSON"),
         ('[{"id": 1, "data": {"text": "x"}}]', "task 1 in .* has no image"),
+        ('[{"data": "x.jpg"}]', "project.json is not JSON or JSON-MIN .*: export it .* again"),
+        ('[{"data": {"i": "x.jpg"}, "annotations": null}]', "is not JSON or JSON-MIN"),
+        ('[{"data": {"i": "x.jpg"}, "annotations": ["x"]}]', "is not JSON or JSON-MIN"),
+        ('[{"data": {"i": "x.jpg"}, "annotations": [{"result": ["x"]}]}]', "is not JSON or"),
+        ('[{"data": {"i": "x.jpg"}, "annotations": [{"result": [{"value": null}]}]}]', "is not"),
     ],
 )
 def test_label_studio_refuses_other_files(tmp_path, content, message):
