@@ -146,7 +146,7 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys):
     assert all(layer.trainable for layer in model.layers)
 
     assert command(*flags, "--iterations=3") == 1
-    assert "--iterations (=3) and --epochs (=0.6) both say" in capsys.readouterr().err
+    assert "--iterations (=3) and --epochs (=0.6) both set" in capsys.readouterr().err
     flags = ("--recipe=laptop", "--records=mine", "--weights=random", "--config=tiny.json", *SMALL)
     assert command(*flags, "--gradient_limit=1e-9", "--run_dir=bad", "--iterations=2") == 1
     assert "limit 1e-09" in capsys.readouterr().err
