@@ -3,12 +3,12 @@
     npm install
     python check.py --model=detector.tflite --chromium=/usr/bin/chromium street.jpg [MORE ...]
 
-Opens the page in headless Chromium, gives it each image file and a PNG copy of its pixels, and
-writes a screenshot. For a float file, every detection with a score above 0.05 must have a
-counterpart of the same class on the other side, with edges and score within 0.001. In an 8-bit file
-scores are often equal, and either of two boxes may be kept. There, nine of ten detections above 0.5
-must have a counterpart of the same class with edges within 0.1. The exit code is 1 if the two
-differ.
+Opens the page in headless Chromium, opens each image file and a PNG copy of its pixels on the page,
+and writes a screenshot. For a float file, every detection with a score above 0.05 must have a
+counterpart of the same class on the other side, with differences of at most 0.001 in edges and
+score. An 8-bit file often has equal scores, so either of two overlapping boxes may be kept. For an
+8-bit file, nine of ten detections with a score above 0.5 must therefore have a counterpart of the
+same class with edges within 0.1. The exit code is 1 if the page and the interpreter differ.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Tolerance:
         least: Score above which a detection is compared.
         edges: Allowed difference of a box edge, as a fraction of the image.
         score: Allowed difference of a score.
-        share: Share of the detections that may differ by more.
+        share: Fraction of the detections whose differences may be larger.
     """
 
     least: float
@@ -68,8 +68,8 @@ def compare(
         least: Score above which a detection is compared.
 
     Returns:
-        float64 [M, 2]. Each row is the difference in box and score between a detection and the
-        nearest box of its class on the other side; infinite if there is none.
+        float64 [M, 2]. Each row has the differences in box and score between a detection and its
+        nearest counterpart of the same class on the other side; infinite if there is none.
     """
     sides = [
         [(d["label"], np.array(d["box"]), d["score"]) for d in page],
@@ -102,6 +102,11 @@ def browse(model: Path, pictures: list[Path]) -> dict[str, Any]:
     Args:
         model: The TFLite file.
         pictures: Image files.
+
+    Returns:
+        `found`, the detections of each image; `seconds`, the status line of each image; `threads`,
+        whether the page used threads; `problems`, the errors of the page; and `elsewhere`, the
+        URLs of other sites that the page requested.
 
     Raises:
         RuntimeError: If check.mjs fails.
