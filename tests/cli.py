@@ -1,4 +1,4 @@
-"""Running commands: in this process, or as a user does."""
+"""Runs commands in this process, or in a child process as a user does."""
 
 import contextlib
 import importlib
@@ -16,7 +16,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def loaded_command(name):
-    """The module of a command; its flags are gone afterwards, so that another can be loaded."""
+    """Imports the module of a command. Its flags are removed at the end of the block.
+
+    absl cannot define the flags of two commands in one process.
+    """
     before = set(flags.FLAGS)
     path = f"ssd_keras.commands.{re.sub('[ -]', '_', name)}"
     sys.modules.pop(path, None)
@@ -27,7 +30,7 @@ def loaded_command(name):
 
 
 def in_process(module, *arguments):
-    """The exit code of a loaded command; flags that are not given have their defaults."""
+    """Runs a loaded command and returns its exit code. Other flags have their defaults."""
     flags.FLAGS.unparse_flags()
     for flag in flags.FLAGS:
         flags.FLAGS[flag].unparse()
@@ -36,6 +39,6 @@ def in_process(module, *arguments):
 
 
 def ssd_keras(*arguments, cwd=ROOT):
-    """`python -m ssd_keras ...` as a process."""
+    """Runs `python -m ssd_keras ...` in a child process."""
     command = [sys.executable, "-m", "ssd_keras", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: the overview, help, quiet output, errors, Ctrl-C."""
+"""The command line as a user sees it: the overview, help, quiet output, errors and Ctrl-C."""
 
 import dataclasses
 import importlib
@@ -71,7 +71,7 @@ def test_every_field_of_a_recipe_has_a_help_text():
 
 
 def test_a_command_prints_its_result_only(tmp_path):
-    """No line of TensorFlow's start-up; with --verbosity=0 they are there."""
+    """Start-up messages of TensorFlow appear with --verbosity=0 only."""
     words = ("prepare", "--source=shapes", "--num_images=1", "--shards=1")
     done = ssd_keras(*words, f"--out={tmp_path / 'a'}")
     assert done.returncode == 0

@@ -1,7 +1,7 @@
-"""The wheel, without the repository: in an empty folder it prepares, trains, exports and detects.
+"""Prepares, trains, exports and detects with the wheel, in an empty folder without the repository.
 
-The environment is new, but takes the dependencies of this one, so that nothing is downloaded.
-`make check-wheel` does the same with dependencies from the package index and no extras.
+The environment is new, but uses the dependencies of the current one, so that nothing is downloaded.
+`make check-wheel` does the same with dependencies from the package index and without extras.
 """
 
 import json
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def command(wheel, tmp_path_factory):
-    """`ssd-keras` of the wheel, run in an empty folder; returns its stdout."""
+    """Returns a function that runs `ssd-keras` of the wheel in an empty folder."""
     folder = tmp_path_factory.mktemp("empty")
     environment = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
@@ -97,7 +97,7 @@ def test_label_lists_are_known_by_name(command):
 
 
 def _picture(command):
-    """A picture in the folder."""
+    """Writes a picture into the folder."""
     from PIL import Image
 
     Image.new("RGB", (80, 60), (200, 100, 50)).save(command.folder / "picture.jpg")
