@@ -14,7 +14,7 @@ def _without_ratios(config: SSDConfig, *ratios: float) -> SSDConfig:
     return dataclasses.replace(config, feature_maps=maps)
 
 
-# Table 2: at most 4 default boxes per cell without ratio 3, and 2 without the ratios 2 and 3.
+# Table 2: 4 default boxes per cell without ratio 3, and 2 without the ratios 2 and 3.
 NO_RATIO_3 = _without_ratios(SSD300_VOC, 3)
 NO_RATIOS = _without_ratios(SSD300_VOC, 2, 3)
 

@@ -1,4 +1,4 @@
-"""Training programs that run as processes: two logical devices, or two workers on loopback."""
+"""Runs trainings as child processes, with two logical devices or as two workers."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from ssd_keras.config_files import write_config
 from tests.cli import ROOT
 from tests.tiny import TINY
 
-# Logical devices must be set before TensorFlow starts. Networks for 64 pixels keep it short.
+# Logical devices must be set before TensorFlow starts. Networks for 64 pixels are fast.
 PROGRAM = """
 import sys
 import keras, numpy as np, tensorflow as tf
@@ -34,7 +34,7 @@ FLAGS = (
 
 
 def start(run_dir, records, *arguments, devices=1, env=None):
-    """A training process."""
+    """Starts a training process."""
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(devices)]
     config = pathlib.Path(records).parent / "tiny.json"
     write_config(TINY, config)
@@ -51,7 +51,7 @@ def start(run_dir, records, *arguments, devices=1, env=None):
 
 
 def finish(process, code=0, timeout=300):
-    """What a process has printed, when it has ended with the code."""
+    """Waits until a process ends, checks its exit code, and returns its stdout and stderr."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -65,13 +65,13 @@ def finish(process, code=0, timeout=300):
 
 
 def end(process):
-    """Ends a process that may still run, and closes its pipes."""
+    """Kills a process if it still runs, and closes its pipes."""
     process.kill()
     process.communicate()
 
 
 def cluster(count):
-    """The environment of each of `count` workers on this machine."""
+    """Returns the environment variables of each of `count` workers on this machine."""
     ports = []
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
