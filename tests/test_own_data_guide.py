@@ -67,7 +67,7 @@ def test_the_code_of_the_guide_runs(tmp_path, monkeypatch, policy):
         assert (tmp_path / name).exists()
 
 
-def test_thirty_lines_are_enough():
+def test_the_first_block_is_short():
     """Counts the lines of code in the first block, from the first import to `fit`."""
     block = python_blocks(ROOT / "docs" / "own_data.md")[0]
     assert len([line for line in block.splitlines() if line.strip()]) <= 36

@@ -45,7 +45,8 @@ _WEIGHTS_LABELS = flags.DEFINE_string(
 _WEIGHTS_CONFIG = flags.DEFINE_string(
     "weights_config",
     None,
-    "Tiling of the weights file. Default: read from the file, or assumed from its outputs.",
+    "Tiling of the weights file, as for --config. Default: read from the file, or assumed from its "
+    "outputs.",
 )
 _OUT = flags.DEFINE_string("out", None, "The .keras file to write.", required=True)
 

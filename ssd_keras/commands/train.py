@@ -3,7 +3,7 @@ r"""Trains SSD on record sets, or resumes a run.
     ssd-keras train --records=records/mine --val_records=records/mine_test
     ssd-keras train --recipe=ssd300_voc0712_expand --data=records
 
-`ssd-keras recipes` lists the recipes. Each flag replaces one value of the recipe. The same command
+`ssd-keras recipes` lists the recipes. Most flags replace one value of the recipe. The same command
 resumes an interrupted run at its last checkpoint. With more --iterations it continues a finished
 run. The run folder contains run.json (the recipe with all values), weights.txt (the loaded
 weights), last.keras (the checkpoint), previous.keras (the previous checkpoint), best.keras,
@@ -61,12 +61,14 @@ _WEIGHTS_LABELS = flags.DEFINE_string(
 _WEIGHTS_CONFIG = flags.DEFINE_string(
     "weights_config",
     None,
-    "Tiling of the weights file. Default: read from the file, or assumed from its outputs.",
+    "Tiling of the weights file, as for --config. Default: read from the file, or assumed from its "
+    "outputs.",
 )
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "File with one class name per line, equal to the labels of the records. Default: their labels.",
+    "File with one class name per line. The names must be those of the records, in the same order. "
+    "Default: the names of the records.",
 )
 _WIDTH = flags.DEFINE_float(
     "width",

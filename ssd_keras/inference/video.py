@@ -222,7 +222,7 @@ class VideoWriter:
         """Draws the detections of a frame and encodes the frame.
 
         Args:
-            frame: The frame. It is cut to the size of the first frame and to an even size.
+            frame: The frame. If it is larger than the first frame, it is cut to the same size.
             shown: The detections to draw.
             labels: Class names; `labels[0]` is class 1.
         """

@@ -1,7 +1,7 @@
 """Callbacks of a training run: divergence guard with stop after a signal, and progress bar.
 
-No callback reads a value from the device after each batch, because the device would have to wait
-for Python. The callbacks use `on_train_batch_begin`, because Keras converts all metrics to Python
+No callback reads a value from the device after each batch; the device would have to wait for
+Python. The callbacks use `on_train_batch_begin`, because Keras converts all metrics to Python
 numbers before it calls `on_train_batch_end`. An epoch of Keras is the span between two checkpoints.
 """
 

@@ -195,8 +195,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         boundaries: Iterations at which the rate is multiplied by `decay`, in ascending order. Must
             be empty with `cosine_iterations`.
         decay: Factor on the rate at each boundary.
-        warmup: Number of iterations in which the rate rises linearly from `warmup_factor` times its
-            value to its value.
+        warmup: Number of iterations of a warm-up, in which a factor on the rate rises linearly from
+            `warmup_factor` to 1.
         warmup_factor: Factor on the rate at the beginning of a warm-up.
         cosine_iterations: If above 0, the rate falls as half a cosine to 0 at this iteration.
         warmup_starts: Iterations at which a warm-up begins.

@@ -31,14 +31,15 @@ class Recipe:
 
     Attributes:
         iterations: Number of optimizer steps of the run.
-        epochs: Passes over the training images in the run. 0: the length is `iterations`.
+        epochs: Length of the run in passes over the training images; 0 if `iterations` is the
+            length.
         batch_size: Images per batch, on all devices together.
-        accumulate: Batches per optimizer step; their gradients are averaged. For devices without
-            memory for 32 images (`iter_size` in `ssd_pascal.py`). On one device only.
+        accumulate: Batches per optimizer step, whose gradients are averaged, for devices with too
+            little memory for 32 images (`iter_size` in `ssd_pascal.py`). On one device only.
         normalize: Positives that the loss of a batch is divided by if `accumulate` is above 1:
             those of the "batch", as in the original, or those of all batches of the "step", as with
             one large batch.
-        optimizer: "sgd" (`CaffeSGD`) or "adam".
+        optimizer: "sgd" (as in Caffe) or "adam".
         learning_rate: Learning rate after the warm-up.
         boundaries: Iterations at which the learning rate is divided by ten.
         cosine: Whether the learning rate falls as half a cosine to 0; `boundaries` are then

@@ -40,24 +40,24 @@ class Tolerance:
     """Allowed differences between the page and the interpreter.
 
     Attributes:
-        least: Score above which a detection is compared.
+        min_score: Score above which a detection is compared.
         edges: Allowed difference of a box edge, as a fraction of the image.
         score: Allowed difference of a score.
         share: Fraction of the detections whose differences may be larger.
     """
 
-    least: float
+    min_score: float
     edges: float
     score: float
     share: float
 
 
-FLOAT = Tolerance(least=0.05, edges=1e-3, score=1e-3, share=0.0)
-EIGHT_BITS = Tolerance(least=0.5, edges=0.1, score=1.0, share=0.1)
+FLOAT = Tolerance(min_score=0.05, edges=1e-3, score=1e-3, share=0.0)
+EIGHT_BITS = Tolerance(min_score=0.5, edges=0.1, score=1.0, share=0.1)
 
 
 def compare(
-    page: list[dict[str, Any]], labels: list[str], expected: dict[str, np.ndarray], least: float
+    page: list[dict[str, Any]], labels: list[str], expected: dict[str, np.ndarray], min_score: float
 ) -> np.ndarray:
     """Finds the nearest counterpart of each detection of the page and of the interpreter.
 
@@ -65,7 +65,7 @@ def compare(
         page: The detections of the page: `label`, `score` and `box` of each.
         labels: Class names; `labels[0]` is class 1.
         expected: The detections of the interpreter: `boxes` [N, 4], `scores` [N] and `classes` [N].
-        least: Score above which a detection is compared.
+        min_score: Score above which a detection is compared.
 
     Returns:
         float64 [M, 2]. Each row has the differences in box and score between a detection and its
@@ -91,7 +91,7 @@ def compare(
         )
         for detections, counterparts in (sides, sides[::-1])
         for label, box, score in detections
-        if score > least
+        if score > min_score
     ]
     return np.array(rows).reshape(-1, 2)
 
@@ -145,7 +145,7 @@ def main(words: list[str]) -> int:
     print(f"{'image':32}{'detections':>12}{'boxes':>10}{'scores':>10}{'beyond':>8}")
     for i, found in enumerate(result["found"]):
         name = paths[i % len(paths)].name + (" as PNG" if i < len(paths) else "")
-        rows = compare(found, labels, expected[i], tolerance.least)
+        rows = compare(found, labels, expected[i], tolerance.min_score)
         beyond = int((rows > (tolerance.edges, tolerance.score)).any(axis=1).sum())
         fine = beyond <= tolerance.share * len(rows)
         agrees &= fine
@@ -157,7 +157,7 @@ def main(words: list[str]) -> int:
         )
     print(f"threads: {'yes' if result['threads'] else 'no'}; {_SCREENSHOT.value}")
     if not compared:
-        print(f"nothing to compare: no detection above {tolerance.least}")
+        print(f"nothing to compare: no detection above {tolerance.min_score}")
     return 0 if agrees and compared else 1
 
 
