@@ -24,9 +24,7 @@ _MODEL = flags.DEFINE_string(
 )
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "8"], "Batch sizes to measure.")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Timed calls of each stage for each batch size.")
-_OPENVINO = flags.DEFINE_bool(
-    "openvino", False, "Run a .tflite file of the kind raw with OpenVINO."
-)
+_OPENVINO = flags.DEFINE_bool("openvino", False, "Run a .tflite file of kind raw with OpenVINO.")
 
 _MAX_IMAGES = 64
 
