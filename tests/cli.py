@@ -1,4 +1,4 @@
-"""Runs commands in this process, or in a child process as a user does."""
+"""Running commands: in this process, or as a user does."""
 
 import contextlib
 import importlib
@@ -39,6 +39,6 @@ def in_process(module, *arguments):
 
 
 def ssd_keras(*arguments, cwd=ROOT):
-    """Runs `python -m ssd_keras ...` in a child process."""
+    """`python -m ssd_keras ...` as a process."""
     command = [sys.executable, "-m", "ssd_keras", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)

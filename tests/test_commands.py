@@ -71,7 +71,7 @@ def test_every_field_of_a_recipe_has_a_help_text():
 
 
 def test_a_command_prints_its_result_only(tmp_path):
-    """Start-up messages of TensorFlow appear with --verbosity=0 only."""
+    """No line of TensorFlow's start-up; with --verbosity=0 they are there."""
     words = ("prepare", "--source=shapes", "--num_images=1", "--shards=1")
     done = ssd_keras(*words, f"--out={tmp_path / 'a'}")
     assert done.returncode == 0

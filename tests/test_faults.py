@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 
 
 def start(*words, limit=None, **environment):
-    """Starts a command. With `limit`, the system refuses to write files of more bytes."""
+    """Starts a command; no file that it writes may have more than `limit` bytes."""
 
     def restrict():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -45,7 +45,7 @@ def start(*words, limit=None, **environment):
 
 
 def finish(process):
-    """Waits for a command; returns its exit code, stdout and stderr."""
+    """The exit code, stdout and stderr of a command."""
     stdout, stderr = process.communicate(timeout=120)
     return process.returncode, stdout, stderr.decode(errors="backslashreplace")
 

@@ -31,7 +31,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def command(wheel, tmp_path_factory):
-    """Returns a function that runs `ssd-keras` of the wheel in an empty folder."""
+    """`ssd-keras` of the wheel, run in an empty folder; returns its stdout."""
     folder = tmp_path_factory.mktemp("empty")
     environment = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
@@ -97,7 +97,7 @@ def test_label_lists_are_known_by_name(command):
 
 
 def _picture(command):
-    """Writes a picture into the folder."""
+    """A picture in the folder."""
     from PIL import Image
 
     Image.new("RGB", (80, 60), (200, 100, 50)).save(command.folder / "picture.jpg")

@@ -34,7 +34,7 @@ FLAGS = (
 
 
 def start(run_dir, records, *arguments, devices=1, env=None):
-    """Starts a training process."""
+    """A training process."""
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(devices)]
     config = pathlib.Path(records).parent / "tiny.json"
     write_config(TINY, config)

@@ -159,8 +159,8 @@ def _convert(
     size = config.input_size
     spec = tf.TensorSpec([1, *size, 3], tf.float32, "image")
     concrete = tf.function(function, input_signature=[spec]).get_concrete_function()
-    # The converter finds the values of the variables only if this object tracks them directly. With
-    # the Keras model as argument, it writes a file with uninitialized variables.
+    # The converter finds the values of the variables only if this object tracks them directly.
+    # Given the Keras model, it writes a file of uninitialized variables.
     weights = tf.Module()
     weights.variables_ = [variable.value for variable in model.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], weights)
