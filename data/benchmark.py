@@ -2,17 +2,17 @@
 
     python data/benchmark.py --records=records/voc2007 --torch_python=/path/with/torch/bin/python
 
---torch_python is a Python with `pip install -e '.[benchmark]'`; without it, torchvision is left
-out. The table has these rows:
+--torch_python is the Python interpreter of an environment with `pip install -e '.[benchmark]'`.
+Without this flag, torchvision is left out. The table has these rows:
 
-- decode: decoding alone, the lower bound;
+- decode: only decoding, the lower bound;
 - ssd, ssd_no_expand, ssd_fast, flip_only, none: the augmentations;
-- none + random_distort + ...: `ssd` built up op by op;
+- none + random_distort + ...: the first ops of `ssd`, one more in each row;
 - ssd and ssd_fast with more threads, for the throughput on several cores;
 - torchvision.
 
 Each round runs every row once, so that other work on the machine affects all rows. The table has
-medians over the rounds. The last line is the mean difference of `ssd_fast` from `ssd`.
+medians over the rounds. The last line is the mean difference between `ssd_fast` and `ssd`.
 """
 
 import os
@@ -32,7 +32,9 @@ from ssd_keras.config import CONFIGS
 from ssd_keras.data.records import parse_example, shard_paths
 
 _RECORDS = flags.DEFINE_string("records", None, "Record set with the images.", required=True)
-_CONFIG = flags.DEFINE_enum("config", "SSD300_VOC", list(CONFIGS), "Gives the image size.")
+_CONFIG = flags.DEFINE_enum(
+    "config", "SSD300_VOC", list(CONFIGS), "Config whose image size is used."
+)
 _IMAGES = flags.DEFINE_integer("images", 100, "Images in a round.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds.", lower_bound=1)
 _THREADS = flags.DEFINE_list(
@@ -40,7 +42,9 @@ _THREADS = flags.DEFINE_list(
     ["1", "2"],
     "Numbers of threads: the first for all rows, the others for ssd and ssd_fast.",
 )
-_TORCH = flags.DEFINE_string("torch_python", None, "Python with torchvision to compare with.")
+_TORCH = flags.DEFINE_string(
+    "torch_python", None, "Python interpreter with torchvision. Default: skip torchvision."
+)
 
 Pass = Callable[[], tuple[float, float]]  # runs one round; returns CPU and wall time in seconds
 
@@ -84,7 +88,7 @@ def torchvision_pass(records: list[bytes], folder: str) -> Pass:
 
     Args:
         records: Serialized records.
-        folder: Folder for the file that passes the images and boxes to that process.
+        folder: Folder for the file with the images and boxes for that process.
 
     Returns:
         The pass. It raises a `ValueError` if the process has ended.
@@ -122,7 +126,14 @@ def torchvision_pass(records: list[bytes], folder: str) -> Pass:
 
 
 def fast_difference(records: list[bytes]) -> float:
-    """Returns the mean absolute difference of `ssd_fast` from `ssd` in levels, with equal seeds."""
+    """Returns the mean absolute difference between `ssd_fast` and `ssd`, with equal seeds.
+
+    Args:
+        records: Serialized records.
+
+    Returns:
+        The difference in levels (0..255).
+    """
     config = CONFIGS[_CONFIG.value]
     differences = []
     for index, record in enumerate(records):

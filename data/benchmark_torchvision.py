@@ -1,4 +1,4 @@
-"""Measures torchvision's transforms for benchmark.py, in a Python that has torch.
+"""Measures torchvision's transforms for benchmark.py, in an environment that has torch.
 
 Reads images and boxes from an .npz file. For every line on stdin, it transforms all images once and
 prints the CPU time in seconds.

@@ -2,11 +2,12 @@
 
     python export/benchmark.py [--torch_python=.../python] [--openvino_python=.../python]
 
-Times a full-width SSD300 with 20 classes, from uint8 images to detections. The weights are random,
-with a bias towards background. Peers run in turns with it, each in a separate Python environment:
-torchvision's ssd300_vgg16 (channels last) from float images to detections, its network alone
-(backbone and heads), and OpenVINO on the network of this package alone. The shortest of several
-times is reported, because other work on the machine can only lengthen a time.
+Times a full-width SSD300 with 20 classes, from uint8 images to detections. Its weights are random,
+with a bias towards background. The same measurement runs other programs in turn, each in a separate
+Python environment: torchvision's ssd300_vgg16 (channels last) from float images to detections,
+torchvision's network alone (backbone and heads), and OpenVINO with only the network of this
+package. The script reports the shortest of several times, because other work on the machine can
+only increase a time.
 """
 
 import pathlib
@@ -77,7 +78,7 @@ print(min(times))
 
 def main(words: list[str]) -> None:
     """Times all candidates and prints one line for each."""
-    logging.set_verbosity(logging.WARNING)  # TensorFlow logs every file it writes
+    logging.set_verbosity(logging.WARNING)  # otherwise TensorFlow logs each file that it writes
     model = ssd_vgg16(SSD300_VOC, _CLASSES, labels=[f"class {i}" for i in range(_CLASSES)])
     for layer in model.layers:
         if hasattr(layer, "bias"):  # TensorFlow would remove biases of 0 from the graph
@@ -116,7 +117,7 @@ def _saved_model(path: pathlib.Path) -> Callable[[int], float]:
 
 
 def _save_network(model: tf.Module, path: pathlib.Path) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Saves the network without suppression as a SavedModel, for peers that lack the operator."""
+    """Saves the network without suppression as a SavedModel, which OpenVINO can convert."""
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     spec = tf.TensorSpec([None, 300, 300, 3], tf.float32)

@@ -14,7 +14,7 @@ from ssd_keras.native_log import STARTUP, without_lines
 COMMANDS = {
     "prepare": "convert a data set (VOC, COCO, YOLO, CSV, CVAT, Label Studio, ...) to records",
     "preview": "draw training samples: augmented images, ground truth, matched default boxes",
-    "inspect": "write a page about records: sizes, shapes, near-duplicates, doubtful objects",
+    "inspect": "write an HTML page about records: sizes, shapes, near-duplicates, doubtful objects",
     "fit-boxes": "show how default boxes match the objects of records, and fit a config",
     "train": "train on records by a recipe, or resume a run",
     "recipes": "list the recipes: every experiment of the paper, and two for fine-tuning",
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     arguments = words[len(name.split()) :]
     if not _wants_log(arguments):
-        # Level 3 keeps fatal errors only. Failed operations raise Python exceptions anyway.
+        # Level 3 shows fatal errors only. Failed operations still raise Python exceptions.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with without_lines(STARTUP):
             importlib.import_module("tensorflow")
@@ -93,7 +93,7 @@ def _unknown(words: Sequence[str]) -> str:
 
 
 def _wants_log(arguments: Sequence[str]) -> bool:
-    """Whether --verbosity (or -v) asks for INFO messages or more, by absl's rules.
+    """Returns whether --verbosity (or -v) requests INFO messages or more, by absl's rules.
 
     absl parses the flag too late: the log level must be set before TensorFlow is imported.
     """

@@ -12,7 +12,10 @@ from ssd_keras.commands.common import guarded
 
 @contextlib.contextmanager
 def loaded_command(name):
-    """The module of a command; its flags are gone afterwards, so that another can be loaded."""
+    """Imports the module of a command. Its flags are removed at the end of the block.
+
+    absl cannot define the flags of two commands in one process.
+    """
     before = set(flags.FLAGS)
     path = f"ssd_keras.commands.{re.sub('[ -]', '_', name)}"
     sys.modules.pop(path, None)
@@ -23,7 +26,7 @@ def loaded_command(name):
 
 
 def in_process(module, *arguments):
-    """The exit code of a loaded command; flags that are not given have their defaults."""
+    """Runs a loaded command and returns its exit code. Other flags have their defaults."""
     flags.FLAGS.unparse_flags()
     for flag in flags.FLAGS:
         flags.FLAGS[flag].unparse()

@@ -5,13 +5,13 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# A shell starts background jobs with SIGINT ignored, and their children inherit it. The tests that
-# interrupt a command need the default.
+# A shell starts background jobs with SIGINT ignored, and child processes inherit this setting. The
+# tests that interrupt a command need the default handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files and folders whose tests build a network or install the package; `make quick` leaves them
-# out. A folder stands for all below it.
+# out. A folder stands for all files below it.
 WITH_MODEL = (
     "export",
     "inference",

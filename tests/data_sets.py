@@ -1,4 +1,4 @@
-"""Small datasets in the formats of the sources, and samples of noise."""
+"""Writes small datasets in the formats of the sources, and creates samples with images of noise."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from ssd_keras.data.records import Sample
 
 
 def encoded(size=(40, 20), image_format="JPEG", **options):
-    """Content of an image file; `size` is (width, height)."""
+    """Returns the content of an image file; `size` is (width, height)."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (200, 100, 50)).save(buffer, image_format, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A sample, many random augmentations of it, and two-sided tests of distributions."""
+"""Creates a sample and many random augmentations of it, and tests distributions."""
 
 import functools
 import io
@@ -22,11 +22,11 @@ from tests.tiny import TINY
 BOXES = np.array([[0.1, 0.2, 0.5, 0.6], [0.4, 0.5, 0.9, 0.95], [0.0, 0.0, 0.1, 0.12]], np.float32)
 MEAN = (123.0, 117.0, 104.0)
 ALL_BUT_CROP = (random_distort, random_expand, random_interpolation, random_mirror)
-HEIGHT, WIDTH = 750, 1000  # image size in `views`, which decode nothing
+HEIGHT, WIDTH = 750, 1000  # size of the image of `views`, which is not decoded
 
 
 def picture(height=75, width=100, seed=0, gray=False):
-    """Smooth noise: a shift by a pixel changes the image, but only a little."""
+    """Returns smooth noise, which a shift by one pixel changes only slightly."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
     image = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
@@ -65,7 +65,7 @@ def draws(ops, count=40, image_format="PNG"):
 
 @functools.cache
 def views(ops, count=1500, boxes=None):
-    """The same without pixels, and therefore fast: random parameters and remaining ground truth."""
+    """As `draws`, but fast, without pixels: the random parameters and the remaining objects."""
 
     def plan(k):
         seen = decide(fixed, tf.stack([tf.constant(7, tf.int64), k]), ops)
@@ -77,7 +77,7 @@ def views(ops, count=1500, boxes=None):
 
 
 def assert_share(hits, probability):
-    """Two-sided test: the share of hits is within 4 standard deviations of its expectation."""
+    """Checks that the share of True is within 4 standard deviations of the expected share."""
     deviation = np.sqrt(probability * (1 - probability) / len(hits))
     assert abs(np.mean(hits) - probability) < 4 * deviation
 

@@ -1,8 +1,8 @@
-"""Inputs that the golden files of the original were made from, the same on every machine.
+"""The inputs from which the golden files of the original were made, equal on every machine.
 
-`scripts/referee.py --golden` gives them to the original's own code and keeps its answers in
-`golden/original`. Numbers come from a hash of integers, so no generator of random numbers has to
-keep its stream.
+`scripts/referee.py --golden` passes these inputs to the original program and stores its results in
+`golden/original`. The numbers come from a hash of integers, because the numbers of a random number
+generator may differ between versions.
 """
 
 import pathlib
@@ -25,12 +25,12 @@ IMAGES = 2
 
 
 def answers(name):
-    """What the original answered."""
+    """Loads results of the original program."""
     return dict(np.load(FOLDER / f"{name}.npz"))
 
 
 def hashed(name, shape):
-    """Float32 numbers in [-1, 1) of multiples of 2**-23 (the finalizer of MurmurHash3)."""
+    """Returns float32 multiples of 2**-23 in [-1, 1), from the finalizer of MurmurHash3."""
     h = np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(zlib.crc32(name.encode()))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
@@ -47,15 +47,15 @@ def predictions(name, batches=1, classes=OUTPUTS - 1):
 def images(name, count):
     """Float32 [count, 64, 64, 3] of whole numbers 0..255, in blocks of 4 x 4 pixels with noise.
 
-    Without the noise, activations within a block would be equal, and Caffe and TensorFlow give the
-    gradient of a maximum to different ones of several equal inputs.
+    Without the noise, the activations in a block would be equal. For equal inputs of a maximum,
+    Caffe and TensorFlow pass the gradient to different inputs.
     """
     blocks = hashed(name, (count, 16, 16, 3)).repeat(4, axis=1).repeat(4, axis=2)
     return np.floor(128 + 96 * blocks + 32 * hashed(f"{name} noise", blocks.shape))
 
 
 def truth(kind):
-    """Of each image of a batch: boxes [G, 4] `yxyx`, labels [G] and difficult [G]."""
+    """Returns for each image of a batch: boxes [G, 4] `yxyx`, labels [G] and difficult [G]."""
     batch = []
     for image in range(IMAGES):
         count = {"crowded": 20, "empty": 3 * image}.get(kind, 6)
@@ -63,11 +63,11 @@ def truth(kind):
         low, high = u[:, :2] * np.float32(0.8), u[:, :2] * np.float32(0.8) + np.float32(0.05)
         high = np.minimum(high + u[:, 2:4] * np.float32(0.3 if kind == "crowded" else 0.9), 1)
         boxes = np.concatenate([low, high], axis=1)
-        if kind == "border":  # cut by the border as crops cut: whole sides, whole images
+        if kind == "border":  # cut by the border of the image, as after a crop
             boxes = np.where(
                 hashed(f"sides {image}", (count, 4)) > 0, np.float32([0, 0, 1, 1]), boxes
             )
-        if kind == "tied":  # on a grid, and the same object twice
+        if kind == "tied":  # coordinates on a grid and equal objects, so that IoUs are equal
             boxes = np.round(boxes * 8) / 8
             boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + np.float32(1 / 8))
             boxes[1:3] = boxes[:1]
@@ -81,7 +81,7 @@ KINDS = ("random", "crowded", "border", "tied", "empty", "difficult")
 
 
 def padded_truth(kind, use_difficult=True):
-    """The same as the package takes it, float32 [IMAGES, 20, 5]."""
+    """Returns the result of `truth` in the format of the package, float32 [IMAGES, 20, 5]."""
     out = np.zeros((IMAGES, 20, 5), np.float32)
     for row, (boxes, labels, difficult) in zip(out, truth(kind), strict=True):
         kept = use_difficult | ~difficult
@@ -90,7 +90,7 @@ def padded_truth(kind, use_difficult=True):
 
 
 def write_caffemodel(path, model):
-    """Weights by Caffe's names and in its layout, for a model of TINY, WIDTH and OUTPUTS - 1."""
+    """Writes weights with Caffe's names and layout, for a model of TINY, WIDTH and OUTPUTS - 1."""
     theirs = {ours: name for name, ours in find_project((), "caffe").tensors.items()}
     layers = {}
     for ours, variable in named_variables(model).items():
@@ -107,7 +107,7 @@ def write_caffemodel(path, model):
 
 
 def read_caffemodel(path, model):
-    """As `load_weights` does for the released configs, which have more layers than TINY."""
+    """Loads the file as `load_weights` does; TINY has fewer layers than the released configs."""
     arrays = convert(caffemodel_arrays(path.read_bytes()), find_project((), "caffe"))
     for name, variable in named_variables(model).items():
         variable.assign(arrays[name])
@@ -143,7 +143,7 @@ SOLVER_STEPS = 6
 
 
 def solver_batches():
-    """Two batches for each step."""
+    """Returns the batches of the solver's test, two for each step."""
     names = KINDS[:4]
     return [
         (images(f"step {k}", IMAGES), padded_truth(names[k % len(names)]))

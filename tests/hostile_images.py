@@ -37,7 +37,7 @@ def hostile_images():
 
 
 def peak_memory():
-    """The largest memory of this process so far, in megabytes."""
+    """Returns the peak memory of this process, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -48,7 +48,7 @@ def _saved(image, image_format, **options):
 
 
 def _png(width, height):
-    """A complete PNG of one bit per pixel; black."""
+    """Returns a complete black PNG with one bit per pixel."""
 
     def chunk(name, data):
         return (
@@ -64,7 +64,7 @@ def _png(width, height):
 
 
 def _tiff(width, height):
-    """A TIFF of one bit per pixel with one strip of deflated zeros."""
+    """Returns a TIFF with one bit per pixel and one strip of deflated zeros."""
     strip = zlib.compress(bytes((width + 7) // 8 * height))
     tags = {256: width, 257: height, 258: 1, 259: 8, 262: 1, 273: 0, 277: 1, 278: height, 279: 0}
     tags |= {273: 8 + 2 + 12 * len(tags) + 4, 279: len(strip)}
@@ -73,7 +73,7 @@ def _tiff(width, height):
 
 
 def main(model_path):
-    """Prints a line per case: name, size, megabytes and seconds of each reader, their results."""
+    """Prints one line per case: name, size, and megabytes, seconds and result of each reader."""
     import json
     import time
 

@@ -49,7 +49,7 @@ def test_encode_by_hand():
 
 
 def jaccard_overlap(a, b):
-    """`JaccardOverlap` and `BBoxSize` in float32, every operation rounded by itself."""
+    """The original's `JaccardOverlap` and `BBoxSize` in float32, with a rounding per operation."""
     a, b = a[:, None, :], b[None, :, :]
     height = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     width = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
@@ -72,7 +72,8 @@ def test_iou_has_the_originals_roundings(mode):
     np.testing.assert_array_equal(got, jaccard_overlap(truth, defaults))
 
 
-# Corners and sides in thousandths: TensorFlow flushes subnormal floats, which hypothesis minds.
+# Corners and sides are multiples of 1/1000: TensorFlow flushes subnormal numbers to 0, and
+# hypothesis reports this as an error.
 boxes_strategy = st.lists(
     st.tuples(*[st.integers(0, 900)] * 2, *[st.integers(10, 1000)] * 2), min_size=1, max_size=8
 )
@@ -104,7 +105,7 @@ def test_decode_undoes_encode(index, values):
 
 
 def test_forms_are_converted_for_any_number_of_dimensions():
-    """With three boxes in a row of two: an axis counted from the front would be another one."""
+    """Boxes [2, 3, 4] show that the last axis is used, not axis 1."""
     corners = np.sort(np.random.default_rng(0).random((2, 3, 2, 2)), axis=-2).reshape(2, 3, 4)
     centers = yxyx_to_cyxhw(corners).numpy()
     for i in range(2):

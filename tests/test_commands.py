@@ -1,4 +1,4 @@
-"""The command line as a user meets it: the overview, help, quiet output, errors, Ctrl-C."""
+"""The command line as a user sees it: the overview, help, quiet output, errors and Ctrl-C."""
 
 import dataclasses
 import importlib

@@ -68,7 +68,7 @@ def test_lists_are_as_good_as_tuples():
 
 
 def test_tilings_are_the_scripts():
-    """ssd_pascal.py and ssd_coco.py; each map's larger size is the next one's smaller."""
+    """ssd_pascal.py and ssd_coco.py; the max_size of a map is the min_size of the next one."""
     for config, steps, last in (
         (CONFIGS["SSD300_VOC"], [8, 16, 32, 64, 100, 300], 315),
         (CONFIGS["SSD300_COCO"], [8, 16, 32, 64, 100, 300], 315),
@@ -101,7 +101,7 @@ def test_for_image_size_gives_the_released_configs():
 
 
 def test_a_wide_config_by_hand():
-    """288 x 512: 36 x 64 cells of 8 pixels, halved to 5 x 8; boxes are fractions of 288."""
+    """288 x 512: from 36 x 64 cells of 8 pixels to 5 x 8; box sizes are fractions of 288."""
     config = SSDConfig.for_image_size((288, 512))
     maps = config.feature_maps
     assert [m.size for m in maps] == [(36, 64), (18, 32), (9, 16), (5, 8), (3, 6), (1, 4)]
@@ -116,7 +116,7 @@ def test_a_wide_config_by_hand():
 
 @pytest.mark.parametrize("size", [128, 129, 257, 416, 1024, (128, 700), (719, 1281)])
 def test_any_size_is_valid(size):
-    """The checks of the config accept it, and cells lie in the image."""
+    """The config passes its checks, and the centers of the cells are in the image."""
     maps = SSDConfig.for_image_size(size).feature_maps
     assert 5 <= len(maps) <= 7
 

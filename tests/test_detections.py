@@ -14,7 +14,7 @@ BOXES = default_boxes(SSD300_VOC)
 
 
 def predictions(*wanted, classes=3):
-    """Predictions in which default box i has a box and a class of the given score."""
+    """Returns predictions from (index of the default box, box, class, score)."""
     out = np.zeros((1, 8732, 5 + classes), np.float32)
     out[..., 4] = 20  # background
     for i, box, label, score in wanted:
@@ -68,7 +68,8 @@ def test_clips_only_on_output():
 
 
 def test_a_crowd_on_one_object_does_not_hide_another():
-    # 500 better boxes on one place, one box elsewhere: a cap of 400 before suppression loses it.
+    # 500 better boxes at one place and one box elsewhere. A limit of 400 boxes before suppression
+    # would lose the single box.
     crowd = [(i, A, 1, 0.9) for i in range(500)]
     found = DetectionDecoder(SSD300_VOC)(predictions(*crowd, (600, FAR, 1, 0.5)))
     assert found["num_detections"].numpy().tolist() == [2]
@@ -118,7 +119,7 @@ def test_round_trips_and_says_what_is_wrong():
 
 
 def test_equals_the_original():
-    """Its DetectionOutput layer, whose boxes the original clips when it evaluates them."""
+    """The DetectionOutput layer. The original clips its boxes during evaluation."""
     outputs = DetectionDecoder(TINY)(golden.predictions("detections"))
     found = unpad({name: value.numpy() for name, value in outputs.items()})
     answers = golden.answers("detections")

@@ -1,4 +1,4 @@
-"""The documents say what is there: tests, decisions, files, public names, commands and flags."""
+"""What the documents name exists: tests, decisions, files, public names, commands and flags."""
 
 import ast
 import importlib
@@ -52,7 +52,7 @@ def shell_lines(path):
     text = path.read_text()
     blocks = [code for language, code in FENCED.findall(text) if language != "python"]
     prose = FENCED.sub("", text)
-    if not re.search(r"^\d+\. ", prose, re.MULTILINE):  # there, four blanks continue an item
+    if not re.search(r"^\d+\. ", prose, re.MULTILINE):  # in lists, four blanks continue an item
         blocks += INDENTED.findall(prose)
         prose = INDENTED.sub("", prose)
     for block in blocks:
@@ -97,7 +97,7 @@ def known_flags():
 
 
 def called(words):
-    """The command or script that a shell line calls, and the words behind it."""
+    """Returns the command or script that a shell line calls, and its arguments."""
     for k, word in enumerate(words):
         behind = words[k + 1 :]
         if word.split("/")[-1] == "ssd-keras" and behind and behind[0][0].islower():
@@ -112,7 +112,7 @@ def called(words):
 def test_cited_tests_exist(path):
     text = path.read_text()
     cited = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
-    assert len(cited) == len(re.findall(r"::\s*test_", text))  # none is written otherwise
+    assert len(cited) == len(re.findall(r"::\s*test_", text))  # no test is cited in another form
     tests = {
         file: names_in(ROOT / "tests" / file)
         for file, _ in cited
@@ -180,7 +180,7 @@ def test_commands_and_flags_exist(path, known_flags):
         name, behind = called(words)
         if line.startswith("#"):  # a comment in a code block
             used, known = re.findall(r"--\w+", line), everywhere
-        elif name is None:  # a flag alone may be of any command
+        elif name is None:  # without a command, the flag may be of any command
             used, known = [w for w in words[:1] if re.match(r"--\w", w)], everywhere
         elif name.split()[0] == "help":
             continue

@@ -142,7 +142,7 @@ def test_plot_history(tmp_path):
     )
     plot_history(path, tmp_path / "a.png")
     plot_history([{"iteration": 1, "loss": 2.0}], tmp_path / "b.png")
-    for name, height in (("a", 900), ("b", 600)):  # without AP there is no panel for it
+    for name, height in (("a", 900), ("b", 600)):  # without AP, the figure has no panel for it
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.size == (800, height)
     assert len(list(tmp_path.iterdir())) == 3  # no temporary file stays
@@ -159,7 +159,7 @@ def test_plot_precision_recall(tmp_path):
 
 @pytest.mark.parametrize("size", [(100, 100), (300, 200), (1000, 800), (8000, 6000)])
 def test_tags_do_not_cover_each_other_where_there_is_room(size):
-    """Four boxes that differ by a pixel would have their tags at the same place."""
+    """The boxes differ by one pixel: without a rule, all tags would be at the same place."""
     font = drawing._font(max(9, round(min(size) / 32)))
     width, height = size
     boxes = [(width * 0.3 + k, height * 0.3 + k, width * 0.7, height * 0.7) for k in range(4)]

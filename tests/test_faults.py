@@ -1,4 +1,4 @@
-"""Faults of the machine: signals, a full disk, and odd file names, in the commands as processes."""
+"""Signals, a full disk and unusual file names, with the commands as child processes."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.export.models import small_model
 from tests.processes import ROOT, Program
 from tests.tiny import SSD64
 
-# Names with blanks, quotes, line breaks, and bytes that are not UTF-8.
+# Names with blanks, quotes, line breaks, and bytes that are not valid UTF-8.
 ODD_NAMES = (b"a b.jpg", b"new\nline.jpg", b"'\"$x;.jpg", b"caf\xe9.jpg", "日本.jpg".encode())
 
 
@@ -66,7 +66,7 @@ def test_a_stopped_command_leaves_nothing_half_written(model, tmp_path, command,
 
 @pytest.mark.parametrize("command", ["prepare", "detect", "export saved_model"])
 def test_a_full_disk_is_named(model, tmp_path, command):
-    """A limit on the size of files takes the place of the full disk."""
+    """A limit on the size of files simulates the full disk."""
     out = tmp_path / "out"
     words = [*command.split(), f"--out={out}"]
     if command == "prepare":

@@ -45,7 +45,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(error):
         write(tmp_path / "model", "new", "2")
-    assert seen == ["new", "old"]  # a kill here loses neither
+    assert seen == ["new", "old"]  # a kill at this time loses neither folder
     assert os.listdir(tmp_path / "model") == ["old"]
     assert os.listdir(tmp_path) == ["model"]
 
@@ -97,7 +97,7 @@ def test_every_error_of_a_parser_names_the_file():
 
 
 def test_a_full_disk_is_named(tmp_path):
-    """The message of the operating system comes from writers without a file name."""
+    """Some writers raise the error of the operating system without a file name."""
     path = tmp_path / "a.npz"
     for error in (
         OSError(28, "No space left on device"),

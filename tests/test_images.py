@@ -87,7 +87,7 @@ def test_a_gif_whose_frame_exceeds_its_canvas_or_that_has_none():
 
 
 def test_pillow_reads_no_other_formats():
-    """Its reader of EPS starts another program."""
+    """Pillow's reader of EPS files starts another program."""
     with pytest.raises(OSError, match="cannot identify"):
         open_image(encoded("PPM"))
     assert open_image(FILES["GIF"]).size == (30, 20)

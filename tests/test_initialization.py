@@ -19,12 +19,13 @@ def model():
 
 
 def limit(layer):
-    """The bound of Caffe's xavier."""
+    """Returns the bound of Caffe's "xavier" initializer."""
     return math.sqrt(3 / np.prod(layer.kernel.shape[:3]))
 
 
 def test_a_fresh_model_says_background_with_the_prior_of_mining(model):
-    # Bias ln(3 * 2) against two zeros: 6 / (6 + 1 + 1) = .75, and .125 for each class.
+    # The bias of the background is ln(3 * 2), those of the two classes are 0. The softmax is
+    # 6 / (6 + 1 + 1) = .75 and .125 for each class.
     logits = model.get_layer("fc7_logits").bias.numpy().reshape(-1, 3)
     np.testing.assert_allclose(logits, [[math.log(6), 0, 0]] * 6, rtol=1e-6)
     image = np.full((1, 64, 64, 3), (123, 117, 104), np.float32)  # the mean: all features are 0

@@ -142,7 +142,7 @@ def test_every_argument_counts():
 
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 def test_no_row_of_ground_truth_in_a_whole_batch(jit):
-    """`padded_batch` gives G = 0 only at run time, if all images of a batch are empty."""
+    """`padded_batch` gives G = 0, known at run time only, for a batch without any object."""
     spec = [tf.TensorSpec([None, None, 5]), tf.TensorSpec([None, 8732, 8])]
     loss = tf.function(MultiBoxLoss(SSD300_VOC).__call__, input_signature=spec, jit_compile=jit)
     prediction = predictions(np.random.default_rng(7), 2, 8732)
@@ -151,7 +151,7 @@ def test_no_row_of_ground_truth_in_a_whole_batch(jit):
 
 
 def test_an_empty_batch_counts_for_nothing():
-    """Keras ends an evaluation of unknown length with one."""
+    """Keras ends an evaluation of unknown length with an empty batch."""
     loss = MultiBoxLoss(SSD300_VOC)
     prediction = predictions(np.random.default_rng(7), 2, 8732)
     loss(random_truth(6, 2, 3), prediction)
@@ -263,7 +263,7 @@ def compiled_loss(jit):
 @pytest.mark.parametrize("case", [*golden.KINDS, "difficult_left_out"])
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 def test_equals_the_original(case, jit):
-    """Loss, gradients and the boxes that take part, of its MultiBoxLoss layer."""
+    """Loss, gradients and selected boxes of the original's MultiBoxLoss layer."""
     kind, left_out = case.removesuffix("_left_out"), case.endswith("_left_out")
     truth = tf.constant(golden.padded_truth(kind, use_difficult=not left_out))
     value, gradient = compiled_loss(jit)(truth, tf.constant(golden.predictions(kind)))

@@ -35,14 +35,15 @@ def test_the_threshold_adds_more():
 
 
 def test_greedy_takes_the_larger_overlap_first():
-    # Both overlap box 1 most; the second more so. The first must take its second choice, box 0,
-    # and does not lose its match as in ports that let the later ground truth overwrite.
+    # Both objects overlap box 1 most, the second one more than the first one. The first object must
+    # take box 0. It does not lose its match, as in other implementations, in which a later object
+    # overwrites the match of an earlier one.
     rows = ((0, 0.18, 1, 0.5, 1), (0, 0.25, 1, 0.51, 2))
     assert match(truth(*rows), ROW, 0.99).numpy().tolist() == [[0, 1, -1, -1]]
 
 
 def test_ties_go_to_the_lower_default_box_and_ground_truth():
-    same = (0, 0.25, 1, 0.75, 1)  # boxes 1 and 2 alike
+    same = (0, 0.25, 1, 0.75, 1)  # overlaps boxes 1 and 2 equally
     assert match(truth(same, same), ROW, 0.99).numpy().tolist() == [[-1, 0, 1, -1]]
 
 
@@ -101,7 +102,7 @@ def test_each_image_is_matched_alone():
 
 
 def test_xla_matches_objects_that_crops_have_cut_the_same():
-    # Many default boxes overlap such objects equally, up to rounding.
+    # Many default boxes have the same IoU with such objects, except for rounding.
     rng = np.random.default_rng(7)
     ground_truth = random_truth(rng, 4, 20, 0.9)
     ground_truth[:, :10, 2:4], ground_truth[:, 10:, :2] = 1, 0
@@ -113,7 +114,7 @@ def test_xla_matches_objects_that_crops_have_cut_the_same():
 
 
 def test_same_under_xla():
-    # Sixteenths are exact in float32: overlaps that are equal stay equal however XLA fuses.
+    # Multiples of 1/16 are exact in float32, so equal IoUs stay equal with any fusion of XLA.
     rng = np.random.default_rng(6)
     low = rng.integers(0, 12, (2, 12, 2))
     high = low + rng.integers(1, 5, (2, 12, 2))

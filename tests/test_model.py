@@ -78,7 +78,7 @@ def test_small_features_are_normalised_exactly():
 
 
 def test_the_direct_dilated_convolution_is_for_inference(narrow):
-    """It is faster; but not every CPU has its gradient."""
+    """The direct convolution is faster, but TensorFlow has no gradient for it on some CPUs."""
     images = tf.TensorSpec([None, 300, 300, 3])
     for training, spread in ((True, True), (None, True), (False, False)):
         run = tf.function(lambda x, t=training: narrow(x, training=t))
@@ -152,7 +152,7 @@ def test_reports_the_parts_of_the_loss():
     np.testing.assert_allclose(
         logs["loss"], logs["localization_loss"] + logs["confidence_loss"], rtol=1e-5
     )
-    assert logs["positives"] == 1.5  # one an image; batches of two images and of one
+    assert logs["positives"] == 1.5  # one per image; a batch of two images and a batch of one
 
 
 def test_reloads_in_a_fresh_process(narrow, tmp_path):
@@ -206,7 +206,7 @@ def test_a_reloaded_model_of_mixed_precision_still_scales_its_loss(tmp_path):
 
 
 def test_outputs_equal_the_originals(tmp_path):
-    """Of a narrow network for 64 pixels with the same weights, from a .caffemodel."""
+    """A narrow network for 64 pixels, with the same weights from a .caffemodel."""
     model = ssd_vgg16(TINY, golden.OUTPUTS - 1, width=golden.WIDTH)
     golden.write_caffemodel(tmp_path / "start.caffemodel", model)
     golden.read_caffemodel(tmp_path / "start.caffemodel", model)

@@ -1,4 +1,4 @@
-"""Runs the Python code of docs/own_data.md, in its order, with a small network and few steps."""
+"""Runs the Python code of docs/own_data.md in its order, with a small network and few steps."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from ssd_keras.data.prepare import open_source, prepare_records
 from tests.processes import ROOT
 from tests.test_documents import python_blocks
 
-# What is smaller here than on the page; each must occur there.
+# Replacements that make the code of the page faster. Each replaced text must occur on the page.
 SMALLER = {
     "ssd_keras.SSD300_VOC": "ssd_keras.SSDConfig.for_image_size(128)",
     'weights="imagenet"': "width=1 / 16",
@@ -67,8 +67,8 @@ def test_the_code_of_the_guide_runs(tmp_path, monkeypatch, policy):
         assert (tmp_path / name).exists()
 
 
-def test_thirty_lines_are_enough():
-    """From the first import to `fit`, lines of code of the first block."""
+def test_the_first_block_is_short():
+    """Counts the lines of code in the first block, from the first import to `fit`."""
     block = python_blocks(ROOT / "docs" / "own_data.md")[0]
     assert len([line for line in block.splitlines() if line.strip()]) <= 36
     assert re.search(r"model\.fit\(", block)

@@ -1,4 +1,4 @@
-"""Rectangular inputs and the user's files, from the records to the exports."""
+"""Rectangular inputs, weights files of users and decoded images, from records to exports."""
 
 import itertools
 
@@ -74,7 +74,7 @@ def test_exports_agree_with_the_model(folder, model):
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_axis_of_a_rectangle_is_that_of_the_square(name):
-    """Rows and columns are resampled apart, so a mirrored or cropped axis must not mix sizes."""
+    """Rows and columns are resampled separately, each with its size, mirrored or cropped."""
     square = augment(sample(), SSDConfig.for_image_size(160), [1, 2], AUGMENTATIONS[name])
     tall = augment(sample(), SSDConfig.for_image_size((320, 160)), [1, 2], AUGMENTATIONS[name])
     assert tall["image"].shape == (320, 160, 3)
@@ -92,7 +92,7 @@ def test_a_rectangle_is_resized_as_tensorflow_does():
 
 
 def test_a_released_file_starts_a_model_of_another_size(tmp_path):
-    """Boxes keep their sizes in pixels, and the network is the same."""
+    """Default boxes keep their sizes in pixels, and all layers keep their weights."""
     source = ssd_vgg16("SSD300_VOC", 2, width=NARROW, labels=["a", "b"])
     source.save(tmp_path / "square.keras")
     wide = ssd_vgg16(WIDE, 2, width=NARROW, labels=["a", "b"])

@@ -19,7 +19,7 @@ def test_a_bar_is_on_stderr_and_not_in_pipes(monkeypatch, capsys):
     bar.add(2)
     assert f"\r2/4 [{'=' * 15:30}]" in sys.stderr.getvalue()
     bar.add(2)
-    assert sys.stderr.getvalue().endswith("images/s\033[K\n")  # the line has ended
+    assert sys.stderr.getvalue().endswith("images/s\033[K\n")  # the last line is complete
     bar.finish()
     assert sys.stderr.getvalue().count("\n") == 1
 

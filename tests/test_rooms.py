@@ -1,4 +1,4 @@
-"""The rooms of the package: which may import which, and what the import of the package loads."""
+"""The rooms of the package: the order of imports, and the modules that an import loads."""
 
 import ast
 import os
@@ -12,7 +12,7 @@ from tests.processes import ROOT
 
 PACKAGE = ROOT / "ssd_keras"
 
-# Each room may import itself and those before it. "" are the flat modules, the paper's nouns.
+# Each room may import itself and those before it. "" stands for the flat modules.
 CHAIN = (
     "",
     "weights",
@@ -30,7 +30,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 
 def room(module):
-    """The place of "weights.load", say, in the chain."""
+    """Returns the position of the room of a module, such as "weights.load", in the chain."""
     first = module.split(".")[0]
     return CHAIN.index(first) if first in CHAIN else 0
 

@@ -1,9 +1,10 @@
 """Files that the package wrote before its modules moved into rooms (commit e88a86d).
 
 `golden/before_rooms/last.keras` is the checkpoint of two steps of `train` (CaffeSGD, warm-up, one
-boundary, MultiBoxLoss) on five images, with the tiny config and width 1/16. `expected.npz` holds
-the predictions of the model at that commit for one image of noise. `detections.npz` holds its 50
-best detections as commit 61efd21 found them, before default boxes had the original's floats.
+boundary, MultiBoxLoss) on five images, with the tiny config and width 1/16. `expected.npz` contains
+the predictions of the model at that commit for one image of noise. `detections.npz` contains the 50
+best detections of the model at commit 61efd21, when default boxes still differed from the
+original's in the last bits.
 """
 
 import keras

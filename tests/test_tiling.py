@@ -73,7 +73,7 @@ def test_clipping_is_off_by_default_and_cuts_at_the_border():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_same_floats_as_the_originals(name):
-    """Bit for bit; the golden file has the y of each row of cells and the x of each column."""
+    """Bit for bit. The golden file has the y of each row of cells and the x of each column."""
     golden, start = answers("default_boxes"), 0
     boxes = default_boxes(CONFIGS[name])
     for m in CONFIGS[name].feature_maps:

@@ -1,4 +1,4 @@
-"""Ground truth in all forms, through the loss and through `fit`."""
+"""Ground truth in all accepted formats, with the loss alone and with `fit`."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
-"""The wheel, without the repository: in an empty folder it prepares, trains, exports and detects.
+"""Prepares, trains, exports and detects with the wheel, in an empty folder without the repository.
 
-The environment is new, but takes the dependencies of this one, so that nothing is downloaded.
-`make check-wheel` does the same with dependencies from the package index and no extras.
+The environment is new, but uses the dependencies of the current one, so that nothing is downloaded.
+`make check-wheel` does the same with dependencies from the package index and without extras.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""SSD for pictures of 64 pixels: the same network and code as SSD300 at a twentieth of the cost."""
+"""Configs of SSD for images of 64 x 64 pixels, which cost a twentieth of SSD300."""
 
 from ssd_keras.config import SSD300_VOC, FeatureMap, SSDConfig
 
@@ -13,7 +13,7 @@ TINY = SSDConfig(
     extra_layers=SSD300_VOC.extra_layers[:2],
 )
 
-# Fewer maps, for what converts the network as often as the export's tests do.
+# Fewer feature maps, for tests that convert the network often, such as those of the exporters.
 SSD64 = SSDConfig(
     64,
     (

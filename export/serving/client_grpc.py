@@ -2,8 +2,8 @@
 
     python client_grpc.py --server localhost:8500 --labels labels.txt street.jpg
 
-Requires only tensorflow-serving-api. Clients in other languages need its .proto files. README.md in
-this folder describes the inputs and outputs.
+Requires only tensorflow-serving-api. Clients in other languages need the .proto files of TensorFlow
+Serving. README.md in this folder describes the inputs and outputs.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-MAX_BATCH_SIZE = 8  # as in batching.config: the server refuses larger requests
+MAX_BATCH_SIZE = 8  # as in batching.config: the server rejects larger requests
 
 
 def detect(
@@ -34,7 +34,7 @@ def detect(
         [B] and `image_decoded` bool [B].
 
     Raises:
-        grpc.RpcError: If a request fails, with the status code of the server.
+        grpc.RpcError: If a request fails. The error has the status code of the server.
     """
     if len(pictures) > MAX_BATCH_SIZE:
         parts = [

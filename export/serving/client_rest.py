@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-MAX_BATCH_SIZE = 8  # as in batching.config: the server refuses larger requests
+MAX_BATCH_SIZE = 8  # as in batching.config: the server rejects larger requests
 
 
 def detect(
@@ -33,7 +33,7 @@ def detect(
         and `image_decoded`.
 
     Raises:
-        RuntimeError: If the server refuses a request, with its message.
+        RuntimeError: If the server rejects a request. The error has the message of the server.
         OSError: If the server does not answer.
     """
     if len(pictures) > MAX_BATCH_SIZE:

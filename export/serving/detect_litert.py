@@ -47,8 +47,8 @@ class Detector:
         """Detects on one image.
 
         Args:
-            picture: Image of any size. Of 16-bit channels the upper 8 bits are used, as TensorFlow
-                does.
+            picture: Image of any size. For 16-bit channels the upper 8 bits are used, as in
+                TensorFlow.
 
         Returns:
             Label, score and box of each detection, in descending order of score. Boxes are float32

@@ -2,8 +2,9 @@
 
     python detect_mediapipe.py --model for_mediapipe.tflite street.jpg
 
-Requires mediapipe. Export the file with `ssd-keras export tflite --kind=mediapipe`; it contains
-the labels and the input range. MediaPipe has the same interface for Kotlin, Swift and JavaScript.
+Requires mediapipe. Export the file with `ssd-keras export tflite --kind=mediapipe`. The file
+contains the labels and the range of the pixel values. MediaPipe has the same interface for Kotlin,
+Swift and JavaScript.
 """
 
 import argparse

@@ -42,7 +42,8 @@ def warmup_records(
         name: Name of the model in models.config.
 
     Returns:
-        One log per batch size, without a response, which the server does not need.
+        One log entry per batch size. The entries have no response, because the server needs only
+        the requests.
     """
     logs = []
     for size in batch_sizes:

@@ -4,9 +4,10 @@
 
 Give the images as files, folders or glob patterns; the first 64 are used. Without images the
 command draws synthetic ones. The stages are the forward pass, decoding with suppression, and end to
-end from encoded images to detections. A Keras model also shows the part of the base network; the
-paper says about 80 %. Times of decoding with suppression depend on how many boxes pass the score
-threshold, so they mean little for a model that is not trained.
+end from encoded images to detections. For a Keras model the command also prints the share of the
+base network in the forward pass, which is about 80 % in the paper. The time of decoding with
+suppression depends on the number of boxes above the score threshold, so it has little meaning for
+an untrained model.
 """
 
 from absl import flags
@@ -23,9 +24,7 @@ _MODEL = flags.DEFINE_string(
 )
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "8"], "Batch sizes to measure.")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Timed calls of each stage for each batch size.")
-_OPENVINO = flags.DEFINE_bool(
-    "openvino", False, "Run a .tflite file of the kind raw with OpenVINO."
-)
+_OPENVINO = flags.DEFINE_bool("openvino", False, "Run a .tflite file of kind raw with OpenVINO.")
 
 _MAX_IMAGES = 64
 

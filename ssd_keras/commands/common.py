@@ -1,4 +1,4 @@
-"""Runs the commands: flag parsing, help texts, errors in one line and Ctrl-C."""
+"""Runs the commands: parses flags, prints help texts and one-line errors, and handles Ctrl-C."""
 
 import io
 import re
@@ -30,7 +30,7 @@ USER_ERRORS = (
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which job schedulers send. It ends a command as Ctrl-C does."""
+    """Raised after SIGTERM, which job schedulers send. It ends a command as Ctrl-C does."""
 
 
 def run(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ def run(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
 
 
 def _parse(name: str, argv: list[str]) -> list[str]:
-    """Parses the flags; an unknown, missing or malformed one ends the process with one line."""
+    """Parses the flags. An unknown, missing or malformed flag ends the process with one line."""
     try:
         words: list[str] = flags.FLAGS(argv)
         return words
@@ -78,7 +78,7 @@ def _parse(name: str, argv: list[str]) -> list[str]:
 
 
 def run_script() -> None:
-    """Runs the script that was started (`__main__`) as a command; see `run`."""
+    """Runs the script that Python was started with (`__main__`) as a command; see `run`."""
     run(sys.modules["__main__"], sys.argv[0], sys.argv[1:])
 
 
@@ -96,8 +96,8 @@ def guarded(module: ModuleType, name: str, words: list[str]) -> int:
     try:
         if words and not hasattr(module, "WORDS"):
             raise ValueError(
-                f"{' '.join(words)}: {name} takes flags only. If this belongs to the value of a "
-                "flag, separate values by commas and quote values that contain spaces"
+                f"{' '.join(words)}: {name} takes flags only. If this text belongs to the value of "
+                "a flag, separate values by commas and quote values that contain spaces"
             )
         return module.main(words) or 0
     except KeyboardInterrupt as stop:
@@ -129,6 +129,9 @@ def usage(module: ModuleType, name: str) -> str:
     Args:
         module: The module of the command; see `run`.
         name: Name of the command on the command line.
+
+    Returns:
+        The text, with several lines.
     """
     program = name if module.__name__ == "__main__" else f"ssd-keras {name}"
     words = f" {module.WORDS}" if hasattr(module, "WORDS") else ""
@@ -143,7 +146,7 @@ def usage(module: ModuleType, name: str) -> str:
 
 
 def _flag_lines(flag: flags.Flag) -> list[str]:
-    """Returns two parts of the help: name, values and default of a flag; its wrapped text."""
+    """Returns the help of a flag: a line with its name, values and default, and its text."""
     required = any("must have a value other than None" in v.message for v in flag.validators)
     choices = getattr(flag, "enum_values", None) or getattr(flag.parser, "enum_values", None)
     if flag.boolean:

@@ -3,8 +3,8 @@
     ssd-keras data-service --role=dispatcher --port=5050 --work_dir=/var/tmp/dispatcher
     ssd-keras data-service --role=worker --dispatcher=host1:5050
 
-Start one dispatcher and any number of workers; every worker must see the record sets under the same
-paths as the training. They run until Ctrl-C or SIGTERM.
+Start one dispatcher and any number of workers. Every worker needs the record sets under the same
+paths as the training. Dispatcher and workers run until Ctrl-C or SIGTERM.
 """
 
 import signal
@@ -13,26 +13,28 @@ import threading
 import tensorflow as tf
 from absl import flags
 
-_ROLE = flags.DEFINE_enum("role", None, ["dispatcher", "worker"], "What to run.", required=True)
-_PORT = flags.DEFINE_integer("port", 0, "Port to listen on; 0: any free one.", lower_bound=0)
+_ROLE = flags.DEFINE_enum(
+    "role", None, ["dispatcher", "worker"], "Type of the server.", required=True
+)
+_PORT = flags.DEFINE_integer("port", 0, "TCP port; 0 for any free port.", lower_bound=0)
 _DISPATCHER = flags.DEFINE_string(
-    "dispatcher", None, "Address host:port of the dispatcher (worker)."
+    "dispatcher", None, "Worker: address of the dispatcher, host:port."
 )
 _HOST = flags.DEFINE_string(
-    "host", "localhost", "Name by which the training reaches this machine (worker)."
+    "host", "localhost", "Worker: host name or IP address at which the training reaches it."
 )
 _WORK_DIR = flags.DEFINE_string(
-    "work_dir", None, "Folder for the dispatcher's state: it resumes from it when started again."
+    "work_dir", None, "Dispatcher: folder for its state, so that it resumes after a restart."
 )
 
 
 def interrupted() -> str:
-    """The line after Ctrl-C."""
+    """Returns the message for Ctrl-C."""
     return "the server has stopped"
 
 
 def main(words: list[str]) -> None:
-    """Serves until a signal comes."""
+    """Runs the server until Ctrl-C or SIGTERM."""
     del words
     service = tf.data.experimental.service
     if _ROLE.value == "dispatcher":
@@ -45,19 +47,19 @@ def main(words: list[str]) -> None:
         address = server.target
     else:
         if not _DISPATCHER.value:
-            raise ValueError("--dispatcher is missing: a worker needs its address, host:port")
+            raise ValueError("--dispatcher is missing: give the address of the dispatcher")
         server = _worker()
         address = f"{_HOST.value}, working for {_DISPATCHER.value}"
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     print(f"{_ROLE.value} at {address}", flush=True)
-    while not stop.wait(1.0):  # Ctrl-C cannot end a wait without a time limit everywhere
+    while not stop.wait(1.0):  # on some systems, Ctrl-C does not end a wait without a time limit
         pass
     del server
 
 
 def _worker() -> tf.data.experimental.service.WorkerServer:
-    """A worker at a port that it announces as part of its address."""
+    """Creates a worker. Its address has a port number also if --port is 0."""
     import socket
 
     port = _PORT.value

@@ -27,8 +27,8 @@ _SEED = flags.DEFINE_integer(
 )
 
 # Training starts from random weights. Adam is used because the size of its steps does not depend
-# on the scale of untrained features. conv1_1 and conv1_2 are frozen at their random weights: at
-# 300 x 300 pixels they would take half of the time of a step.
+# on the scale of untrained features. conv1_1 and conv1_2 keep their random weights: their training
+# at 300 x 300 pixels would take half of the time of a step.
 RECIPE = (
     "--weights random --width 0.09 --freeze conv1_* --optimizer adam --learning_rate 2e-3 --cosine "
     "--warmup 20 --clip_norm 5 --batch_size 8 --augmentation flip_only "

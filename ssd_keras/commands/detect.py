@@ -2,17 +2,17 @@
 
     ssd-keras detect --model=runs/voc/best.keras --out=found photos/ 'more/**/*.jpg' film.mp4
 
-Give files, folders, glob patterns, URLs of streams (rtsp://, http://), camera:0, or - for stdin: an
-image, or a list of names. Folders are searched for images. The command writes a copy of each image
-with its detections drawn, and detections.jsonl with one line per image; for a video it writes an
-annotated video and a .jsonl file with the time of each frame. Boxes in the JSON are (ymin, xmin,
-ymax, xmax): `box` as fractions of the image, `box_pixels` in pixels. Boxes refer to the image as
-stored; its EXIF orientation is ignored. Files that cannot be decoded are reported on stderr and
-skipped, and the exit code is then 2.
+Give image and video files, folders, glob patterns, URLs of streams (rtsp://, http://) or camera:0.
+The input - reads an image, or a list of inputs, from stdin. Folders are searched for images only.
+The command writes an annotated copy of each image, and detections.jsonl with one line per image.
+For a video it writes an annotated video and a .jsonl file with the time of each frame. Boxes in the
+JSON are (ymin, xmin, ymax, xmax): `box` as fractions of the image, `box_pixels` in pixels. Boxes
+refer to the image as stored; its EXIF orientation is ignored. Files that cannot be decoded are
+reported on stderr and skipped; the exit code is then 2.
 
---tiles finds small objects in large images: it detects on the whole image and on its tiles.
---formats=coco,voc,yolo writes annotations for labeling tools. --shard=0/16 processes one of 16
-parts of the images, for jobs that run side by side.
+--tiles finds small objects in large images: the command detects on the whole image and on its
+tiles. --formats=coco,voc,yolo writes annotations for labeling tools. --shard=0/16 processes one of
+16 parts of the images, for jobs that run in parallel.
 """
 
 import tempfile
@@ -47,13 +47,15 @@ _JSON = flags.DEFINE_float("json_threshold", 0.01, "Minimum score of a detection
 _TILES = flags.DEFINE_string(
     "tiles", None, "Tiles of large images: rows x columns, such as 2x2, or a side in pixels."
 )
-_OVERLAP = flags.DEFINE_float("tile_overlap", 0.2, "Part of a tile that it shares with the next.")
+_OVERLAP = flags.DEFINE_float(
+    "tile_overlap", 0.2, "Overlap of neighboring tiles, as a fraction of a tile."
+)
 _EVERY = flags.DEFINE_integer("every", 1, "Videos: detect on every n-th frame.", lower_bound=1)
 _MAX_FRAMES = flags.DEFINE_integer(
-    "max_frames", None, "Videos: stop after so many detected frames.", lower_bound=1
+    "max_frames", None, "Videos: maximum number of frames to detect on.", lower_bound=1
 )
 _SHARD = flags.DEFINE_string(
-    "shard", None, "k/n: only the images of shard k (from 0) of n; writes JSON lines only."
+    "shard", None, "k/n, such as 0/16: process only shard k of n, and write JSON lines only."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.")
 _MAX_PIXELS = flags.DEFINE_integer(
@@ -84,7 +86,7 @@ def main(words: list[str]) -> int:
         from ssd_keras.inference.video import open_video
 
         for video in inputs.videos:
-            open_video(video).close()  # refused before anything is written
+            open_video(video).close()  # raises its error before anything is written
     out = Path(_OUT.value).expanduser()
     with tempfile.TemporaryDirectory() as folder:
         paths = [*inputs.images, *_stdin_file(inputs.stdin_image, Path(folder))]
@@ -95,7 +97,9 @@ def main(words: list[str]) -> int:
             detector = tiled_detector(detector, tiles, _BATCH_SIZE.value)
         if shard is not None:
             if inputs.videos:
-                raise ValueError("--shard takes images only: process each video in a job")
+                raise ValueError(
+                    "--shard takes images only: process videos with another command, without it"
+                )
             sizes = {"threshold": _JSON.value, "batch_size": _BATCH_SIZE.value}
             print(detect_shard(detector, paths, out, *shard, **sizes))
             return 0
@@ -119,7 +123,7 @@ def _detect_all(detector: Detector, paths: list[Path], videos: list[str], out: P
         print(f"{video}: {found.num_frames} frames, {found.num_detections} detections")
     if not paths:
         return 0
-    overwrite = _OVERWRITE.value or bool(videos)  # the folder was checked before the videos
+    overwrite = _OVERWRITE.value or bool(videos)  # `main` has already checked the folder
     summary = detect_files(detector, paths, out, overwrite=overwrite, **options)
     print(
         f"{summary.num_images} images, {summary.num_detections} detections: {out}; "
@@ -129,7 +133,7 @@ def _detect_all(detector: Detector, paths: list[Path], videos: list[str], out: P
 
 
 def _stdin_file(image: bytes | None, folder: Path) -> list[Path]:
-    """Writes the image from stdin to a file, so that it is read like all others."""
+    """Writes the image from stdin to a file, so that it is read like the other images."""
     if image is None:
         return []
     path = folder / ("stdin.jpg" if image.startswith(b"\xff\xd8\xff") else "stdin.png")

@@ -4,8 +4,8 @@
 
 Prints the AP of each class, the mean AP, and the speed in images per second from encoded images to
 detections. --out writes the same numbers as JSON. --metric=coco computes the twelve COCO metrics
-with pycocotools; --annotations makes them respect crowd regions and mask areas. --results writes
-the detections in the COCO results format, and --voc_results in that of the VOC server.
+with pycocotools; with --annotations they respect crowd regions and mask areas. --results writes the
+detections in the COCO results format, and --voc_results in the format of the VOC server.
 """
 
 import itertools
@@ -63,11 +63,11 @@ def main(words: list[str]) -> None:
         pairs = with_voc_results(pairs, _VOC_RESULTS.value, card.labels)
     if _RESULTS.value and not _ANNOTATIONS.value:
         pairs = with_coco_results(pairs, _RESULTS.value, ids)
-    founds, truths = unzipped(pairs)
+    found, truth = unzipped(pairs)
     result: VOCResult | COCOResult
     if _METRIC.value == "coco":
         detections, samples = (
-            list(items) for items in zip(*zip(founds, truths, strict=True), strict=True)
+            list(items) for items in zip(*zip(found, truth, strict=True), strict=True)
         )
         result = coco_average_precision(
             detections,
@@ -81,7 +81,7 @@ def main(words: list[str]) -> None:
             with atomic(_RESULTS.value) as path:
                 path.write_text(json.dumps(items))
     else:
-        result = voc_average_precision(founds, truths, card.labels, iou_threshold=_IOU.value)
+        result = voc_average_precision(found, truth, card.labels, iou_threshold=_IOU.value)
         if _PLOT.value:
             from ssd_keras.evaluation.plots import plot_precision_recall
 

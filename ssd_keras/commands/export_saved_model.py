@@ -5,7 +5,8 @@
 The SavedModel has three signatures: `serving_default` takes uint8 images of the network's size,
 `any_size` uint8 images of any size, and `encoded` JPEG, PNG, BMP or GIF bytes. All return
 `detection_boxes`, `detection_scores`, `detection_classes` and `num_detections`. The command
-compares the SavedModel with the Keras model on three synthetic images before it keeps it.
+compares the SavedModel with the Keras model on three synthetic images. If they differ, it writes
+nothing.
 """
 
 from absl import flags

@@ -2,12 +2,13 @@ r"""Shows how default boxes match the objects of records, and fits a config to t
 
     ssd-keras fit-boxes --records=records/mine --out=mine.json
 
-Prints for the images as the network sees them, and under the training augmentation: the objects
-that have a default box with an IoU of at least 0.5, those that only the nearest default box is
-matched to (the bipartite step), and those without a match, by size and shape; and the matches of
-each default box. With --out it searches for box sizes and aspect ratios that match more objects,
-and writes a config that --config of the other commands takes. With --plot it draws objects and
-default boxes. The last table has other input sizes, with the original's box sizes.
+Prints a table for the images without augmentation, and one with the training augmentation. By size
+and shape, each table counts three groups of objects: those matched to a default box with an IoU of
+at least 0.5, those matched only to their best default box (the bipartite step), and those without a
+match. It also counts the matches of each default box. With --out the command searches for box sizes
+and aspect ratios that match more objects, and writes a config for --config of the other commands.
+With --plot it draws objects and default boxes. The last table shows other input sizes with the
+original's box sizes.
 """
 
 import numpy as np
@@ -30,15 +31,15 @@ _MAX_BOXES = flags.DEFINE_integer(
 _AUGMENTATION = flags.DEFINE_enum(
     "augmentation", "ssd", list(AUGMENTATIONS), "Augmentation of the training."
 )
-_PLOT = flags.DEFINE_string("plot", None, "Image file (.png, .svg) for the picture.")
+_PLOT = flags.DEFINE_string("plot", None, "Image file (.png, .svg) for the drawing.")
 _LIMIT = flags.DEFINE_integer("limit", 5000, "Maximum number of images.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the augmentation.", lower_bound=0)
 
-_LARGER = (1.0, 1.5, 2.0)
+_LARGER = (1.0, 1.5, 2.0)  # factors on the input size for the last table
 
 
 def main(words: list[str]) -> None:
-    """Prints the tables, and writes the config and the picture."""
+    """Prints the tables, and writes the config and the drawing."""
     del words
     config = as_config(_CONFIG.value)
     plain = object_boxes(_RECORDS.value, limit=_LIMIT.value)
@@ -60,13 +61,13 @@ def main(words: list[str]) -> None:
         for m in fitted.feature_maps:
             print(f"  {m.name}: {m.min_size} to {m.max_size}, aspect ratios {m.aspect_ratios}")
         write_config(fitted, _OUT.value)
-        print(f"{_OUT.value}: the fitted config; --config={_OUT.value} trains with it\n")
+        print(f"wrote the fitted config: use it with --config={_OUT.value}\n")
     _print_input_sizes(config, plain)
     if _PLOT.value:
         from ssd_keras.data.coverage_plot import plot_coverage
 
         plot_coverage(plots, _PLOT.value)
-        print(f"{_PLOT.value}: the picture")
+        print(f"wrote {_PLOT.value}")
 
 
 def _print_input_sizes(config: SSDConfig, boxes: list[np.ndarray]) -> None:

@@ -3,8 +3,8 @@ r"""Converts the weights of another project to a .keras file.
     ssd-keras import-weights --weights=ssd300_vgg16_coco-b556d3b4.pth --config=SSD300_COCO \
         --labels=coco --out=ssd300_coco.keras
 
-Prints a report. It lists the use of every tensor in the file, and for every layer of the model
-whether its weights were loaded, taken for some classes only, or freshly initialized.
+Prints a report. For every tensor in the file it shows the use. For every layer of the model it
+shows whether the weights were loaded, loaded for some classes only, or freshly initialized.
 """
 
 import os
@@ -45,7 +45,8 @@ _WEIGHTS_LABELS = flags.DEFINE_string(
 _WEIGHTS_CONFIG = flags.DEFINE_string(
     "weights_config",
     None,
-    "Tiling of the weights file. Default: read from the file, or assumed from its outputs.",
+    "Tiling of the weights file, as for --config. Default: read from the file, or assumed from its "
+    "outputs.",
 )
 _OUT = flags.DEFINE_string("out", None, "The .keras file to write.", required=True)
 

@@ -1,12 +1,16 @@
-"""Writes a page about record sets: the facts to look at before a long training.
+"""Writes an HTML page about record sets, to check them before a long training.
 
     ssd-keras inspect --records=records/train,records/val --out=inspection.html
 
-The page and the text have: images, objects and classes of each set; sizes and shapes of the objects
-at the input size of --config, and the objects that no default box matches; objects in an image and
-where they lie; pictures that look alike, within a set and in two sets; rare classes; almost
-identical boxes of one class; small pictures of the oddest images. The page is one file and needs no
-network.
+The command also prints the main facts as text. The page shows, for each set:
+
+- the numbers of images, objects and classes, and rare classes;
+- sizes and shapes of the objects at the input size of --config, and unmatched objects;
+- the number of objects per image, and their positions;
+- near-duplicate images, within a set and between two sets;
+- almost identical boxes of one class, and thumbnails of the most unusual images.
+
+The page is one file and needs no internet connection.
 """
 
 from absl import flags
@@ -33,4 +37,4 @@ def main(words: list[str]) -> None:
     print(inspection_text(found))
     with atomic(_OUT.value) as temporary:
         temporary.write_text(html_page(found), encoding="utf-8")
-    print(f"{_OUT.value}: the page")
+    print(f"wrote {_OUT.value}")

@@ -54,7 +54,7 @@ _SHARDS = flags.DEFINE_integer("shards", 8, "Number of record files.", lower_bou
 
 
 def interrupted() -> str:
-    """Returns the message after Ctrl-C."""
+    """Returns the message for Ctrl-C."""
     return f"the records in {_OUT.value} are incomplete; run the command again to replace them"
 
 
@@ -70,9 +70,7 @@ def main(words: list[str]) -> None:
         return
     for flag in (_SOURCE, _OUT):
         if not flag.value:
-            raise ValueError(
-                f"--{flag.name} is missing: --source and --out, or --check, are needed"
-            )
+            raise ValueError(f"--{flag.name} is missing: give --source and --out, or only --check")
     options = {name for names in OPTIONS.values() for name in names}
     for name in sorted(options - OPTIONS[_SOURCE.value].keys()):
         if not flags.FLAGS[name].using_default_value:

@@ -9,7 +9,7 @@ from absl import flags
 
 
 def define_flags(recipe: type, names: dict[str, tuple[str, ...]]) -> None:
-    """Defines a flag for each field of a dataclass. Without it, the value of the recipe is used.
+    """Defines a flag for each field of a dataclass. The default of every flag is None.
 
     Args:
         recipe: The dataclass. Its docstring must describe each field under "Attributes:".
@@ -42,7 +42,8 @@ def from_flags(recipe: Any) -> Any:
         The recipe with the values of the flags.
 
     Raises:
-        ValueError: If a list of integers holds anything else, or the dataclass rejects a value.
+        ValueError: If a list of integers has another value, both --iterations and --epochs are
+            given, or the dataclass rejects a value.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(recipe):
@@ -59,8 +60,8 @@ def from_flags(recipe: Any) -> Any:
         values[field.name] = value
     if "iterations" in values and "epochs" in values:
         raise ValueError(
-            f"--iterations (={values['iterations']}) and --epochs (={values['epochs']:g}) both say "
-            "how long to train: give one of them"
+            f"--iterations (={values['iterations']}) and --epochs (={values['epochs']:g}) both set "
+            "the length of the run: give one of them"
         )
     if "iterations" in values:
         values["epochs"] = 0.0

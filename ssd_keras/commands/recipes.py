@@ -1,8 +1,8 @@
-"""Lists the recipes of `ssd-keras train --recipe=NAME`, with the paper's numbers and ours.
+"""Lists the recipes of `ssd-keras train --recipe=NAME`, with the results in the paper and here.
 
     ssd-keras recipes
 
-Numbers are in percent, as in the paper.
+Results are in percent, as in the paper. The column `boxes` has the number of default boxes.
 """
 
 from ssd_keras.training.recipes import EXPERIMENTS, RECORD_SETS
@@ -22,6 +22,6 @@ def main(words: list[str]) -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
-    print("\nrecord sets in --data, and the words of `ssd-keras prepare` that write them:")
+    print("\nrecord sets in --data, and the arguments of `ssd-keras prepare` that write them:")
     for name, arguments in RECORD_SETS.items():
         print(f"  {name:18}{arguments}")

@@ -1,12 +1,12 @@
-r"""Writes a report on one or more detectors: an HTML page with its figures, and PNG files.
+r"""Writes a report on one or more detectors: an HTML page with figures, and PNG files.
 
     ssd-keras report --models=runs/voc/best.keras,detector_int8.tflite \
         --records=records/voc07test --out=reports/voc
 
 The page shows average precision, precision-recall curves, the kinds of errors (section 3.1 of the
 paper), sensitivity to size and aspect ratio, recall by feature map, calibration, confusion, the
-worst errors as pictures and the tiling of default boxes. It needs no network. report.json has the
-same numbers.
+worst errors as pictures and the tiling of default boxes. It needs no internet connection.
+report.json has the same numbers.
 """
 
 from absl import flags

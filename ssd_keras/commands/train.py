@@ -3,11 +3,11 @@ r"""Trains SSD on record sets, or resumes a run.
     ssd-keras train --records=records/mine --val_records=records/mine_test
     ssd-keras train --recipe=ssd300_voc0712_expand --data=records
 
-`ssd-keras recipes` lists the recipes. Flags replace single values of a recipe. The same command
-resumes an interrupted run at its last checkpoint; with more --iterations it goes on with a finished
-one. The run folder holds run.json (the recipe with all values), weights.txt (the loaded weights),
-last.keras (the checkpoint), previous.keras (the one before it), best.keras, history.csv,
-history.png and tensorboard/.
+`ssd-keras recipes` lists the recipes. Most flags replace one value of the recipe. The same command
+resumes an interrupted run at its last checkpoint. With more --iterations it continues a finished
+run. The run folder contains run.json (the recipe with all values), weights.txt (the loaded
+weights), last.keras (the checkpoint), previous.keras (the previous checkpoint), best.keras,
+history.csv, history.png and tensorboard/.
 """
 
 import difflib
@@ -32,12 +32,12 @@ from ssd_keras.training.recipes import EXPERIMENTS, Experiment, record_paths
 from ssd_keras.training.run import train
 from ssd_keras.weights.projects import PROJECTS
 
-_NAME = flags.DEFINE_string("recipe", "finetune", "Name of the recipe, see `ssd-keras recipes`.")
+_NAME = flags.DEFINE_string("recipe", "finetune", "Name of the recipe; see `ssd-keras recipes`.")
 _DATA = flags.DEFINE_string("data", None, "Folder of the record sets that the recipe names.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run. Default: runs/RECIPE.")
 _RECORDS = flags.DEFINE_list("records", None, "Record sets to train on. Default: the recipe's.")
 _VAL = flags.DEFINE_string(
-    "val_records", None, "Record set to measure on; 'none': none. Default: the recipe's, if any."
+    "val_records", None, "Record set to evaluate on, or 'none'. Default: the recipe's, if any."
 )
 _CONFIG = flags.DEFINE_string("config", None, f"{CONFIG_HELP} Default: the recipe's.")
 _WEIGHTS = flags.DEFINE_string(
@@ -51,21 +51,29 @@ _PROJECT = flags.DEFINE_enum(
     "weights_project",
     None,
     [project.name for project in PROJECTS],
-    "Project whose naming the weights file follows. Default: detected.",
+    "Project whose tensor names the weights file has. Default: detected from the names.",
 )
 _WEIGHTS_LABELS = flags.DEFINE_string(
     "weights_labels",
     None,
-    "File with the class names of the weights file, one a line, if they are not VOC's or COCO's.",
+    "File with the class names of the weights file, one per line, if they are not VOC's or COCO's.",
 )
 _WEIGHTS_CONFIG = flags.DEFINE_string(
-    "weights_config", None, "Tiling of the weights file, if it is not the usual one; as --config."
+    "weights_config",
+    None,
+    "Tiling of the weights file, as for --config. Default: read from the file, or assumed from its "
+    "outputs.",
 )
 _LABELS = flags.DEFINE_string(
-    "labels", None, "File with one class name a line; must agree with the records. Default: theirs."
+    "labels",
+    None,
+    "File with one class name per line. The names must be those of the records, in the same order. "
+    "Default: the names of the records.",
 )
 _WIDTH = flags.DEFINE_float(
-    "width", None, "Factor on the filters of every layer except the heads. Default: the recipe's."
+    "width",
+    None,
+    "Factor on the number of filters of all layers except the heads. Default: the recipe's.",
 )
 _PRECISION = flags.DEFINE_enum(
     "precision",
@@ -77,25 +85,28 @@ _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "none",
     STRATEGIES,
-    "Devices: one, all of this machine (mirrored), or those of all machines in TF_CONFIG.",
+    "Devices to train on: one (none), all of this machine (mirrored), or those of all workers in "
+    "TF_CONFIG (multiworker).",
 )
 _JIT = flags.DEFINE_enum(
-    "jit_compile", "auto", ["auto", "on", "off"], "Compile the training step with XLA."
+    "jit_compile", "auto", ["auto", "on", "off"], "Whether to compile the training step with XLA."
 )
 _SERVICE = flags.DEFINE_string(
     "service", None, "Address (grpc://host:port) of a tf.data service that makes the batches."
 )
-_LIMIT = flags.DEFINE_float("gradient_limit", 1e6, "Stop if the gradient norm is above it.")
+_LIMIT = flags.DEFINE_float(
+    "gradient_limit", 1e6, "Stop the run if the norm of the gradients is above this value."
+)
 define_flags(Recipe, CHOICES)
 
 
 def interrupted() -> str:
-    """The line after a Ctrl-C that came before the first step or during the last one."""
-    return f"the last checkpoint, if there is one, is in {_run_dir()}; the same command resumes it"
+    """Returns the message for a Ctrl-C before the first step or after the last step."""
+    return f"the last checkpoint, if any, is in {_run_dir()}; the same command resumes the run"
 
 
 def main(words: list[str]) -> int | None:
-    """Builds the model and trains it."""
+    """Builds the model, trains it and plots the training curves."""
     del words
     experiment = _experiment()
     recipe = from_flags(experiment.recipe)
@@ -105,7 +116,7 @@ def main(words: list[str]) -> int | None:
         labels = tuple(read_labels(_LABELS.value).values())
     config = as_config(_CONFIG.value) if _CONFIG.value else experiment.config
     width = experiment.width if _WIDTH.value is None else _WIDTH.value
-    # Before anything of TensorFlow is made: several workers need their cluster first.
+    # Before any TensorFlow operation: several workers must join their cluster first.
     strategy = make_strategy(_STRATEGY.value)
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(_PRECISION.value)
@@ -147,11 +158,11 @@ def _experiment() -> Experiment:
 
 
 def _record_sets(experiment: Experiment) -> tuple[list[str], str | None]:
-    """The record sets to train and to measure on."""
+    """Returns the record sets to train on, and the record set to evaluate on or None."""
     wanted = () if _RECORDS.value else experiment.records
     measured = () if _VAL.value or not experiment.val_records else (experiment.val_records,)
     if _RECORDS.value and not _DATA.value:
-        measured = ()  # the user's own data is not measured on the recipe's
+        measured = ()  # a model of the user's data is not evaluated on the recipe's data
     if not _RECORDS.value and not experiment.records:
         raise ValueError(f"--records is missing: the recipe {_NAME.value} is for your own data")
     if wanted + measured and not _DATA.value:
@@ -181,7 +192,7 @@ def _plot() -> None:
 
 
 def _weights(experiment: Experiment) -> dict[str, Any]:
-    """The arguments that say where the initial weights come from."""
+    """Returns the arguments of `train` for the initial weights."""
     weights = _WEIGHTS.value or experiment.weights
     if weights == "random":
         return {}

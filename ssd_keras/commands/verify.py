@@ -4,10 +4,9 @@ r"""Compares exported files with the Keras model on the same images.
         --out=report detector detector.tflite detector_int8.tflite
 
 Give SavedModel folders and TFLite files. The command runs them and the Keras model on the images of
---images, or on those of --records, where it also computes AP. It prints a table and writes
-verification.json, which includes the tolerance of each file, and verification.png. The exit code is
-0 if every file agrees with the model, 1 if a file does not, and 2 if an error prevented the
-comparison.
+--images or --records. With --records it also computes AP. It prints a table, and writes
+verification.png and verification.json, which includes the tolerance of each file. The exit code is
+0 if every file agrees with the model, 1 if a file does not, and 2 after an error.
 """
 
 import itertools
@@ -46,7 +45,7 @@ def _image_samples() -> list[Sample]:
         samples.append(Sample(image.data, str(path), image.height, image.width, *nothing))
     if not samples:
         raise ValueError(
-            f"--images (={','.join(_IMAGES.value)}) holds no image that can be decoded"
+            f"--images (={','.join(_IMAGES.value)}): no image can be decoded; give other files"
         )
     return samples
 
@@ -54,7 +53,7 @@ def _image_samples() -> list[Sample]:
 def main(words: list[str]) -> int:
     """Compares the files with the model, writes the report and prints a table."""
     if (_RECORDS.value is None) == (_IMAGES.value is None):
-        raise ValueError("give either --records or --images, and not both")
+        raise ValueError("give either --records or --images, not both")
     if not words:
         raise ValueError("name at least one SavedModel folder or .tflite file")
     samples = _image_samples() if _IMAGES.value else read_samples(_RECORDS.value)

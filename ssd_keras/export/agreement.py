@@ -7,8 +7,12 @@ may suppress the other, so two detectors that differ in the last bit may keep di
 - Every detection of the export is close to a candidate of the Keras model. The candidates are the
   boxes and scores of the model before suppression.
 - Every clear detection of one side has a counterpart on the other side: the same detection, or a
-  better one that overlaps it and has suppressed it.
-- No detection of the export overlaps a better one of the export that should have suppressed it.
+  detection of higher score that overlaps it and has suppressed it.
+- No clear detection of the export overlaps another one of higher score that should have suppressed
+  it.
+
+P is the number of default boxes, C the number of classes without the background, and N the number
+of detections of an image.
 """
 
 import dataclasses
@@ -21,10 +25,10 @@ import numpy as np
 from ssd_keras.boxes import pairwise_iou
 from ssd_keras.detections import DetectionDecoder, Detections, unpad
 
-# The box that suppressed a detection may differ a little between the two sides. An overlap of this
-# share of the IoU threshold therefore counts as suppression.
+# The box that suppressed a detection may differ slightly between the two sides. An IoU above this
+# fraction of the IoU threshold therefore counts as suppression.
 _SAME_PLACE = 0.9
-# Rounding may raise the IoU of two kept detections above the threshold by this much.
+# Rounding may increase the IoU of two kept detections above the threshold by this value.
 _IOU_ROUNDING = 1e-3
 
 
@@ -47,14 +51,14 @@ class Reference:
 class Agreement:
     """Differences between an exported detector and the Keras model on a set of images.
 
-    A detection is clear if its score is above the cut-off of the other side by more than the
-    tolerance, so that the other side cannot have dropped it for its score; see `compare`.
+    A detection is clear if its score exceeds the cut-off of the other side by more than the
+    tolerance. The other side then cannot have dropped it because of its score; see `compare`.
 
     Attributes:
         images: Number of images.
         detections: Number of clear detections of the Keras model.
-        unmatched: Number of clear detections of either side that the other side lacks, plus clear
-            detections of the export that it should have suppressed.
+        unmatched: Number of clear detections of either side without a counterpart on the other
+            side, plus clear detections of the export that the export should have suppressed.
         far: Number of detections of the export, clear or not, whose box or score differs from
             every candidate of the Keras model by more than the tolerance.
         box_difference: Largest difference between a coordinate of a detection and of its nearest
@@ -81,7 +85,7 @@ class Agreement:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no clear detection was compared, so that the comparison proves nothing."""
+        """Whether there was no clear detection, so that the comparison has no result."""
         return self.detections == self.unmatched == 0
 
     def __str__(self) -> str:
@@ -102,8 +106,8 @@ class Tolerance:
         box_difference: Allowed difference of a coordinate, as a fraction of the image.
         score_difference: Allowed difference of a score.
         unmatched_share: Largest allowed `Agreement.unmatched_share`.
-        far_share: Largest allowed `Agreement.far_share`. It is above 0 for 8-bit files, in which
-            single weak detections move far from every candidate.
+        far_share: Largest allowed `Agreement.far_share`. It is above 0 for 8-bit files, where a few
+            detections of low score differ from every candidate.
     """
 
     box_difference: float
@@ -196,7 +200,12 @@ def compare(
 def _nearest_candidates(
     expected: Reference, actual: Detections
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds the nearest candidate of each detection: its box [N, 4], and both differences [N]."""
+    """Finds the nearest candidate of each detection.
+
+    Returns:
+        The boxes of the candidates, float32 [N, 4], and their differences from the detections in
+        box and in score, float64 [N] each.
+    """
     count = len(actual["scores"])
     nearest, clipped = np.zeros((count, 4), np.float32), np.clip(expected.boxes, 0, 1)
     boxes, scores = np.zeros(count), np.zeros(count)
@@ -212,7 +221,7 @@ def _nearest_candidates(
 def _is_clear(
     a: Detections, b: Detections, decoder: DetectionDecoder, tolerance: Tolerance
 ) -> np.ndarray:
-    """Marks the detections of `a` that `b` cannot have dropped for their score, bool [N]."""
+    """Marks the detections of `a` that `b` cannot have dropped because of their score, bool [N]."""
     full = len(b["scores"]) >= decoder.max_detections
     cutoff = float(b["scores"].min()) if full else decoder.score_threshold
     clear: np.ndarray = a["scores"] > cutoff + tolerance.score_difference
@@ -222,9 +231,13 @@ def _is_clear(
 def _is_matched(
     a: Detections, b: Detections, decoder: DetectionDecoder, tolerance: Tolerance
 ) -> np.ndarray:
-    """Marks the detections of `a` for which `b` has the same one, or a better one in its place."""
+    """Marks the detections of `a` that have a counterpart in `b`, bool [N].
+
+    A counterpart has the same class, almost the same place, and at least the same score, within the
+    tolerance.
+    """
     overlap = pairwise_iou(np.float32(a["boxes"]), np.float32(b["boxes"])).numpy()
-    # A box outside the image is clipped to zero area and has no overlap: compare its coordinates.
+    # A box outside the image is clipped to zero area, so its IoU is 0: compare its coordinates.
     distance = np.abs(a["boxes"][:, None] - b["boxes"]).max(axis=-1, initial=0)
     same_place = overlap > _SAME_PLACE * decoder.iou_threshold
     same_place |= distance <= tolerance.box_difference
@@ -237,10 +250,10 @@ def _is_matched(
 def _should_be_suppressed(
     found: Detections, nearest: np.ndarray, decoder: DetectionDecoder, tolerance: Tolerance
 ) -> np.ndarray:
-    """Marks the detections that overlap a better one of their class by more than the IoU threshold.
+    """Marks the detections whose IoU with a better one of their class is too large, bool [N].
 
-    The decoder suppresses boxes before it clips them. The unclipped position of an edge at the
-    image border is therefore taken from the nearest candidate.
+    The decoder applies suppression before it clips boxes to the image. If an edge is at the border
+    of the image, its unclipped position is therefore taken from the nearest candidate.
     """
     at_border = (found["boxes"] <= 0) | (found["boxes"] >= 1)
     boxes = np.float32(np.where(at_border, nearest, found["boxes"]))

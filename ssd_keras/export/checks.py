@@ -1,4 +1,4 @@
-"""Shared code of the exporters: checks of their arguments, and images to verify the result on."""
+"""Shared code of the exporters: checks of arguments, and images to verify exported files on."""
 
 import os
 from collections.abc import Sequence
@@ -86,9 +86,9 @@ def sample_pictures() -> list[bytes]:
 def check_agreement(
     path: str | os.PathLike[str], agreement: Agreement, tolerance: Tolerance
 ) -> None:
-    """Raises an error if an exported file differs from the Keras model by more than its tolerance.
+    """Raises an error if an exported file differs too much from the Keras model.
 
-    Logs a warning if there was nothing to compare, and the agreement otherwise.
+    Logs a warning if there was nothing to compare, and the agreement if there is no error.
 
     Args:
         path: The exported file, for the messages.
@@ -120,8 +120,8 @@ def check_free(path: str | os.PathLike[str], overwrite: bool, marker: str) -> Pa
         `path` as a `Path`.
 
     Raises:
-        ValueError: If `path` is a file, if it holds files but no earlier export, or if it holds
-            an earlier export and `overwrite` is False.
+        ValueError: If `path` is a file, if it contains files but no earlier export, or if it
+            contains an earlier export and `overwrite` is False.
     """
     path = Path(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):

@@ -24,7 +24,7 @@ _TYPES = {
     "max_detections": int,
     "config": dict[str, object],
 }
-_MAX_BYTES = 1 << 24  # limit for the description in a TFLite file; it has about 3 kB
+_MAX_BYTES = 1 << 24  # limit for the description in a TFLite file; usual files have about 3 kB
 _REMEDY = "export the model again"
 
 
@@ -52,7 +52,11 @@ def saved_model_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def is_described(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a SavedModel has the description that `export_saved_model` writes."""
+    """Returns whether a SavedModel has the description that `export_saved_model` writes.
+
+    Args:
+        path: Folder of the SavedModel.
+    """
     return Path(path, "assets", DESCRIPTION).is_file()
 
 
@@ -113,7 +117,7 @@ def _checked(description: Any) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise ValueError("it is not a dictionary")
     check_types(description, _TYPES)
-    # Files of earlier versions have neither of the two.
+    # Files of earlier versions lack both fields.
     check_types(description, {k: int for k in ("max_pixels", "num_classes") if k in description})
     labels = description["labels"]
     checked_labels(labels, description.get("num_classes", len(labels)))
@@ -126,6 +130,12 @@ def described_decoder(description: dict[str, Any]) -> DetectionDecoder:
 
     Args:
         description: From `saved_model_description` or `tflite_description`.
+
+    Returns:
+        The decoder.
+
+    Raises:
+        ValueError: If the config or a threshold is not valid.
     """
     thresholds = (description[name] for name in THRESHOLDS)
     return DetectionDecoder(SSDConfig.from_dict(description["config"]), *thresholds)

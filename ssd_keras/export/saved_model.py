@@ -92,7 +92,7 @@ def export_saved_model(
 
     Raises:
         ValueError: If `model` is not an SSD, a weight is not finite, the labels do not match the
-            model, a threshold is out of range, or `path` is in use.
+            model, a threshold or limit is out of range, or `path` is not free (see `check_free`).
         RuntimeError: If the SavedModel differs from the model by more than the tolerance of 1e-4.
             Nothing is written to `path` then.
     """
@@ -134,6 +134,9 @@ def verify_saved_model(
         folder: Folder of the SavedModel.
         model: The Keras model, in float32.
         decoder: The decoder that was exported with the model.
+
+    Returns:
+        The agreement, compared with the tolerance of SavedModels.
     """
     pictures = sample_pictures()
     images = np.stack([warp(picture, decoder.config.image_size) for picture in pictures])
@@ -146,9 +149,9 @@ def verify_saved_model(
 class _Detector(tf.Module):
     """The functions of the signatures, and the variables and assets that they need.
 
-    All functions call one core (network and decoder), so that the graph holds the network once.
-    The Keras model must not be an attribute: TensorFlow would track it, store the weights twice and
-    require Keras for loading.
+    All functions call one function, the core (network and decoder), so that the graph contains the
+    network only once. The Keras model must not be an attribute: TensorFlow would track it, store
+    the weights twice and require Keras for loading.
     """
 
     def __init__(
@@ -194,20 +197,23 @@ class _Detector(tf.Module):
 
     @tf.function(autograph=False)
     def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Signature `serving_default`; see `export_saved_model`."""
         images = _checked(images, self._size)
         return self._detect(tf.cast(images, tf.float32))
 
     @tf.function(autograph=False)
     def detect_any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Signature `any_size`; see `export_saved_model`."""
         images = _checked(images, None)
         return self._detect(tf.image.resize(images, self._size, "bilinear", antialias=False))
 
     @tf.function(autograph=False)
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Signature `encoded`; see `export_saved_model`."""
         size = self._size
         given = _hide_static_shape(image_bytes)
-        # The shape is [B, -1] for a vector only. An assertion on tf.rank would be removed from the
-        # graph, because the signature makes the rank known.
+        # Only for a vector is this shape [B, -1]. TensorFlow would remove an assertion on tf.rank
+        # from the graph, because the signature makes the rank known.
         shape = tf.concat([tf.shape(given), [-1, -1]], axis=0)[:2]
         check = tf.debugging.assert_equal(
             shape, [tf.size(given), -1], message="image_bytes must be [B]"
@@ -225,7 +231,8 @@ class _Detector(tf.Module):
     def _read(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Decodes one image: (pixels, True), or (zeros, False) if the bytes are not an image.
 
-        `tf.map_fn` alone would fail for the whole batch; a tf.data pipeline can ignore errors.
+        A tf.data pipeline can ignore errors. With `tf.map_fn` alone, one invalid image would make
+        the whole batch fail.
         """
         read = tf.data.Dataset.from_tensors(image_bytes)
         read = read.map(lambda b: (warp(b, self._size, self._max_pixels), True))
@@ -233,8 +240,8 @@ class _Detector(tf.Module):
         return read.ignore_errors().concatenate(black).take(1).get_single_element()
 
     def _detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # On some CPUs, TensorFlow's oneDNN convolutions fail for an empty batch: a black image is
-        # appended to it, and its outputs are removed.
+        # On some CPUs, TensorFlow's oneDNN convolutions fail for an empty batch. A black image is
+        # therefore added to an empty batch, and its outputs are removed.
         count = tf.shape(images)[0]
         images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         outputs = [output[:count] for output in self._core(images)]
@@ -261,5 +268,5 @@ def _checked(images: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
 
 
 def _hide_static_shape(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns the tensor with unknown static shape; checks of a known shape would be removed."""
+    """Returns the tensor with unknown static shape, so that its shape checks stay in the graph."""
     return tf.compat.v1.placeholder_with_default(tensor, shape=None)

@@ -1,4 +1,4 @@
-"""Work in threads around a loop: inputs are read ahead, and outputs are written behind."""
+"""Threads that read the inputs of a loop in advance, and write its outputs in the background."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +16,12 @@ def read_ahead(
 
     Args:
         function: The function to call.
-        items: The arguments. They are read as they are needed.
-        ahead: Number of results that may wait. This bounds the memory.
+        items: The arguments. They are read lazily.
+        ahead: Maximum number of results that are computed in advance. This bounds the memory.
         threads: Number of threads.
+
+    Yields:
+        The results, in the order of `items`. An error of a call is raised in place of its result.
     """
     with ThreadPoolExecutor(threads) as pool:
         waiting: collections.deque[Future[R]] = collections.deque()
@@ -35,13 +38,14 @@ def read_ahead(
 
 
 class WriteBehind:
-    """Calls functions in threads, and waits when too many calls are waiting.
+    """Context manager that calls functions in threads.
 
-    Use it as a context manager. The end of the block waits for all calls, and the first error of a
-    call is raised at a later call or at the end.
+    The end of the block waits for all calls. An error of a call is raised by a later call or at the
+    end of the block.
 
     Args:
-        behind: Number of calls that may wait. This bounds the memory.
+        behind: Maximum number of unfinished calls. This bounds the memory. With more, a new call
+            waits until the oldest one has finished.
         threads: Number of threads.
     """
 

@@ -34,7 +34,14 @@ class Timing:
 
 
 def fill_batch(images: Sequence[bytes], batch_size: int) -> list[bytes]:
-    """Returns a batch of the images, repeated in turn.
+    """Creates a batch, with the images repeated in turn until it is full.
+
+    Args:
+        images: Encoded images.
+        batch_size: Images in the batch.
+
+    Returns:
+        `batch_size` encoded images.
 
     Raises:
         ValueError: If `images` is empty or `batch_size` is below 1.
@@ -49,7 +56,7 @@ def fill_batch(images: Sequence[bytes], batch_size: int) -> list[bytes]:
 def time_stages(
     stages: dict[str, Callable[[], Any]], batch_size: int, repeats: int = 20
 ) -> list[Timing]:
-    """Times functions in turn, so that other work on the machine slows all of them.
+    """Times functions in turn, so that other work on the machine affects all of them.
 
     Each function is called once before the measurement.
 
@@ -57,6 +64,9 @@ def time_stages(
         stages: Name -> function that processes one batch.
         batch_size: Images in the batch.
         repeats: Number of timed calls of each function.
+
+    Returns:
+        One timing per function, in the order of `stages`.
 
     Raises:
         ValueError: If `repeats` is below 1.

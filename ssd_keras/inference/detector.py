@@ -31,10 +31,10 @@ class Detector:
         labels: Class names; `labels[0]` is class 1.
         run: Function from encoded images, string [B], to padded detections as tensors or arrays:
             `boxes` [B, K, 4], `scores` [B, K], `classes` [B, K] and `num_detections` [B]. The names
-            may begin with `detection_`.
-        config: Config of the model, or None if the file does not tell it.
+            may begin with `detection_`. `image_decoded` bool [B] is optional.
+        config: Config of the model, or None if the file does not contain it.
         run_pixels: Function from decoded images, each uint8 [H, W, 3] RGB, to the detections of
-            each. None encodes the images for `run`.
+            each image. If it is None, `detect_pixels` encodes the images as PNG for `run`.
         max_pixels: Limit for the height times the width of an image.
     """
 
@@ -83,6 +83,9 @@ class Detector:
 
         Returns:
             For each image the dictionary of `detect`.
+
+        Raises:
+            ValueError: If `run_pixels` is None, as in `detect`.
         """
         if not images:
             return []
@@ -96,10 +99,13 @@ def load_detector(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
 
     Args:
         path: A `.keras` file of an `ssd_vgg16` model, the folder of `export_saved_model`, or a
-            `.tflite` file of `export_tflite`. A SavedModel is a program: TensorFlow runs it. For
-            one without the description that `export_saved_model` writes, a warning is logged.
-        max_pixels: Limit for the height times the width of an image. The limit that a SavedModel
-            was exported with stays in force.
+            `.tflite` file of `export_tflite`. A SavedModel is a program that TensorFlow runs. If it
+            lacks the description that `export_saved_model` writes, a warning is logged.
+        max_pixels: Limit for the height times the width of an image. For a SavedModel, the limit
+            is the smaller of this value and the limit at export.
+
+    Returns:
+        The detector.
 
     Raises:
         FileNotFoundError: If `path` does not exist, or a SavedModel lacks its labels.
@@ -132,6 +138,9 @@ def keras_detector(
             "class 2" and so on.
         decoder: The decoder of its predictions. Default: a decoder with the default thresholds.
         max_pixels: Limit for the height times the width of an image.
+
+    Returns:
+        The detector. It uses the weights that the model has at the time of a call.
 
     Raises:
         ValueError: If `model` was not made by `ssd_vgg16`.
@@ -167,7 +176,7 @@ def _saved_model_detector(path: Path, max_pixels: int) -> Detector:
     if not (path / "saved_model.pb").is_file():
         raise ValueError(f"model {path} is a folder without saved_model.pb, not a SavedModel")
     labels = saved_model_labels(path)
-    description: dict[str, Any] = {}  # a file of other code may have the same signature
+    description: dict[str, Any] = {}  # a SavedModel of other code has no description
     if is_described(path):
         description = saved_model_description(path)
         max_pixels = min(max_pixels, description.get("max_pixels", max_pixels))
@@ -190,7 +199,7 @@ def _saved_model_detector(path: Path, max_pixels: int) -> Detector:
         return loaded.signatures["encoded"](image_bytes=encoded)
 
     def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
-        by_shape: dict[tuple[int, ...], list[int]] = {}  # images of one size are one batch
+        by_shape: dict[tuple[int, ...], list[int]] = {}  # images of the same size form a batch
         for number, image in enumerate(images):
             by_shape.setdefault(image.shape, []).append(number)
         found: dict[int, Detections] = {}

@@ -1,6 +1,6 @@
 """Detects on image files, and writes annotated images, JSON lines and annotations.
 
-Files are read ahead and written behind in threads, so that the network does not wait for them.
+Threads read and write the files, so that the network does not wait for them.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from ssd_keras.inference.outputs import (
 from ssd_keras.progress import batched, progress_bar
 
 JSON_NAME = "detections.jsonl"
-_WRITE_BEHIND = 4  # images
+_WRITE_BEHIND = 4  # maximum number of images that wait to be written
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,9 +95,9 @@ def detect_files(
       `box_pixels`. Both boxes are (ymin, xmin, ymax, xmax): `box` as fractions of the image,
       `box_pixels` in pixels.
 
-    Other formats, with the detections of at least `score_threshold`:
+    The other formats have the detections with a score of at least `score_threshold`:
 
-    - "coco": `annotations.json`. File names are relative to the folder that all images share.
+    - "coco": `annotations.json`. File names are relative to the common folder of all images.
     - "voc": `Annotations/<name>.xml`, with whole pixels.
     - "yolo": `labels/<name>.txt` and `classes.txt`.
     - "crops": `crops/<class>/<name>-<number>.jpg`, the content of each box.
@@ -179,7 +179,7 @@ def detections_of(
         batch_size: Images per batch.
 
     Yields:
-        Each file in order with its detections, or None if it cannot be decoded.
+        Each file in order, and its detections or None if it cannot be decoded.
     """
     read = functools.partial(read_file, max_pixels=detector.max_pixels)
     for batch in batched(read_ahead(read, paths, batch_size), batch_size):
@@ -190,7 +190,16 @@ def detections_of(
 
 
 def read_file(path: Path, max_pixels: int = MAX_PIXELS) -> ReadFile:
-    """Reads and decodes an image file, once."""
+    """Reads and decodes an image file.
+
+    Args:
+        path: The file.
+        max_pixels: Limit for the height times the width of the image.
+
+    Returns:
+        The pixels, or the reason why there are none. The function raises no error for a file that
+        cannot be read or decoded.
+    """
     notes = Notes()
     try:
         image = load_image(
@@ -209,8 +218,13 @@ def read_file(path: Path, max_pixels: int = MAX_PIXELS) -> ReadFile:
 def check_out(out: Path, paths: Sequence[Path], overwrite: bool) -> None:
     """Checks a folder to write to, before anything is written.
 
+    Args:
+        out: The folder. It may be missing.
+        paths: The input files.
+        overwrite: Whether the folder may contain files.
+
     Raises:
-        ValueError: If it is a file, contains an input, or holds files (without `overwrite`).
+        ValueError: If `out` is a file, contains an input, or contains files without `overwrite`.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"out (={out}) is a file: name a folder")
@@ -235,12 +249,12 @@ def _picture_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def common_folder(paths: Sequence[Path]) -> str:
-    """Returns the folder that all files share."""
+    """Returns the deepest folder that contains all files, or "." without files."""
     return os.path.commonpath([path.resolve().parent for path in paths]) if paths else "."
 
 
 def above(detections: Detections, threshold: float) -> Detections:
-    """Returns the detections of at least a score."""
+    """Returns the detections with a score of at least `threshold`."""
     keep = detections["scores"] >= threshold
     return {name: values[keep] for name, values in detections.items()}
 
@@ -249,7 +263,7 @@ def _write_line(
     lines: IO[str], line: dict[str, Any], kept: Detections, labels: Sequence[str]
 ) -> None:
     line["detections"] = json_detections(kept, line["height"], line["width"], labels)
-    # JSON in ASCII, because a file name may hold bytes that are not valid UTF-8.
+    # JSON in ASCII, because a file name may contain bytes that are not valid UTF-8.
     lines.write(json.dumps(line) + "\n")
 
 
@@ -261,7 +275,7 @@ def _write_image(
     labels: Sequence[str],
     formats: Collection[str],
 ) -> None:
-    """Writes the files of one image; `name` is that of its annotated copy."""
+    """Writes the files of one image; `name` is the file name of its annotated copy."""
     assert file.pixels is not None
     stem = Path(name).stem
     if "pictures" in formats:

@@ -37,20 +37,20 @@ class Inputs:
 
 
 def find_inputs(words: Sequence[str], stdin: bytes | None = None) -> Inputs:
-    """Sorts the words of a command line into images and videos, and checks named files.
+    """Divides command-line arguments into images and videos, and checks the files.
 
     Args:
         words: File names, folders, glob patterns, URLs of streams, "camera:N", or "-" for stdin.
-            Folders are searched for images only. Stdin is either one image or a list of such words,
-            one on each line.
-        stdin: The content of stdin; by default it is read if "-" is among the words.
+            Folders are searched for images only. Stdin contains either one image or more words, one
+            per line.
+        stdin: The content of stdin. Default: stdin is read if "-" is among the words.
 
     Returns:
         The inputs.
 
     Raises:
-        ValueError: If there are no words, a word matches no file, or a named file is neither an
-            image nor a video.
+        ValueError: If there are no words, a word matches no file, or a file that a word names is
+            neither an image nor a video.
     """
     image = None
     words = list(words)
@@ -64,7 +64,7 @@ def find_inputs(words: Sequence[str], stdin: bytes | None = None) -> Inputs:
                 words += [line for line in content.decode().splitlines() if line.strip()]
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    "stdin is neither an image nor a list of file names: give one of both"
+                    "stdin is neither an image nor a list of file names: give one of the two"
                 ) from error
     if image is not None and not words:
         return Inputs([], [], image)

@@ -1,4 +1,4 @@
-"""Formats of detections for people and annotation tools: pictures, crops, COCO, VOC and YOLO."""
+"""Writes detections as pictures, crops, JSON, COCO, VOC and YOLO files."""
 
 import json
 import os
@@ -17,13 +17,20 @@ from ssd_keras.detections import Detections
 from ssd_keras.drawing import draw_detections
 from ssd_keras.files import atomic
 
-# "pictures" and "jsonl" are for people and programs; the next three are for annotation tools.
+# "pictures" are for people, "jsonl" for programs, and "coco", "voc" and "yolo" for labeling tools.
 FORMATS = ("pictures", "jsonl", "coco", "voc", "yolo", "crops")
 COCO_NAME = "annotations.json"
 
 
 def write_picture(path: Path, pixels: np.ndarray, shown: Detections, labels: Sequence[str]) -> None:
-    """Writes an annotated copy of an image; the suffix of `path` selects the format."""
+    """Writes an annotated copy of an image.
+
+    Args:
+        path: The image file; its suffix selects the format.
+        pixels: uint8 [H, W, 3], RGB.
+        shown: The detections to draw.
+        labels: Class names; `labels[0]` is class 1.
+    """
     picture = draw_detections(pixels, shown["boxes"], shown["classes"], labels, shown["scores"])
     with atomic(path) as temporary:
         picture.save(temporary, quality=95)
@@ -32,14 +39,14 @@ def write_picture(path: Path, pixels: np.ndarray, shown: Detections, labels: Seq
 def write_voc_xml(
     path: Path, file_name: str, pixels: np.ndarray, found: Detections, labels: Sequence[str]
 ) -> None:
-    """Writes a VOC annotation. Corners are whole pixels, as VOC's tools expect them.
+    """Writes a VOC annotation. Box coordinates are whole pixels, as VOC's tools expect.
 
     Args:
         path: The XML file.
         file_name: Name of the image file.
-        pixels: uint8 [H, W, 3], for the size.
+        pixels: uint8 [H, W, 3]; only its shape is used.
         found: The detections to write.
-        labels: Class names.
+        labels: Class names; `labels[0]` is class 1.
     """
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = file_name
@@ -60,7 +67,13 @@ def write_voc_xml(
 
 
 def write_yolo_text(path: Path, found: Detections) -> None:
-    """Writes `class x y width height` lines: normalized centers, class numbers from 0."""
+    """Writes a YOLO annotation: one line `class x y width height` per detection.
+
+    Args:
+        path: The text file. Its class numbers start at 0; x and y are the center of the box. All
+            coordinates are fractions of the image.
+        found: The detections to write.
+    """
     lines = []
     for (ymin, xmin, ymax, xmax), class_id in zip(
         found["boxes"].tolist(), found["classes"], strict=True
@@ -72,7 +85,12 @@ def write_yolo_text(path: Path, found: Detections) -> None:
 
 
 def write_yolo_names(folder: Path, labels: Sequence[str]) -> None:
-    """Writes `classes.txt`, the class names of YOLO text files."""
+    """Writes `classes.txt`, the class names of YOLO annotations, one per line.
+
+    Args:
+        folder: Folder to write to.
+        labels: Class names, in the order of the class numbers.
+    """
     with atomic(folder / "classes.txt") as temporary:
         temporary.write_text("".join(f"{label}\n" for label in labels), "utf-8")
 
@@ -80,7 +98,15 @@ def write_yolo_names(folder: Path, labels: Sequence[str]) -> None:
 def write_crops(
     folder: Path, stem: str, pixels: np.ndarray, found: Detections, labels: Sequence[str]
 ) -> None:
-    """Writes the content of each box as `<folder>/<class>/<stem>-<number>.jpg`."""
+    """Writes the content of each box as `<folder>/<class>/<stem>-<number>.jpg`.
+
+    Args:
+        folder: Folder to write to.
+        stem: First part of the file names.
+        pixels: uint8 [H, W, 3], RGB.
+        found: The detections; their numbers start at 1.
+        labels: Class names; `labels[0]` is class 1.
+    """
     for number, (box, class_id) in enumerate(
         zip(_pixel_corners(found["boxes"], pixels), found["classes"], strict=True), start=1
     ):
@@ -93,8 +119,18 @@ def write_crops(
 def json_detections(
     found: Detections, height: int, width: int, labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Converts the detections of an image to the objects of `detections.jsonl`."""
-    # Rounded as arrays: a detector may return 200 detections for an image.
+    """Converts the detections of an image to the objects of `detections.jsonl`.
+
+    Args:
+        found: The detections.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        labels: Class names; `labels[0]` is class 1.
+
+    Returns:
+        One dictionary per detection: `label`, `class_id`, `score`, `box` and `box_pixels`.
+    """
+    # Arrays are rounded faster than single numbers: an image may have 200 detections.
     boxes = np.asarray(found["boxes"], np.float64)
     columns = (
         np.asarray(found["classes"]).tolist(),
@@ -115,11 +151,11 @@ def json_detections(
 
 
 class COCOWriter:
-    """Writes a COCO file image by image, in memory that does not grow.
+    """Writes a COCO file image by image. Its memory use does not grow with the number of images.
 
     Args:
         path: The JSON file. `close` completes it.
-        labels: Class names. Category ids are 1, 2, and so on.
+        labels: Class names, in the order of the category ids 1, 2, and so on.
     """
 
     def __init__(self, path: str | os.PathLike[str], labels: Sequence[str]) -> None:
@@ -130,7 +166,14 @@ class COCOWriter:
         self._images.write(f'{{"categories": {json.dumps(categories)},\n"images": [')
 
     def add(self, file_name: str, height: int, width: int, found: Detections) -> None:
-        """Adds an image and its detections."""
+        """Adds an image and its detections.
+
+        Args:
+            file_name: The `file_name` of the image in the COCO file.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
+            found: The detections.
+        """
         self._num_images += 1
         image = {"file_name": file_name, "height": height, "width": width}
         _append(self._images, self._num_images, {"id": self._num_images, **image})
@@ -166,7 +209,7 @@ def _append(file: IO[str], number: int, item: dict[str, Any]) -> None:
 
 
 def _pixel_corners(boxes: np.ndarray, pixels: np.ndarray) -> list[list[int]]:
-    """Rounds boxes to whole pixels; each has at least one pixel and lies in the image."""
+    """Rounds boxes to whole pixels in the image; each result has at least one pixel."""
     height, width = pixels.shape[:2]
     corners = np.round(np.asarray(boxes, np.float64) * ([height, width] * 2)).astype(int)
     low = np.clip(corners[:, :2], 0, [height - 1, width - 1])

@@ -100,8 +100,8 @@ def record_label_ids(labels: Sequence[str], record_labels: Sequence[str]) -> np.
         record_labels: Class names of the records; `record_labels[0]` is label id 1.
 
     Returns:
-        int64 [1 + C]: the label id for each class id. It is 0 for the background and for names that
-        stand for an unused id; see `is_unused`.
+        int64 [1 + C]: the label id for each class id. It is 0 for the background and for names of
+        unused ids; see `is_unused`.
 
     Raises:
         ValueError: If the names differ, apart from their order and unused ids.

@@ -1,8 +1,8 @@
-"""Detects on one of n parts of many images, so that jobs can run side by side and again.
+"""Detects on one of n shards of the images, so that n jobs can run in parallel.
 
-The shard of a file is a hash of its name, so all jobs agree without talking to each other. A shard
-is written to a temporary file and renamed when it is complete; a shard that exists is skipped. A
-job that was killed is run again with the same inputs and the same n.
+The shard of a file depends only on a hash of its name and on n, so the jobs need no communication.
+A job writes its shard to a temporary file, and renames the file when it is complete. A shard that
+exists is skipped. A job that was killed can be run again with the same inputs and the same n.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ class ShardSummary:
     """Result of `detect_shard`.
 
     Attributes:
-        path: The JSON lines of the shard.
-        existed: Whether the shard was complete before, so that nothing was done.
-        num_images: Number of images that were detected on.
+        path: The JSON lines file of the shard.
+        existed: Whether the shard already existed. The call then did nothing.
+        num_images: Number of images that were processed.
         num_detections: Number of detections.
         num_dead: Number of files that could not be read or decoded.
     """
@@ -43,15 +43,21 @@ class ShardSummary:
             return f"{self.path} exists: skipped"
         return (
             f"{self.path}: {self.num_images} images, {self.num_detections} detections, "
-            f"{self.num_dead} dead letters"
+            f"{self.num_dead} unreadable files"
         )
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Parses "3/16", the shard 3 of 16; the first is 0.
+    """Parses "k/n", such as "3/16" for shard 3 of 16.
+
+    Args:
+        text: The text. k starts at 0.
+
+    Returns:
+        k and n.
 
     Raises:
-        ValueError: If the text has another form, or the number is not below that of all shards.
+        ValueError: If the text has another form, or k is not below n.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or int(match[1]) >= int(match[2]):
@@ -60,7 +66,15 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def shard_of(name: str, count: int) -> int:
-    """Returns the shard of a file: the SHA-256 of its name, modulo the number of shards."""
+    """Returns the shard of a file.
+
+    Args:
+        name: Name of the file.
+        count: n, the number of shards.
+
+    Returns:
+        The SHA-256 of the name, as a big-endian integer, modulo n.
+    """
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest, "big") % count
 
@@ -79,18 +93,21 @@ def detect_shard(
 
     `detections-<k>-of-<n>.jsonl` has a line per image with `file`, `width`, `height` and
     `detections`, as in `detect_files`. `dead-<k>-of-<n>.jsonl` has a line with `file` and `reason`
-    for each file that cannot be read or decoded; it is complete before the first file appears.
-    Running a shard again gives the same bytes. Names are relative to the folder that all images
-    share, so the shards do not change when that folder is moved.
+    for each file that cannot be read or decoded. It is complete before
+    `detections-<k>-of-<n>.jsonl` exists. Running a shard again gives the same bytes. File names are
+    relative to the common folder of all images, so the shards do not change if it is moved.
 
     Args:
         detector: The detector to run.
         paths: The images of all shards; the same in every job.
-        out: Folder to write to; all jobs share it.
+        out: Folder to write to; the same in every job.
         index: k, the shard to process, from 0.
         count: n, the number of shards; the same in every job.
         threshold: Minimum score of a detection.
         batch_size: Images per batch.
+
+    Returns:
+        The file, and the numbers of images, detections and unreadable files.
     """
     suffix = f"{index:05d}-of-{count:05d}.jsonl"
     path = Path(out, f"detections-{suffix}")
@@ -121,6 +138,6 @@ def detect_shard(
             line["detections"] = json_detections(kept, height, width, detector.labels)
             lines.write(json.dumps(line) + "\n")
     bar.finish()
-    for leftover in path.parent.glob(f".*-{suffix}"):  # of killed jobs of this shard
+    for leftover in path.parent.glob(f".*-{suffix}"):  # temporary files of killed jobs
         leftover.unlink(missing_ok=True)
     return ShardSummary(path, False, len(mine) - num_dead, num_detections, num_dead)

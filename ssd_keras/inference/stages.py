@@ -1,4 +1,4 @@
-"""The stages of a detector that a benchmark can time one by one."""
+"""The stages of a detector, as functions that a benchmark can time separately."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from ssd_keras.images import warp
 from ssd_keras.inference.detector import load_detector
 from ssd_keras.model import load_model
 
-# The base network ends with fc7: the layers that the paper converts from VGG16.
+# The base network ends with fc7. It consists of the layers that the paper takes from VGG16.
 FORWARD, BASE, SUPPRESSION = "forward", "base network", "decoding + suppression"
 TOGETHER, END_TO_END = "forward + suppression", "end to end"
 
@@ -27,18 +27,23 @@ def stages_of(
 ) -> Stages:
     """Returns the stages of a detector as functions of one batch.
 
-    A Keras model, a TFLite file of the kind "raw" and OpenVINO have the stages "forward" and
-    "decoding + suppression", a Keras model also "base network". A SavedModel and other TFLite files
-    contain their suppression, so they have "forward + suppression". All have "end to end": from
-    encoded images to detections.
+    A Keras model, a TFLite file of kind "raw" and OpenVINO have the stages "forward" and
+    "decoding + suppression". A Keras model also has the stage "base network". A SavedModel and the
+    other TFLite files include the suppression, so they have the stage "forward + suppression". All
+    have the stage "end to end", from encoded images to detections.
 
     Args:
         path: A `.keras` file, a SavedModel folder or a `.tflite` file.
         images: The encoded images of the batch.
-        openvino: Whether OpenVINO runs a `.tflite` file of the kind "raw".
+        openvino: Whether to run the file with OpenVINO. It must be a `.tflite` file of kind "raw".
+
+    Returns:
+        Name of the stage -> function that processes one batch.
 
     Raises:
-        ValueError: If the file is of another kind, or `openvino` is set for it.
+        FileNotFoundError: If the file does not exist.
+        ImportError: If a package that runs the file is not installed.
+        ValueError: If the file is not a detector, or OpenVINO cannot run it.
     """
     path = Path(path)
     if openvino:
@@ -106,7 +111,7 @@ def _openvino_stages(path: Path, images: Sequence[bytes]) -> Stages:
 
     description = tflite_description(path) if path.suffix == ".tflite" else {}
     if description.get("kind") != RAW:
-        raise ValueError(f"model {path} must be a .tflite file of the kind raw for OpenVINO")
+        raise ValueError(f"model {path} must be a .tflite file of kind raw for OpenVINO")
     decoder = described_decoder(description)
     core = openvino.Core()
     model = core.read_model(str(path))
@@ -134,7 +139,7 @@ def _openvino_stages(path: Path, images: Sequence[bytes]) -> Stages:
 
 
 def _batch(images: Sequence[bytes], size: int | tuple[int, int]) -> tf.Tensor:
-    """Returns float32 [B, S, S, 3]."""
+    """Decodes and resizes images to a batch, float32 [B, height, width, 3]."""
     return tf.stack([warp(image, size) for image in images])
 
 

@@ -1,4 +1,4 @@
-"""Detection on tiles of large images with small objects, merged over the whole image."""
+"""Detects on the tiles of large images with small objects, and merges the detections."""
 
 import dataclasses
 import re
@@ -11,10 +11,12 @@ from ssd_keras.detections import IOU_THRESHOLD, MAX_DETECTIONS, Detections
 from ssd_keras.images import decode_image
 from ssd_keras.inference.detector import Detector
 
-_BORDER = 0.01  # of the side of a tile: a box that ends so near to an inner border is cut
-_CUT_OVERLAP = (
-    0.5  # of the smaller box: a cut box that overlaps a whole one so much is a part of it
-)
+# A box counts as cut if one of its edges is this close to a tile border inside the image, as a
+# fraction of the tile.
+_BORDER = 0.01
+# A cut box is removed if its intersection with a kept box is at least this fraction of the smaller
+# of the two.
+_CUT_OVERLAP = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,10 +24,10 @@ class Tiles:
     """How an image is divided into tiles.
 
     Attributes:
-        rows: Number of rows, or 0 if `side` counts.
-        columns: Number of columns, or 0 if `side` counts.
-        side: Side of a tile in pixels, or 0 if `rows` and `columns` count.
-        overlap: Part of a tile that it shares with the next one, in [0, 0.9].
+        rows: Number of rows, or 0 if `side` is given.
+        columns: Number of columns, or 0 if `side` is given.
+        side: Side of a tile in pixels, or 0 if `rows` and `columns` are given.
+        overlap: Overlap of neighboring tiles, as a fraction of a tile, in [0, 0.9].
     """
 
     rows: int = 0
@@ -36,7 +38,11 @@ class Tiles:
     def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
         """Returns the tiles of an image as (ymin, xmin, ymax, xmax) in pixels.
 
-        An image that is smaller than a tile is one tile.
+        An image that is smaller than a tile has one tile, the image itself.
+
+        Args:
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
         """
         return [
             (y0, x0, y1, x1)
@@ -61,7 +67,10 @@ def parse_tiles(text: str, overlap: float = 0.2) -> Tiles:
 
     Args:
         text: The tiles.
-        overlap: Part of a tile that it shares with the next one, in [0, 0.9].
+        overlap: Overlap of neighboring tiles, as a fraction of a tile, in [0, 0.9].
+
+    Returns:
+        The tiles.
 
     Raises:
         ValueError: If the text has another form, a number is 0, or `overlap` is out of range.
@@ -80,7 +89,7 @@ def parse_tiles(text: str, overlap: float = 0.2) -> Tiles:
 
 
 def tiled_detector(detector: Detector, tiles: Tiles, batch_size: int = 8) -> Detector:
-    """Returns a detector that runs another one on the whole image and on its tiles.
+    """Returns a detector that runs another detector on the whole image and on its tiles.
 
     All detections of an image are merged by one suppression; see `merge_tiles`.
 
@@ -88,6 +97,9 @@ def tiled_detector(detector: Detector, tiles: Tiles, batch_size: int = 8) -> Det
         detector: The detector to run.
         tiles: The tiles.
         batch_size: Tiles per batch.
+
+    Returns:
+        The new detector.
     """
 
     def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
@@ -107,22 +119,23 @@ def merge_tiles(
     iou_threshold: float = IOU_THRESHOLD,
     max_detections: int = MAX_DETECTIONS,
 ) -> np.ndarray:
-    """Suppresses the detections of all tiles of an image, for each class.
+    """Applies suppression for each class to the detections of all tiles of an image.
 
-    Whole boxes come first, in descending order of score, then those that a border of a tile cuts. A
-    box is removed if its IoU with a kept box is above `iou_threshold`. A cut box is also removed if
-    at least half of the smaller of both boxes lies in the other one.
+    Boxes that the border of a tile cuts are processed after all other boxes; both groups are
+    processed in descending order of score. A box is removed if its IoU with a kept box is above
+    `iou_threshold`. A cut box is also removed if its intersection with a kept box is at least half
+    of the smaller of the two.
 
     Args:
-        boxes: `yxyx` [N, 4], in one unit for all tiles.
+        boxes: [N, 4], `yxyx`, in one coordinate system for all tiles.
         scores: [N].
         classes: int [N].
-        cut: bool [N], whether a border inside the image cuts the box.
+        cut: bool [N], whether a tile border inside the image cuts the box.
         iou_threshold: IoU threshold of suppression.
-        max_detections: Largest number of detections.
+        max_detections: Maximum number of detections.
 
     Returns:
-        The indices of the kept detections in descending order of score.
+        The indices of the kept detections, int [M], in descending order of score.
     """
     kept: list[int] = []
     areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)

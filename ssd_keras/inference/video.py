@@ -26,7 +26,8 @@ require("av", "video", "a video")
 import av  # noqa: E402
 import av.error  # noqa: E402
 
-_TIME_BASE = Fraction(1, 90_000)  # of annotated videos: exact for all usual frame rates
+# Unit of the frame times in annotated videos, in seconds; exact for all usual frame rates.
+_TIME_BASE = Fraction(1, 90_000)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Frame:
 
     Attributes:
         number: Number of the frame in the video, from 0.
-        seconds: Time of the frame from the start of the video.
+        seconds: Time of the frame in seconds from the start of the video.
         pixels: uint8 [H, W, 3], RGB.
     """
 
@@ -49,7 +50,7 @@ class VideoSummary:
     """Result of `detect_video`.
 
     Attributes:
-        num_frames: Number of frames that were detected on.
+        num_frames: Number of frames that were processed.
         num_detections: Number of detections in the JSON lines.
     """
 
@@ -58,7 +59,13 @@ class VideoSummary:
 
 
 def open_video(source: str) -> Any:
-    """Opens a video file, the URL of a stream, or a camera ("camera:0" is /dev/video0).
+    """Opens a video file, a stream or a camera.
+
+    Args:
+        source: A file name, the URL of a stream, or "camera:N" for /dev/videoN.
+
+    Returns:
+        The PyAV container, which the caller must close.
 
     Raises:
         ValueError: If the source cannot be opened, or has no video.
@@ -79,13 +86,16 @@ def open_video(source: str) -> Any:
 def frames_of(container: Any, every: int = 1, max_frames: int | None = None) -> Iterator[Frame]:
     """Decodes a video lazily and yields every n-th frame.
 
-    The rotation that phones store in a video is applied. Decoding ends at the first frame that is
-    damaged beyond repair.
+    Frames are rotated by the rotation tag that phones store in a video. Decoding ends without an
+    error at the first frame that FFmpeg cannot decode.
 
     Args:
         container: From `open_video`.
         every: n, at least 1.
-        max_frames: Largest number of frames to yield, or None.
+        max_frames: Maximum number of frames to yield, or None.
+
+    Yields:
+        The frames in order.
     """
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
@@ -120,10 +130,10 @@ def detect_video(
 ) -> VideoSummary:
     """Detects on a video, and writes an annotated video and JSON lines.
 
-    The annotated video `<name>.mp4` has the frames that were detected on, at their times, without
-    sound. `<name>.jsonl` has one JSON object per frame: `file`, `frame` (its number from 0), `time`
-    (in seconds from the start), `width`, `height` and `detections`, as in `detect_files`. Both are
-    complete after Ctrl-C.
+    The annotated video `<name>.mp4` has the processed frames at their times, without sound.
+    `<name>.jsonl` has one JSON object per frame: `file`, `frame` (its number from 0), `time` (in
+    seconds from the start), `width`, `height` and `detections`, as in `detect_files`. Both files
+    are complete also after Ctrl-C.
 
     Args:
         detector: The detector to run.
@@ -133,14 +143,14 @@ def detect_video(
         json_threshold: Minimum score of a detection in the JSON lines.
         batch_size: Frames per batch.
         every: Detect on every n-th frame.
-        max_frames: Largest number of frames to detect on, or None.
-        formats: "pictures" for the annotated video, "jsonl" for the JSON lines.
+        max_frames: Maximum number of frames to detect on, or None.
+        formats: "pictures" for the annotated video, "jsonl" for the JSON lines. Others are ignored.
 
     Returns:
         The numbers of frames and detections.
 
     Raises:
-        ValueError: If the source is not a video, its frames have no size, or `every` is below 1.
+        ValueError: If the source is not a video, or `every` is below 1.
         KeyboardInterrupt: After Ctrl-C, when both files are complete.
     """
     if every < 1:
@@ -161,7 +171,7 @@ def detect_video(
         if "pictures" in formats:
             writer = VideoWriter(stack.enter_context(atomic(out / f"{name}.mp4")))
             stack.callback(writer.close)
-        # One thread decodes ahead, one draws and encodes behind: both keep the order.
+        # One thread decodes frames in advance, another one draws and encodes. Both keep the order.
         write = stack.enter_context(WriteBehind(batch_size, threads=1))
         frames = read_ahead(
             lambda frame: frame, frames_of(container, every, max_frames), batch_size, threads=1
@@ -188,7 +198,7 @@ def detect_video(
                         }
                         lines.write(json.dumps(line) + "\n")
                 bar.add(len(batch))
-        except KeyboardInterrupt:  # how a camera is stopped: the files are completed first
+        except KeyboardInterrupt:  # Ctrl-C stops a camera; the files are completed first
             interrupted = True
         bar.finish()
     if interrupted:
@@ -197,10 +207,10 @@ def detect_video(
 
 
 class VideoWriter:
-    """Writes annotated frames as an H.264 video (MPEG-4 where PyAV lacks H.264).
+    """Writes annotated frames as an H.264 video, or as MPEG-4 if PyAV lacks H.264.
 
     Args:
-        path: The .mp4 file. It is created with the first frame; `close` completes it.
+        path: The .mp4 file. `add` creates it for the first frame; `close` completes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -209,11 +219,17 @@ class VideoWriter:
         self._last = -1
 
     def add(self, frame: Frame, shown: Detections, labels: tuple[str, ...]) -> None:
-        """Draws the detections of a frame and encodes it."""
+        """Draws the detections of a frame and encodes the frame.
+
+        Args:
+            frame: The frame. If it is larger than the first frame, it is cut to the same size.
+            shown: The detections to draw.
+            labels: Class names; `labels[0]` is class 1.
+        """
         picture = np.asarray(
             draw_detections(frame.pixels, shown["boxes"], shown["classes"], labels, shown["scores"])
         )
-        # The encoders need even sides.
+        # The encoders need an even height and width.
         height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
         if self._container is None:
             self._container = av.open(str(self._path), "w")
@@ -228,13 +244,13 @@ class VideoWriter:
             np.ascontiguousarray(picture[: self._stream.height, : self._stream.width]),
             format="rgb24",
         )
-        # Times must rise, even where those of a damaged video do not.
+        # The times of encoded frames must increase; those of a damaged video may not.
         self._last = max(round(frame.seconds / _TIME_BASE), self._last + 1)
         encoded.pts, encoded.time_base = self._last, _TIME_BASE
         self._container.mux(self._stream.encode(encoded))
 
     def close(self) -> None:
-        """Completes the file. Without a frame, the file is empty."""
+        """Completes the file. If no frame was added, the file is empty."""
         if self._container is None:
             self._path.touch()
             return
@@ -243,7 +259,15 @@ class VideoWriter:
 
 
 def video_name(source: str) -> str:
-    """Returns the name of the output files of a video: that of the file, or of the stream."""
+    """Returns the name of the output files of a video, without suffix.
+
+    Args:
+        source: See `open_video`.
+
+    Returns:
+        The name of the file without suffix. For a stream, the URL without user name and password,
+        with other characters than letters, digits, ".", "-" and "_" replaced by "_".
+    """
     if os.path.exists(source):
         return Path(source).stem
     return re.sub(r"[^\w.-]+", "_", re.sub(r"//[^/@]*@", "//", source)).strip("_")

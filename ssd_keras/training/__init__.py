@@ -1,1 +1,1 @@
-"""Training runs: recipe, run folder, optimizer, callbacks."""
+"""Training runs: recipes, run folders, optimizers and callbacks."""

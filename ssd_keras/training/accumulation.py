@@ -8,19 +8,21 @@ from ssd_keras.tiling import default_boxes
 
 
 def weigh_batches(dataset: tf.data.Dataset, accumulate: int, config: SSDConfig) -> tf.data.Dataset:
-    """Adds sample weights that make accumulated batches count as one large batch.
+    """Adds sample weights, so that A accumulated batches have the loss of one large batch.
 
-    The loss of batch b is S_b / N_b, a sum divided by the number of positives. The mean over A
-    batches is not the loss of the large batch, which is sum S_b / sum N_b. With the weight
-    A N_b / sum N_b it is. The positives are known beforehand: matching needs the ground truth only.
+    The loss of batch b is S_b / N_b: the sum of its loss terms divided by its number of positives.
+    The loss of one large batch is sum(S_b) / sum(N_b), but the mean of the A losses is another
+    value. The two are equal if batch b has the weight A N_b / sum(N_b). The number of positives is
+    known before the forward pass, because matching needs only the ground truth.
 
     Args:
-        dataset: Batches (images [B, ...], ground truth [B, G, 5]); the first one begins a step.
-        accumulate: A, the batches of a step.
-        config: The tiling.
+        dataset: Batches (images float32 [B, H, W, 3], ground truth float32 [B, G, 5]). Its first
+            batch is the first batch of an optimizer step.
+        accumulate: A, the number of batches per optimizer step.
+        config: The config whose default boxes are matched.
 
     Returns:
-        Dataset of (images, ground truth, weights float32 [B]).
+        Dataset of (images, ground truth, weights float32 [B]). All weights of a batch are equal.
     """
     boxes = default_boxes(config)
 

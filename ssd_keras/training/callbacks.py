@@ -1,7 +1,8 @@
-"""Callbacks of a training run: divergence guard, progress bar, stop after a signal.
+"""Callbacks of a training run: divergence guard with stop after a signal, and progress bar.
 
-None of them reads a value of the device after each batch: that would make the device wait. They
-use `on_train_batch_begin`, since Keras turns all metrics into numbers for `on_train_batch_end`.
+No callback reads a value from the device after each batch; the device would have to wait for
+Python. The callbacks use `on_train_batch_begin`, because Keras converts all metrics to Python
+numbers before it calls `on_train_batch_end`. An epoch of Keras is the span between two checkpoints.
 """
 
 import math
@@ -25,26 +26,36 @@ from ssd_keras.training.optimizer import (
     solver,
 )
 
-_LOOK_EVERY = 20  # batches between two looks of several workers, which must agree on them
-_LOOK_SECONDS = 1.0  # between two looks of a single process
+# With several workers, batches between two reads of the watch: all workers read at the same batch.
+_READ_EVERY = 20
+_READ_SECONDS = 1.0  # with a single process, seconds between two reads of the watch
 
 
 class Guard(keras.callbacks.Callback):
-    """Stops when the loss or the gradients diverge, and names the images of that batch.
+    """Stops the training if the loss or the gradients diverge, or after a signal.
 
-    The optimizer watches the norm on the device (`Solver.watch`). The guard reads that once a
-    second, or every 20 batches if there are several workers, and always before a checkpoint is
-    written: the last checkpoint is never one of a diverged run.
+    The optimizer records the gradient norm on the device (`Solver.watch`). The guard reads this
+    variable once a second (with several workers, every 20 batches) and before each checkpoint. A
+    checkpoint is therefore never written after divergence. The error names the images of the batch.
 
     Args:
-        gradient_limit: Largest norm of the gradients.
-        records: Record sets of the run, to name the images; none if their order is not fixed.
-        batch_size: The run's, likewise.
-        seed: The run's, likewise.
+        gradient_limit: Largest allowed norm of the gradients.
+        records: Record sets of the run, to name the images of a batch. Empty if the order of the
+            batches is not fixed; the images are then unknown.
+        batch_size: Batch size of the run, to name the images.
+        seed: Seed of the run, to name the images.
         first_batch: Number of the first batch, counted from the beginning of the run.
-        accumulate: Batches of one step of the optimizer.
-        interruption: A run that it was told to end stops after the step; None: it never does.
+        accumulate: Number of batches per optimizer step.
+        interruption: After it has noted a signal, the guard stops the training at the end of the
+            optimizer step. None if signals are not caught.
         several_workers: Whether other processes train with this one.
+
+    Attributes:
+        stopped: Whether the guard stopped the training because of a signal.
+
+    Raises:
+        FloatingPointError: During `fit`, if the gradient norm is above the limit or not finite, or
+            the loss is not finite.
     """
 
     def __init__(
@@ -69,56 +80,60 @@ class Guard(keras.callbacks.Callback):
         self.several_workers = several_workers
         self.stopped = False
         self._first_batch = self._next_batch = first_batch
-        self._looked = time.monotonic()
+        self._read_at = time.monotonic()
 
     @property
     def iteration(self) -> int:
-        """Iterations of the run behind it."""
+        """Number of iterations that the run has completed."""
         return self._next_batch // self.accumulate
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Clears the watch of the last span."""
+        """Clears the watch."""
         solver(self.model.optimizer).start_watch(self.gradient_limit)
         self._first_batch = self._next_batch
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks now and then; stops the run with the step that this batch ends."""
+        """Reads the watch if it is time; after a signal, stops at the end of an optimizer step."""
         stop = bool(self.interruption.number)
         if self.several_workers:
             if stop:
                 solver(self.model.optimizer).stop_request.assign(1.0)
-            # Other workers must stop at the same batch: the watch has the sum of all requests.
+            # All workers must stop at the same batch. The watch has the sum of their requests.
             seen = self._next_batch - self._first_batch
-            stop = seen > 0 and seen % _LOOK_EVERY == 0 and self._look()[STOP] > 0
-        elif time.monotonic() - self._looked > _LOOK_SECONDS:
-            self._look()
+            stop = seen > 0 and seen % _READ_EVERY == 0 and self._read_watch()[STOP] > 0
+        elif time.monotonic() - self._read_at > _READ_SECONDS:
+            self._read_watch()
         self.stopped = self.stopped or stop
         self._next_batch += 1
         if self.stopped and self._next_batch % self.accumulate == 0:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks before the checkpoint is written; adds the span's largest norm to the logs."""
-        watch = self._look(float((logs or {}).get("loss", 0.0)))
+        """Reads the watch, and adds the largest gradient norm since the last checkpoint to logs."""
+        watch = self._read_watch(float((logs or {}).get("loss", 0.0)))
         if self.several_workers and watch[STOP] > 0:
             self.stopped = self.model.stop_training = True
         if logs is not None:
             logs["gradient_norm"] = float(watch[LARGEST])
 
-    def _look(self, loss: float | None = None) -> np.ndarray:
-        """Reads the watch.
+    def _read_watch(self, loss: float | None = None) -> np.ndarray:
+        """Reads the watch of the optimizer, float32 [6].
+
+        Args:
+            loss: Mean loss since the last checkpoint, or None if it was not read.
 
         Raises:
-            FloatingPointError: If a batch was bad.
+            FloatingPointError: If a gradient norm is above the limit or not finite, or the loss is
+                not finite.
         """
         watch = keras.ops.convert_to_numpy(solver(self.model.optimizer).watch)
-        self._looked = time.monotonic()
+        self._read_at = time.monotonic()
         if watch[FIRST_BAD] < 0 and (loss is None or np.isfinite(loss)):
             return watch
         seen = self._next_batch - self._first_batch
         first = int(watch[FIRST_BAD])
-        # Batches that overflow (mixed_float16) do not reach the optimizer: the bad one may be
-        # later by as many.
+        # The optimizer does not count batches whose gradients overflow (mixed_float16). The number
+        # of the bad batch may therefore be larger by up to the number of such batches.
         last = first + seen - int(watch[BATCHES])
         first, last = (first, last) if first >= 0 else (0, seen - 1)
         first, last = first + self._first_batch, last + self._first_batch
@@ -127,8 +142,8 @@ class Guard(keras.callbacks.Callback):
         raise FloatingPointError(
             f"{where}: gradient norm (={norm:g}, limit {self.gradient_limit:g})"
             f"{'' if loss is None else f', mean loss since the last checkpoint (={loss:g})'}; "
-            f"images: {', '.join(self._images(first, last))}. Look at them (ssd-keras preview), or "
-            "start again with a smaller learning_rate, a warmup or clip_norm"
+            f"images: {', '.join(self._images(first, last))}. Check these images (ssd-keras "
+            "preview), or start again with a smaller learning_rate, a warmup or clip_norm"
         )
 
     def _images(self, first: int, last: int) -> list[str]:
@@ -142,17 +157,17 @@ class Guard(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """A progress bar with the loss, images per second and the time left of the whole run.
+    """Shows a progress bar with the loss, images per second and the remaining time of the run.
 
-    Where the output is no terminal it prints one line a span.
+    If stdout is not a terminal, the callback prints one line per epoch of Keras.
 
     Args:
         iterations: Iterations of the run.
         done: Iterations before this call of `fit`.
-        batch_size: Images in a batch.
-        accumulate: Batches of an iteration.
-        several_workers: Whether other processes train with this one. The bar shows no loss within
-            a span then: reading it would wait for all of them.
+        batch_size: Images per batch.
+        accumulate: Batches per iteration.
+        several_workers: Whether other processes train with this one. The bar then shows the loss
+            only at the end of an epoch, because reading it would wait for all workers.
     """
 
     def __init__(
@@ -170,28 +185,28 @@ class Progress(keras.callbacks.Callback):
         self.accumulate = accumulate
         self._terminal = sys.stdout.isatty()
         self._batches = done * accumulate
-        self._span = self._finished = 0
+        self._epoch_batches = self._finished = 0
         self._seconds = 0.0
         self._started = self._shown = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
-        self._span = self._finished = 0
+        self._epoch_batches = self._finished = 0
         self._started = time.monotonic()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Draws the bar, at most once a second."""
-        # The clock stops here, so that evaluation does not count as training.
-        self._finished, self._seconds = self._span, time.monotonic() - self._started
-        if self._span and self._terminal and time.monotonic() - self._shown > 1:
+        # The time of the last batch is taken here, so that evaluation does not count as training.
+        self._finished, self._seconds = self._epoch_batches, time.monotonic() - self._started
+        if self._epoch_batches and self._terminal and time.monotonic() - self._shown > 1:
             self._shown = time.monotonic()
             logs = {} if self.several_workers else self.model.get_metrics_result()
             print(f"\r{self._line(logs)}\033[K", end="", flush=True)
         self._batches += 1
-        self._span += 1
+        self._epoch_batches += 1
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the line, and adds the speed to the logs."""
+        """Ends the line, and adds `images_per_second` to the logs."""
         if logs is None:
             return
         logs["images_per_second"] = self._speed()
@@ -199,8 +214,8 @@ class Progress(keras.callbacks.Callback):
 
     def _speed(self) -> float:
         batches, seconds = self._finished, self._seconds
-        if not batches:  # a span of a single batch
-            batches, seconds = self._span, time.monotonic() - self._started
+        if not batches:  # an epoch of a single batch
+            batches, seconds = self._epoch_batches, time.monotonic() - self._started
         return batches * self.batch_size / max(seconds, 1e-6)
 
     def _line(self, logs: dict[str, Any]) -> str:

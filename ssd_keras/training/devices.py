@@ -1,4 +1,4 @@
-"""Several devices and several machines, by `tf.distribute`."""
+"""Training on several devices and several machines with `tf.distribute`."""
 
 import json
 import os
@@ -13,12 +13,15 @@ STRATEGIES = ("none", "mirrored", "multiworker")
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
-    """Makes the strategy of a run.
+    """Creates the `tf.distribute` strategy of a run.
 
     Args:
         name: "none" (one device), "mirrored" (all GPUs of this machine, or all its logical CPU
-            devices if it has no GPU) or "multiworker" (the machines that the environment variable
-            `TF_CONFIG` lists; waits until all of them have started).
+            devices if it has no GPU) or "multiworker" (all workers that the environment variable
+            `TF_CONFIG` lists; the call waits until they have started).
+
+    Returns:
+        The strategy; for "none" the default strategy of TensorFlow.
 
     Raises:
         ValueError: If the name is unknown, or `TF_CONFIG` is missing or malformed.
@@ -37,7 +40,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def _check_cluster(text: str) -> None:
-    """Refuses a `TF_CONFIG` without workers: TensorFlow would train on one machine silently."""
+    """Raises an error if `TF_CONFIG` lists no workers: TensorFlow would train on one machine."""
     example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
     example += '"index": 0}}'
     try:
@@ -47,18 +50,24 @@ def _check_cluster(text: str) -> None:
         known = False
     if not known:
         raise ValueError(
-            f"TF_CONFIG (={text!r}) must list the workers and say which one this is, such as "
+            f"TF_CONFIG (={text!r}) must list the workers and the task of this process, such as "
             f"{example}"
         )
 
 
 def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy spans several processes."""
+    """Returns whether a strategy has several processes."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """The index of this process among the workers, and their number: (0, 1) without others."""
+    """Returns the index of this process among the workers, and the number of workers.
+
+    The chief has index 0. Without other processes the result is (0, 1).
+
+    Args:
+        strategy: The strategy of the run.
+    """
     if not is_multiworker(strategy):
         return 0, 1
     resolver = strategy.cluster_resolver
@@ -69,18 +78,19 @@ def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def trainer(model: SSD, strategy: tf.distribute.Strategy) -> SSD:
-    """The model whose `fit` works under a strategy.
+    """Returns a model whose `fit` works under a strategy.
 
-    Keras 3's `fit` fails with several workers (keras-team/keras#20585): it traces the model on
-    values of all replicas, and reduces logs that have no batch axis. Keras does not trace a model
-    that is made outside of the strategy's scope, and the logs get an axis here.
+    In Keras 3, `fit` fails with several workers (keras-team/keras#20585), for two reasons. It
+    traces the model on values of all replicas; it does not if the model was created outside the
+    scope of the strategy. It also reduces logs that have no batch axis; this function adds an axis.
 
     Args:
-        model: A compiled and built model, made in the strategy's scope.
-        strategy: Its strategy.
+        model: A compiled and built model, created in the scope of the strategy.
+        strategy: The strategy of the run.
 
     Returns:
-        `model`, or with several workers another model of the same layers, optimizer and loss.
+        With several workers, another model with the same layers, optimizer and loss; otherwise
+        `model`.
     """
     if not is_multiworker(strategy):
         return model
@@ -101,12 +111,15 @@ def trainer(model: SSD, strategy: tf.distribute.Strategy) -> SSD:
 def distributed(
     make_dataset: Callable[[int, int], tf.data.Dataset], strategy: tf.distribute.Strategy
 ) -> Any:
-    """The dataset for `fit`: each worker makes its own part of every batch only.
+    """Creates the dataset for `fit`. Each worker makes only its part of each batch.
 
     Args:
-        make_dataset: Makes the batches of a worker from its index and the number of workers. They
-            must be the batches of one replica if the worker has several.
+        make_dataset: Function (index of the worker, number of workers) -> batches of the worker.
+            If a worker has several replicas, these must be the batches of one replica.
         strategy: The strategy of the run.
+
+    Returns:
+        A `tf.data.Dataset`, or a distributed dataset with several workers.
     """
     index, workers = worker(strategy)
     if workers == 1:
@@ -115,7 +128,13 @@ def distributed(
 
 
 def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
-    """Returns when all workers have come here: one that leaves early ends the others."""
+    """Waits until all workers have called this function.
+
+    A worker that exits while the others still train would make them fail.
+
+    Args:
+        strategy: The strategy of the run.
+    """
     if not is_multiworker(strategy):
         return
 

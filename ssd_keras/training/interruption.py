@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step ends, the checkpoint is written, then the run stops."""
+"""Handles Ctrl-C and SIGTERM: the run ends the current step, writes the checkpoint and stops."""
 
 import contextlib
 import signal
@@ -11,7 +11,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was stopped by a signal, and its checkpoint is written.
+    """A run was stopped by a signal, after it wrote its checkpoint.
+
+    Args:
+        number: The number of the signal.
+        message: The error message.
 
     Attributes:
         exit_code: 128 + the number of the signal: 130 for Ctrl-C, 143 for SIGTERM.
@@ -23,14 +27,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Aborted(Exception):
-    """A signal came where the work at hand may be given up."""
+    """A signal arrived during `Interruption.attempt`."""
 
 
 class Interruption:
-    """Notes the first signal; a second Ctrl-C or SIGTERM ends the process as usual.
+    """Notes the first Ctrl-C or SIGTERM. A second signal ends the process at once.
 
     Attributes:
-        number: The signal, or 0.
+        number: The number of the signal, or 0 before a signal.
     """
 
     def __init__(self) -> None:
@@ -40,7 +44,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Catches the signals; only the main thread of a process may."""
+        """Context manager that notes signals; it does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -51,10 +55,10 @@ class Interruption:
             self._restore()
 
     def attempt(self, work: Callable[[], None]) -> None:
-        """Does work that a signal cuts short, such as an evaluation that takes minutes.
+        """Calls a function that a signal interrupts, such as an evaluation that takes minutes.
 
         Args:
-            work: Left out if there was a signal before.
+            work: The function. It is not called if a signal has arrived before.
         """
         if self.number:
             return

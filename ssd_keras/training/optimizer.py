@@ -1,4 +1,4 @@
-"""The original's solver: coupled weight decay, double rate for biases, step schedule."""
+"""Optimizers and learning rate schedules, with the solver of the original (Caffe's SGD)."""
 
 import math
 from typing import Any
@@ -11,22 +11,26 @@ BATCHES, LARGEST, FIRST_BAD, BAD_NORM, LIMIT, STOP = range(6)
 
 
 class Solver(keras.optimizers.Optimizer):
-    """Mixin: watches the gradients on the device, keeps averages apart, counts steps in schedules.
+    """Mixin for optimizers that records gradient norms on the device.
+
+    It also makes schedules count optimizer steps instead of batches, and keeps the weights of the
+    model separate from their moving averages.
 
     Attributes:
-        gradient_norm: Norm of the last batch's gradients before clipping. With several replicas
-            it is the sum of the norms of all replicas: an upper bound, equal on all workers.
-        watch: float32 [6], written on the device, so that reading it now and then replaces
-            reading the norm after each batch: the number of batches since `start_watch`, the
-            largest norm, the first batch whose norm is above the limit or not finite (-1: none),
-            that norm, the limit, and the number of workers that asked to stop.
-        stop_request: Set it to 1 to ask all workers to stop.
+        gradient_norm: float32 scalar, the global norm of the gradients of the last batch before
+            clipping. With several replicas it is the sum of the norms of all replicas, which is an
+            upper bound and equal on all workers.
+        watch: float32 [6], written on the device, so that the norm need not be read after each
+            batch. Its entries are the number of batches since `start_watch`, the largest norm, the
+            first batch whose norm is above the limit or not finite (-1 if there is none), the norm
+            of that batch, the limit, and the number of workers that requested a stop.
+        stop_request: float32 scalar; 1 requests all workers to stop.
     """
 
     gradient_norm: Any = None
 
     def build(self, variables: Any) -> None:
-        """Makes the optimizer's state."""
+        """Creates the variables of the optimizer."""
         super().build(variables)
         options = {
             "trainable": False,
@@ -40,12 +44,17 @@ class Solver(keras.optimizers.Optimizer):
         """Clears `watch`.
 
         Args:
-            limit: Largest norm that is not bad.
+            limit: Largest allowed gradient norm.
         """
         self.watch.assign([0.0, 0.0, -1.0, 0.0, limit, 0.0])
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """One batch: watches its gradients, then applies them."""
+        """Records the norm of the gradients of a batch, and applies the gradients.
+
+        Args:
+            grads: Gradients, one for each variable.
+            trainable_variables: The variables, or None for those of `build`.
+        """
         grads = list(grads)
         if self.gradient_norm is None:
             with tf.init_scope():
@@ -70,10 +79,10 @@ class Solver(keras.optimizers.Optimizer):
         super().apply(grads, trainable_variables)
 
     def finalize_variable_values(self, var_list: Any) -> None:
-        """Does nothing: the weights of a run must not become their averages when `fit` ends."""
+        """Does nothing. Keras would replace the weights by their averages at the end of `fit`."""
 
     def assign_averages(self, variables: Any) -> None:
-        """Sets variables to their moving averages (`use_ema`), as Keras does at the end of `fit`.
+        """Sets variables to their moving averages (`use_ema`).
 
         Args:
             variables: The variables that the optimizer was built with.
@@ -81,41 +90,52 @@ class Solver(keras.optimizers.Optimizer):
         super().finalize_variable_values(variables)
 
     def _get_current_learning_rate(self) -> Any:
-        # Keras asks a schedule with the number of batches, also when it makes one step of several;
-        # Caffe's `Solver::Step` counts steps.
+        # With gradient accumulation, Keras passes the number of batches to a schedule. Caffe's
+        # `Solver::Step` counts optimizer steps, as this method does.
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
         return super()._get_current_learning_rate()
 
 
 def solver(optimizer: keras.optimizers.Optimizer) -> Solver:
-    """The `Solver` inside an optimizer: mixed_float16 wraps it to scale the loss."""
+    """Returns the `Solver` of an optimizer.
+
+    With mixed_float16, Keras wraps the optimizer in a `LossScaleOptimizer`.
+
+    Args:
+        optimizer: An optimizer of `Recipe.make_optimizer`, possibly wrapped.
+    """
     inner: Solver = getattr(optimizer, "inner_optimizer", optimizer)
     return inner
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class Adam(Solver, keras.optimizers.Adam):
-    """Keras's Adam with the gradient watch of `Solver`; schedules count steps, not batches."""
+    """Keras's Adam with the mixin `Solver`.
+
+    Args:
+        **kwargs: Arguments of `keras.optimizers.Adam`.
+    """
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class CaffeSGD(Solver, keras.optimizers.SGD):
-    """SGD with momentum as Caffe does it.
+    """SGD with momentum and weight decay as in Caffe.
 
-    Weight decay is an L2 penalty added to the gradient, before the momentum (Keras's own
-    `weight_decay` is decoupled and acts about ten times weaker with momentum 0.9). Biases are not
-    decayed and learn at twice the rate. `global_clipnorm` clips before decay is added.
+    The weight decay is coupled: it is added to the gradient, before the momentum. The
+    `weight_decay` of Keras is decoupled, and about ten times weaker with momentum 0.9. Biases have
+    no weight decay and twice the learning rate. `global_clipnorm` clips the gradients before weight
+    decay is added.
 
     Args:
-        learning_rate: Rate or schedule of the kernels.
-        momentum: In [0, 1).
-        l2: The coupled weight decay, 0 or above.
+        learning_rate: Learning rate or schedule of the kernels.
+        momentum: Momentum, in [0, 1).
+        l2: Coupled weight decay, at least 0.
         bias_rate: Factor on the learning rate of biases.
-        global_clipnorm: Largest norm of all gradients together, or None.
+        global_clipnorm: Largest global norm of the gradients, or None for no clipping.
         name: Name of the optimizer.
-        **kwargs: Of `keras.optimizers.SGD`, such as `gradient_accumulation_steps`; a schedule
-            counts steps then, not batches.
+        **kwargs: Further arguments of `keras.optimizers.SGD`, such as
+            `gradient_accumulation_steps`.
 
     Raises:
         ValueError: If `l2` is negative.
@@ -142,18 +162,19 @@ class CaffeSGD(Solver, keras.optimizers.SGD):
             **kwargs,
         )
         if l2 < 0:
-            raise ValueError(f"l2 (={l2}) must not be below 0")
+            raise ValueError(f"l2 (={l2}) must be at least 0")
         self.l2 = l2
         self.bias_rate = bias_rate
 
     def build(self, variables: Any) -> None:
-        """Makes the optimizer's state."""
+        """Creates the variables of the optimizer."""
         super().build(variables)
         self._is_bias = [variable.name == "bias" for variable in variables]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One step of one variable."""
-        # What comes here is TensorFlow's variable, or a replica's copy of it under another name.
+        """Updates one variable."""
+        # `variable` is a TensorFlow variable or a replica's copy with another name, so the index
+        # is used instead of the name.
         if self._is_bias[self._get_variable_index(variable)]:
             super().update_step(gradient, variable, self.bias_rate * learning_rate)
         else:
@@ -161,27 +182,28 @@ class CaffeSGD(Solver, keras.optimizers.SGD):
             super().update_step(gradient + decay, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as plain values."""
+        """Returns the arguments as serializable values."""
         return {**super().get_config(), "l2": self.l2, "bias_rate": self.bias_rate}
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then steps or a cosine.
+    """Learning rate schedule: linear warm-up, then steps or cosine decay.
 
     Args:
-        learning_rate: Rate after the warm-up.
-        boundaries: Iterations from which the rate is multiplied by `decay` once more. With
-            `cosine_iterations` there must be none.
-        decay: Factor at every boundary.
-        warmup: Iterations in which the rate rises from `warmup_factor` to the whole.
-        warmup_factor: Where it starts, as a part of the rate.
+        learning_rate: Learning rate after the warm-up.
+        boundaries: Iterations at which the rate is multiplied by `decay`, in ascending order. Must
+            be empty with `cosine_iterations`.
+        decay: Factor on the rate at each boundary.
+        warmup: Number of iterations of a warm-up, in which a factor on the rate rises linearly from
+            `warmup_factor` to 1.
+        warmup_factor: Factor on the rate at the beginning of a warm-up.
         cosine_iterations: If above 0, the rate falls as half a cosine to 0 at this iteration.
         warmup_starts: Iterations at which a warm-up begins.
 
     Raises:
-        ValueError: If the rate is not above 0, the boundaries do not rise, or there are both
-            boundaries and a cosine.
+        ValueError: If the rate is not above 0, the boundaries are not in ascending order, or both
+            `boundaries` and `cosine_iterations` are given.
 
     Source: `ssd_pascal.py`, lr_policy "multistep"; the original has no warm-up.
     """
@@ -201,7 +223,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if learning_rate <= 0:
             raise ValueError(f"learning_rate (={learning_rate}) must be above 0")
         if list(boundaries) != sorted(set(boundaries)):
-            raise ValueError(f"boundaries (={boundaries}) must rise")
+            raise ValueError(f"boundaries (={boundaries}) must be in ascending order")
         if cosine_iterations and boundaries:
             raise ValueError(
                 f"boundaries (={boundaries}) must be empty with cosine_iterations "
@@ -216,7 +238,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_starts = tuple(warmup_starts)
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """The rate of iteration `step`, counted from 0."""
+        """Returns the learning rate of iteration `step` (from 0), a float32 scalar."""
         step = tf.cast(step, tf.float32)
         rate = tf.constant(self.learning_rate, tf.float32)
         for boundary in self.boundaries:
@@ -226,12 +248,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             rate *= 0.5 * (1 + tf.cos(math.pi * part))
         for start in self.warmup_starts if self.warmup else ():
             part = tf.minimum((step - start) / self.warmup, 1.0)
-            part = tf.where(step < start, 1.0, part)  # not yet
+            part = tf.where(step < start, 1.0, part)  # no effect before the warm-up begins
             rate *= self.warmup_factor + (1 - self.warmup_factor) * part
         return rate
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as plain values."""
+        """Returns the arguments as serializable values."""
         return {
             "learning_rate": self.learning_rate,
             "boundaries": self.boundaries,

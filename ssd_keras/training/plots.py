@@ -1,4 +1,4 @@
-"""The training curves of a run."""
+"""Plots the training curves of a run."""
 
 import csv
 import os
@@ -14,14 +14,16 @@ def plot_history(
     history: str | os.PathLike[str] | Sequence[Mapping[str, float]],
     path: str | os.PathLike[str],
 ) -> None:
-    """Plots a run: losses, learning rate and validation AP over the iterations.
+    """Plots the losses, learning rate and validation AP of a run over the iterations.
 
     Args:
-        history: `history.csv` of a run, or its rows. Columns that are missing are not drawn.
-        path: The picture to write.
+        history: The file `history.csv` of a run, or its rows: column name -> number. Missing
+            columns are not plotted.
+        path: The image file to write; its suffix selects the format.
 
     Raises:
-        ValueError: If there are no rows.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If there are no rows, or the file is not a history.
     """
     if isinstance(history, (str, os.PathLike)):
         remedy = "it must be the history.csv of a run"

@@ -1,4 +1,4 @@
-"""A recipe: how to train."""
+"""A recipe: the settings of a training run."""
 
 import dataclasses
 import math
@@ -16,46 +16,55 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "augmentation": tuple(AUGMENTATIONS),
     "metric": ("voc", "voc_area", "coco"),
 }
-_EVALUATIONS = 20  # in a run whose `eval_every` is 0
+_EVALUATIONS = 20  # number of evaluations in a run whose `eval_every` is 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train. The defaults are the original's for VOC07+12 (`ssd_pascal.py`).
+    """The settings of a training run. The defaults are the original's for VOC07+12.
+
+    Raises:
+        ValueError: If a value is out of range or unknown, or `unfreeze_at` is given without
+            `freeze`.
+
+    Source: `ssd_pascal.py`.
 
     Attributes:
-        iterations: Steps of the optimizer in all.
-        epochs: Passes over the training images in all; 0: `iterations` counts instead.
-        batch_size: Images in a batch, on all devices together.
-        accumulate: Batches whose gradients are averaged for one step (`iter_size` in
-            `ssd_pascal.py`), where the original's 32 images do not fit at once. On one device only.
-        normalize: The positives that the loss is divided by if `accumulate` is above 1: those of
-            the "batch", as the original does, or those of the whole "step", as one large batch
-            does.
-        optimizer: "sgd" (`CaffeSGD`) or "adam".
-        learning_rate: Rate after the warm-up.
-        boundaries: Iterations at which the rate is divided by ten.
-        cosine: Decay the rate as half a cosine to 0 instead; `boundaries` are ignored then.
-        warmup: Iterations of linear warm-up from a tenth of the rate; at `unfreeze_at` there is
-            another one.
+        iterations: Number of optimizer steps of the run.
+        epochs: Length of the run in passes over the training images; 0 if `iterations` is the
+            length.
+        batch_size: Images per batch, on all devices together.
+        accumulate: Batches per optimizer step, whose gradients are averaged, for devices with too
+            little memory for 32 images (`iter_size` in `ssd_pascal.py`). On one device only.
+        normalize: Positives that the loss of a batch is divided by if `accumulate` is above 1:
+            those of the "batch", as in the original, or those of all batches of the "step", as with
+            one large batch.
+        optimizer: "sgd" (as in Caffe) or "adam".
+        learning_rate: Learning rate after the warm-up.
+        boundaries: Iterations at which the learning rate is divided by ten.
+        cosine: Whether the learning rate falls as half a cosine to 0; `boundaries` are then
+            ignored.
+        warmup: Iterations of linear warm-up from a tenth of the learning rate, at the beginning and
+            at `unfreeze_at`.
         momentum: Momentum of SGD.
-        weight_decay: Coupled L2 on everything except biases, with SGD.
-        clip_norm: Largest global norm of the gradients (of each replica), 0 for no limit.
-        ema: Momentum of the moving average of the weights, such as 0.999; 0: no average. With an
+        weight_decay: Coupled weight decay of SGD, for all weights except biases.
+        clip_norm: Largest global norm of the gradients (of each replica); 0 for no limit.
+        ema: Momentum of the moving average of the weights, such as 0.999; 0 for no average. With an
             average, evaluation and best.keras use it.
-        augmentation: Name of the augmentation variant.
-        use_difficult: Whether objects marked difficult are ground truth: the original says yes for
-            VOC, no for COCO.
+        augmentation: Name of the augmentation.
+        use_difficult: Whether difficult objects are ground truth: in the original they are for VOC,
+            but not for COCO.
         border_boxes: Whether default boxes that cross the border of the image are trained (table 3
-            also has runs without).
-        max_boxes: Objects an image is padded or cut to; None: the largest number in an image.
-        freeze: Layers that do not learn: the paper's names or patterns, such as "conv1_*".
-        unfreeze_at: Iteration from which frozen layers learn too; 0: never.
-        eval_every: Iterations between two checkpoints and evaluations; 0: a twentieth of the run.
-            There is always one at the end of the run.
-        metric: Average precision measured at each evaluation: "voc" (11-point, VOC2007),
+            compares both).
+        max_boxes: Number of objects to which each image is padded or cut. Default: the largest
+            number of objects in an image.
+        freeze: Names or patterns of layers that are not trained, such as "conv1_*".
+        unfreeze_at: Iteration from which frozen layers are trained, too; 0 for never.
+        eval_every: Iterations between two checkpoints and evaluations; 0 for a twentieth of the
+            run. The end of the run always has both.
+        metric: Average precision to measure at each evaluation: "voc" (11-point, VOC2007),
             "voc_area" (VOC2010 and later, ILSVRC DET) or "coco".
-        seed: Seed of the initial weights, the order of images and the augmentation.
+        seed: Seed of the initial weights, the order of the images and the augmentation.
     """
 
     iterations: int = 120_000
@@ -87,7 +96,7 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} (={getattr(self, name)}) must be at least 1")
         for name in ("warmup", "clip_norm", "weight_decay", "epochs", "eval_every", "unfreeze_at"):
-            # `not >=`, since every comparison with NaN is false.
+            # `not 0 <= x`, because every comparison with NaN is false.
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(
                     f"{name} (={getattr(self, name)}) must not be negative, infinite or NaN"
@@ -104,17 +113,19 @@ class Recipe:
                 )
         if self.unfreeze_at and not self.freeze:
             raise ValueError(
-                f"unfreeze_at (={self.unfreeze_at}) needs layers to unfreeze: give freeze, or 0"
+                f"unfreeze_at (={self.unfreeze_at}) needs frozen layers: give freeze, or set it "
+                "to 0"
             )
 
     def resolved(self, num_images: int) -> "Recipe":
-        """The recipe for a number of training images, with `epochs` and `eval_every` worked out.
+        """Returns the recipe with `epochs` and `eval_every` converted to iterations.
 
         Args:
-            num_images: Number of images to train on.
+            num_images: Number of training images.
 
         Returns:
-            A recipe whose `iterations` count, and whose `eval_every` is from 1 to `iterations`.
+            A recipe whose `iterations` are the length of the run, whose `epochs` are 0, and whose
+            `eval_every` is from 1 to `iterations`.
         """
         iterations = self.iterations
         if self.epochs:
@@ -125,7 +136,7 @@ class Recipe:
         )
 
     def make_optimizer(self) -> keras.optimizers.Optimizer:
-        """The optimizer with its schedule."""
+        """Creates the optimizer with its schedule; the recipe must be `resolved`."""
         schedule = Schedule(
             self.learning_rate,
             () if self.cosine else self.boundaries,
@@ -138,7 +149,7 @@ class Recipe:
             "gradient_accumulation_steps": self.accumulate if self.accumulate > 1 else None,
         }
         if self.ema:
-            # Keras updates the average after each batch, also if it makes one step of several.
+            # With gradient accumulation, Keras updates the average after each batch, not each step.
             options |= {"use_ema": True, "ema_momentum": self.ema ** (1 / self.accumulate)}
         if self.optimizer == "adam":
             return Adam(learning_rate=schedule, **options)
@@ -146,16 +157,18 @@ class Recipe:
 
 
 def pieces(done: int, recipe: Recipe) -> list[tuple[int, int, int]]:
-    """Cuts the rest of a run into calls of `fit` with spans of equal length.
+    """Divides the rest of a run into calls of `fit`.
 
-    A span ends at each multiple of `eval_every`, at `unfreeze_at` and at the end of the run.
+    A span is the part of a run between two checkpoints. Spans end at each multiple of `eval_every`,
+    at `unfreeze_at` and at the end of the run. All spans of one call of `fit` have the same length.
 
     Args:
-        done: Iterations that the run has made; any number, since it may have been interrupted.
+        done: Number of completed iterations. It may be any number, because a run may be
+            interrupted at any iteration.
         recipe: A resolved recipe.
 
     Returns:
-        (first iteration, iterations of a span, number of spans) of each call.
+        (first iteration, iterations per span, number of spans) of each call.
     """
     every, end = recipe.eval_every, recipe.iterations
     stops = sorted({*range(0, end, every), end, min(recipe.unfreeze_at or end, end)})

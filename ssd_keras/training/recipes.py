@@ -1,8 +1,8 @@
-"""Recipes by name: every experiment of the paper, and two for fine-tuning.
+"""The named recipes: every experiment of the paper, its ablations, and two for fine-tuning.
 
-Each says which record sets it needs, the network, how to train it and how to measure it, and the
-paper's number. Schedules are the paper's, and those of the original's scripts (`ssd_pascal.py`,
-`ssd_coco.py`) with expansion, which doubles the iterations (section 3.6).
+Each experiment has its record sets, the config of the network, the training settings, the metric
+and the result of the paper. The schedules are the paper's. With expansion (section 3.6), which
+doubles the iterations, they are those of the original's scripts (`ssd_pascal.py`, `ssd_coco.py`).
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from ssd_keras.config import SSDConfig
 from ssd_keras.training import ablations
 from ssd_keras.training.recipe import Recipe
 
-# Record sets of the recipes, with the words of `ssd-keras prepare` that write them.
+# Record sets of the recipes, with the arguments of `ssd-keras prepare` that write them.
 RECORD_SETS = {
     "voc07trainval": "--source=voc --path=VOCdevkit --splits=2007:trainval --labels=voc",
     "voc07test": "--source=voc --path=VOCdevkit --splits=2007:test --labels=voc",
@@ -30,18 +30,19 @@ NOT_TRAINED = "not trained here"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Experiment:
-    """A recipe with everything that surrounds it.
+    """A recipe with its data, network, initial weights and results.
 
     Attributes:
-        where: Place in the paper.
-        paper: The paper's number, in percent, and what it measures; "" if it has none.
-        records: Names of the record sets to train on; () if the user names them.
-        val_records: Name of the record set to measure on, or None.
-        config: The network and its tiling.
-        weights: Start: "imagenet", the name of a file beside the record sets, or "random".
-        recipe: How to train.
-        ours: The number of this package, or `NOT_TRAINED`.
-        width: Factor on the filters.
+        where: Table or section of the paper.
+        paper: The result in the paper, in percent, and its metric; "" if the paper has none.
+        records: Names of the record sets to train on; () if the user gives them.
+        val_records: Name of the record set to evaluate on, or None.
+        config: The config of the network and its tiling.
+        weights: Initial weights: "imagenet", "random", or the name of a file in the folder of the
+            record sets.
+        recipe: The training settings.
+        ours: The result of this package and its metric, or `NOT_TRAINED`.
+        width: Factor on the number of filters.
     """
 
     where: str
@@ -55,9 +56,10 @@ class Experiment:
     width: float = 1.0
 
 
-# --- how to train: section 3 ---
+# --- training settings: section 3 ---
 
-# SGD 1e-3, momentum 0.9, decay 5e-4, batch 32 are the defaults of `Recipe`.
+# The defaults of `Recipe` are the paper's: SGD with learning rate 1e-3, momentum 0.9, weight decay
+# 5e-4 and batches of 32.
 _VOC07 = Recipe(iterations=60_000, boundaries=(40_000, 50_000), augmentation="ssd_no_expand")
 _VOC07_EXPANDED = Recipe(iterations=120_000, boundaries=(80_000, 100_000))
 _VOC12 = Recipe(iterations=80_000, boundaries=(60_000,), augmentation="ssd_no_expand")
@@ -84,7 +86,7 @@ _DET_EXPANDED = dataclasses.replace(
     _DET, iterations=880_000, boundaries=(640_000, 800_000), augmentation="ssd"
 )
 
-# --- what to train on: section 3 ---
+# --- record sets: section 3 ---
 
 _07, _0712 = ("voc07trainval",), ("voc07trainval", "voc12trainval")
 _0712PLUS = ("voc07trainval", "voc07test", "voc12trainval")  # 07++12, 21503 images
@@ -105,7 +107,7 @@ def _voc07(
 def _voc12(
     where: str, paper: str, config: SSDConfig, recipe: Recipe, weights: str = "imagenet"
 ) -> Experiment:
-    # The challenge's server has the annotations of VOC2012's test images, so nothing is measured.
+    # The annotations of VOC2012's test images are not published, so there is no evaluation set.
     return Experiment(where, f"{paper} VOC12 test mAP", _0712PLUS, None, config, weights, recipe)
 
 
@@ -124,7 +126,7 @@ _300, _512 = configs.SSD300_VOC, configs.SSD512_VOC
 _300S, _512S = configs.SSD300_COCO, configs.SSD512_COCO  # smaller boxes, section 3.4
 _E300, _E512 = "ssd300_coco_expand.keras", "ssd512_coco_expand.keras"
 
-# The paper gives no schedule for fine-tuning from COCO: that of the same data is taken.
+# The paper gives no schedule for fine-tuning from COCO. The schedule of the same data is used.
 PAPER = {
     "ssd300_voc07": _voc07("table 1", "68.0", _07, _300, _VOC07),
     "ssd512_voc07": _voc07("table 1", "71.6", _07, _512, _VOC07),
@@ -171,7 +173,7 @@ def _ablation(
     return _voc07(where, paper, _0712, config, recipe)
 
 
-# Without augmentation is with the mirrored image, as Fast and Faster R-CNN are trained.
+# Table 2's training without augmentation mirrors images, as Fast and Faster R-CNN do.
 _MIRROR_ONLY = dataclasses.replace(_VOC07, augmentation="flip_only")
 _INSIDE = dataclasses.replace(_VOC07, border_boxes=False)
 
@@ -195,9 +197,10 @@ ABLATIONS = {
     "fully_connected": _ablation("section 4", "", ablations.CONNECTED),
 }
 
-# Adam, a warm-up and clipping, since these start from new heads, and perhaps from a VGG16 without
-# fc6 and fc7. The values are those of the runs on blood cells in docs/measurements.md, which had
-# 300 and 600 iterations, 8 and 16 epochs of 292 images; finetune's 30 epochs have not been run.
+# Fine-tuning uses Adam, warm-up and gradient clipping, because the heads are new, and a VGG16 may
+# lack fc6 and fc7. The values are those of the runs on blood cells in docs/measurements.md, which
+# took 300 and 600 iterations (8 and 16 epochs of 292 images). The 30 epochs of `finetune` have not
+# been run.
 _FINETUNE = Recipe(
     epochs=30,
     batch_size=8,
@@ -235,14 +238,17 @@ EXPERIMENTS = {**OWN, **PAPER, **ABLATIONS}
 
 
 def record_paths(names: tuple[str, ...], folder: str | os.PathLike[str]) -> list[str]:
-    """The folders of a recipe's record sets.
+    """Returns the folders of record sets.
 
     Args:
         names: Keys of `RECORD_SETS`.
-        folder: The folder that holds them.
+        folder: The folder that contains the record sets.
+
+    Returns:
+        The folder of each record set, in the order of `names`.
 
     Raises:
-        FileNotFoundError: If one is missing; the message has the command that writes it.
+        FileNotFoundError: If a folder is missing. The message has the command that writes it.
     """
     for name in names:
         if not Path(folder, name).is_dir():

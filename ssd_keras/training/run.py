@@ -1,7 +1,8 @@
-"""Training as a run in a folder: the recipe, and a start that is also a resumption.
+"""Starts or resumes a training run in a folder.
 
-The k-th batch of a run is a function of (records, seed, k) and the k-th learning rate one of k, so
-a run that is killed and started again ends with the same weights as one that was not.
+Batch k of a run depends only on the record sets, the seed and k, and learning rate k only on the
+schedule and k. A run that was killed and started again therefore ends with the same weights as an
+uninterrupted run.
 """
 
 import contextlib
@@ -58,38 +59,44 @@ def train(
 ) -> SSD:
     """Trains a model of `ssd_vgg16`, or resumes the run in `run_dir`.
 
-    Every `recipe.eval_every` iterations it writes the checkpoint, a row of `history.csv`,
-    TensorBoard's scalars and, with `val_records`, the average precision and pictures.
+    Every `recipe.eval_every` iterations the run writes the checkpoint, a row of `history.csv` and
+    TensorBoard's scalars. With `val_records` it also measures average precision, and TensorBoard
+    shows pictures with detections.
 
-    To train on several devices make the model in the scope of a `tf.distribute` strategy. With
-    several workers each calls this function with the same arguments; only the chief writes.
+    To train on several devices, create the model in the scope of a `tf.distribute` strategy. With
+    several workers, each worker calls this function with the same arguments. Only the chief writes
+    files.
 
     Args:
-        model: A fresh model. If the run is resumed, only its configuration and strategy are used.
-        recipe: How to train.
-        run_dir: Folder of the run; made if need be.
-        records: Record sets to train on.
-        val_records: Record set to measure average precision on, or None.
-        weights: File of the initial weights of a new run, or None; see `load_weights`, as the next
-            three. Its report is written to `weights.txt`.
-        weights_project: Project of that file; detected by default.
-        weights_labels: Class names of that file.
-        weights_config: Tiling of that file.
-        gradient_limit: Stop when the norm of the gradients, before clipping, is above it.
-        service: Address of a `tf.data` service (see `train_dataset`) that makes the batches; a
-            resumed run then sees other ones, and no images can be named.
+        model: A new model. A resumed run uses only its config, labels, dtype policy and strategy;
+            the weights are those of the checkpoint.
+        recipe: The training settings.
+        run_dir: Folder of the run; it is created if it is missing.
+        records: Folders of the record sets to train on, or one folder.
+        val_records: Folder of the record set to measure average precision on, or None.
+        weights: File of the initial weights of a new run, or None; see `load_weights`. The report
+            of `load_weights` is written to `weights.txt`.
+        weights_project: Project whose tensor names the file has; see `load_weights`.
+        weights_labels: Class names of the file; see `load_weights`.
+        weights_config: Tiling of the file; see `load_weights`.
+        gradient_limit: The run stops if the norm of the gradients, before clipping, is above this
+            value.
+        service: Address of a `tf.data` service that makes the batches (see `train_dataset`), or
+            None. With a service, a resumed run sees other batches than an uninterrupted run, and
+            the error message of a diverging run names no images.
         jit_compile: As in `keras.Model.compile`.
-        callbacks: Further Keras callbacks. "Epochs" are the spans between two evaluations, and a
-            resumed run may call `fit` several times.
+        callbacks: Further Keras callbacks. An epoch of Keras is the span between two checkpoints.
+            The run may call `fit` several times.
         name: Name of the recipe, for `run.json`.
 
     Returns:
         The trained model, as saved in `last.keras`.
 
     Raises:
-        ValueError: If `run_dir` holds something else than this run or another process uses it, or
-            the labels of records and model differ.
-        FloatingPointError: If the loss or the gradients diverge; the message names the images.
+        ValueError: If `run_dir` holds another run or other files, another process uses it, the
+            labels of the records and the model differ, or an argument does not fit the devices.
+        FileNotFoundError: If a record set or `weights` does not exist.
+        FloatingPointError: If the loss or the gradients diverge. The message names the images.
         Interrupted: After Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     run_dir = Path(run_dir)
@@ -148,7 +155,7 @@ def train(
             writers: list[keras.callbacks.Callback] = []
             if chief:
                 writers = [
-                    # Before those that write: they find its value in the logs.
+                    # First, because the other callbacks read its results from the logs.
                     *([evaluation] if evaluation else []),
                     Progress(
                         recipe.iterations,
@@ -160,14 +167,14 @@ def train(
                     Checkpoint(run_dir, model, first_batch),
                     *board,
                 ]
-            # What Keras calls an epoch is the span between two checkpoints.
+            # An epoch of Keras is the span between two checkpoints.
             trainer(model, strategy).fit(
                 dataset,
                 steps_per_epoch=length * recipe.accumulate,
                 initial_epoch=first // recipe.eval_every,
                 epochs=first // recipe.eval_every + spans,
-                shuffle=False,  # the dataset does it
-                verbose=0,  # `Progress` instead
+                shuffle=False,  # the dataset is shuffled already
+                verbose=0,  # `Progress` shows the progress
                 callbacks=[guard, *writers, *callbacks],
             )
             if guard.stopped:
@@ -176,7 +183,7 @@ def train(
         wait_for_workers(strategy)
     if stopped_at is not None and stopped_at < recipe.iterations:
         raise Interrupted(
-            interruption.number or signal.SIGTERM,  # 0: another worker was told to stop
+            interruption.number or signal.SIGTERM,  # 0: the signal went to another worker
             f"the checkpoint of iteration {stopped_at} of {recipe.iterations} is in {run_dir}; the "
             "same command resumes the run",
         )
@@ -188,47 +195,48 @@ def _check_devices(model: SSD, recipe: Recipe, strategy: tf.distribute.Strategy)
     if recipe.accumulate > 1 and replicas > 1:
         raise ValueError(
             f"accumulate (={recipe.accumulate}) must be 1 on several devices (here {replicas}): "
-            "each of them adds its share of the batch already"
+            "the devices already divide the batch among them"
         )
     if replicas > 1 and model.dtype_policy.name == "mixed_float16":
         raise ValueError(
-            f"precision (=mixed_float16) must be another one on several devices (here {replicas}): "
-            "Keras looks for overflow on the first of them only: take mixed_bfloat16 or float32"
+            f"precision (=mixed_float16) is not allowed on several devices (here {replicas}), "
+            "because Keras checks for overflow on the first device only: use mixed_bfloat16 or "
+            "float32"
         )
     if recipe.batch_size % replicas:
         raise ValueError(
             f"batch_size (={recipe.batch_size}) must be a multiple of the number of devices "
-            f"({replicas}): each gets the same share of a batch"
+            f"({replicas}): each device gets the same number of images"
         )
 
 
 def _count_images(model: SSD, records: Sequence[str | os.PathLike[str]]) -> int:
-    """Number of images of record sets whose labels are the model's."""
+    """Checks that record sets have objects and the model's labels, and counts their images."""
     count = 0
     for directory in records:
         card = read_card(directory)
         labels = tuple(card.labels)
         if not card.num_objects:
-            raise ValueError(f"records {directory} hold no object to learn from or to measure on")
+            raise ValueError(f"records {directory} contain no objects: use other records")
         if labels != (model.labels or labels) or len(labels) != model.num_classes:
             raise ValueError(
                 f"records {directory} have the {len(labels)} labels {labels}, but the model was "
-                f"built for num_classes (={model.num_classes}), labels {model.labels}: they must "
-                "be the same, in the same order"
+                f"built for num_classes (={model.num_classes}), labels {model.labels}: both must "
+                "have the same labels in the same order"
             )
         count += card.num_images
     return count
 
 
 def _compile(model: SSD, recipe: Recipe, iteration: int, jit_compile: bool | str) -> None:
-    """Compiles a fresh or resumed model; a resumed one keeps the state of its optimizer.
+    """Compiles a new or resumed model. A resumed model keeps the state of its optimizer.
 
-    The optimizer is made from the recipe also when a run is resumed: the recipe may have more
-    iterations now, and layers that thaw need state.
+    A resumed run, too, creates the optimizer from the recipe: the recipe may have more iterations
+    than before, and layers that were frozen need optimizer state.
     """
     old = _state(model.optimizer) if model.compiled else {}
-    thawed = bool(recipe.unfreeze_at) and iteration >= recipe.unfreeze_at
-    _freeze(model, () if thawed else recipe.freeze)
+    unfrozen = bool(recipe.unfreeze_at) and iteration >= recipe.unfreeze_at
+    _freeze(model, () if unfrozen else recipe.freeze)
     loss = MultiBoxLoss(model.ssd_config, border_boxes=recipe.border_boxes)
     model.compile(recipe.make_optimizer(), loss=loss, jit_compile=jit_compile)
     model.optimizer.build(model.trainable_variables)
@@ -238,10 +246,11 @@ def _compile(model: SSD, recipe: Recipe, iteration: int, jit_compile: bool | str
 
 
 def _state(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """The variables of an optimizer by names that another optimizer of the kind shares.
+    """Returns the variables of an optimizer by names that equal optimizers have in common.
 
-    Keras numbers optimizers: "adam_2/conv1_1_kernel_momentum". An optimizer that scales the loss
-    has those of the one inside too.
+    Keras numbers the optimizers of a process in the names of their variables, for example
+    "adam_2/conv1_1_kernel_momentum". The result has an index that starts at 0 for each optimizer
+    instead. A `LossScaleOptimizer` also has the variables of the optimizer that it wraps.
     """
     prefixes: dict[str, int] = {}
     state = {}
@@ -258,7 +267,7 @@ def _freeze(model: SSD, patterns: Sequence[str]) -> None:
         layers = [layer for layer in model.layers if fnmatch.fnmatch(layer.name, pattern)]
         if not layers:
             names = ", ".join(layer.name for layer in model.layers if layer.weights)
-            raise ValueError(f"freeze (={pattern!r}) matches no layer; there are {names}")
+            raise ValueError(f"freeze (={pattern!r}) matches no layer; the layers are {names}")
         for layer in layers:
             layer.trainable = False
     if not model.trainable_weights:
@@ -273,7 +282,7 @@ def _dataset(
     first_batch: int,
     service: str | None,
 ) -> Any:
-    """The batches for `fit`, from a batch of the run on."""
+    """Creates the batches for `fit`, beginning with batch `first_batch` of the run."""
     config = model.ssd_config
 
     def make(index: int, workers: int) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""The folder of a run: which run it belongs to, and which process may write to it."""
+"""The folder of a run: the record of its settings (`run.json`), and a lock for one process."""
 
 import contextlib
 import dataclasses
@@ -24,19 +24,22 @@ except ImportError:  # Windows
 
 RUN = "run.json"
 LOCK = "run.lock"
-# What a resumed run may change: it changes how long the run goes on, not its model or data.
+# Fields that a resumed run may change. They change the length of the run, not its model or data.
 _EXTENDABLE = {"recipe iterations", "recipe eval_every"}
 
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder; the lock ends with the process.
+    """Context manager that locks a run folder for this process.
+
+    The operating system removes the lock when the process ends. If the file system has no locks, a
+    warning is logged.
 
     Args:
-        run_dir: The folder; made if it does not exist.
+        run_dir: The folder; it is created if it is missing.
 
     Raises:
-        ValueError: If another process trains in it.
+        ValueError: If another process has the lock.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("a+") as file:
@@ -50,7 +53,9 @@ def locked(run_dir: Path) -> Iterator[None]:
                 "wait until that run has ended, stop it, or choose another folder"
             ) from error
         except OSError as error:  # a file system without locks
-            logging.warning("%s: no lock (%s); start no second run in it", run_dir, error)
+            logging.warning(
+                "%s cannot be locked (%s): do not start a second run in it", run_dir, error
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -65,13 +70,13 @@ def claim_folder(
     weights: str | os.PathLike[str] | None,
     name: str | None = None,
 ) -> None:
-    """Assigns a folder to a run, or checks that it belongs to the run.
+    """Assigns a folder to a run by writing `run.json`, or checks that it belongs to the run.
 
-    A folder without a checkpoint may be assigned to another recipe: nothing is lost. The run may
-    be given other `iterations`, to go on after its end, and another `eval_every`.
+    A folder without a checkpoint may be assigned to another run, because nothing is lost. A resumed
+    run may have other `iterations`, to continue after its end, and another `eval_every`.
 
     Args:
-        run_dir: The folder; made if it does not exist.
+        run_dir: The folder; it is created if it is missing.
         model: The model of the run.
         recipe: The resolved recipe of the run.
         records: The record sets of the run.
@@ -91,7 +96,7 @@ def claim_folder(
         "config": model.ssd_config.to_dict(),
         "parameters": model.count_params(),
     }
-    run = json.loads(json.dumps(run))  # tuples become the lists that a file holds
+    run = json.loads(json.dumps(run))  # converts tuples to lists, as in a JSON file
     path = run_dir / RUN
     if run_dir.is_dir():
         remove_leftovers(run_dir)
@@ -115,9 +120,16 @@ def claim_folder(
 
 
 def _differences(held: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, str]:
-    """The values of a run that differ from its folder's, both in words; a recipe field by field.
+    """Compares the settings in `run.json` with those of a run.
 
-    A field that an earlier version did not have counts as its default.
+    Args:
+        held: The content of `run.json`. Fields that an earlier version did not have count as their
+            defaults.
+        run: The settings of the run.
+
+    Returns:
+        Name of each differing setting -> name and both values as text. Fields of the recipe are
+        compared one by one, with names such as "recipe seed".
     """
     held = {
         **held,

@@ -1,4 +1,7 @@
-"""Average precision and pictures while training."""
+"""Measures average precision during training, and writes TensorBoard's scalars and pictures.
+
+An epoch of Keras is the span between two checkpoints.
+"""
 
 import importlib.util
 import itertools
@@ -28,13 +31,20 @@ _DRAWN_SCORE = 0.3
 
 
 class Evaluation(keras.callbacks.Callback):
-    """Measures average precision on a record set at the end of every span.
+    """Measures average precision on a record set at the end of each epoch of Keras.
+
+    Subclasses compute the metric in `measure`.
 
     Args:
-        model: The model that is trained. Its averaged weights are measured if it has them.
-        records: The record set.
-        batch_size: Images at once.
-        interruption: A signal that it notes ends the measurement early, without a result.
+        model: The model that is trained. If its optimizer keeps moving averages of the weights
+            (`Recipe.ema`), the averages are evaluated.
+        records: Folder of the record set.
+        batch_size: Images per batch.
+        interruption: Signals that it notes stop the evaluation, which then has no result. None if
+            signals are not caught.
+
+    Attributes:
+        detections: The detections of each image in the last evaluation; empty without a result.
     """
 
     def __init__(
@@ -68,60 +78,53 @@ class Evaluation(keras.callbacks.Callback):
     def measure(
         self, detections: Sequence[dict[str, np.ndarray]], samples: Sequence[Sample]
     ) -> dict[str, float]:
-        """What to add to the logs; `val_mean_ap` chooses the best checkpoint.
+        """Computes the values to add to the logs.
 
         Args:
-            detections: Those of each image.
-            samples: Ground truth, likewise.
+            detections: The detections of each image.
+            samples: The ground truth of each image, in the same order.
+
+        Returns:
+            Name -> value. `val_mean_ap` selects the best checkpoint.
         """
         raise NotImplementedError
 
 
 class VOCEvaluation(Evaluation):
-    """Adds `val_mean_ap`, the 11-point VOC AP on a record set, to the logs of every span.
-
-    Args:
-        model: The model that is trained.
-        records: The record set.
-        batch_size: Images at once.
-        interruption: A signal that it notes ends the measurement early, without a result.
-    """
+    """Adds `val_mean_ap`, the mean 11-point VOC AP, to the logs; see `Evaluation`."""
 
     def measure(
         self, detections: Sequence[dict[str, np.ndarray]], samples: Sequence[Sample]
     ) -> dict[str, float]:
-        """VOC's 11-point mean AP."""
+        """Computes VOC's mean 11-point AP."""
         result = voc_average_precision(detections, samples, read_card(self.records).labels)
         return {"val_mean_ap": result.mean_ap_11_point}
 
 
 class VOCAreaEvaluation(VOCEvaluation):
-    """As `VOCEvaluation`, with the area under the curve, as VOC2010 and ILSVRC DET measure."""
+    """Adds `val_mean_ap`, the mean area under the precision-recall curves, to the logs.
 
-    def measure(
-        self, detections: Sequence[dict[str, np.ndarray]], samples: Sequence[Sample]
-    ) -> dict[str, float]:
-        """VOC's mean area AP."""
-        result = voc_average_precision(detections, samples, read_card(self.records).labels)
-        return {"val_mean_ap": result.mean_ap_area}
-
-
-class COCOEvaluation(Evaluation):
-    """Adds COCO's AP on a record set to the logs of every span.
-
-    The columns are `val_mean_ap` (IoU 0.50:0.95), `val_ap50` and `val_ap75`.
-
-    Args:
-        model: The model that is trained.
-        records: The record set.
-        batch_size: Images at once.
-        interruption: A signal that it notes ends the measurement early, without a result.
+    VOC2010 and later and ILSVRC DET use this metric.
     """
 
     def measure(
         self, detections: Sequence[dict[str, np.ndarray]], samples: Sequence[Sample]
     ) -> dict[str, float]:
-        """AP, AP50 and AP75."""
+        """Computes VOC's mean area AP."""
+        result = voc_average_precision(detections, samples, read_card(self.records).labels)
+        return {"val_mean_ap": result.mean_ap_area}
+
+
+class COCOEvaluation(Evaluation):
+    """Adds COCO's AP to the logs; see `Evaluation`.
+
+    The names are `val_mean_ap` (IoU 0.50:0.95), `val_ap50` and `val_ap75`.
+    """
+
+    def measure(
+        self, detections: Sequence[dict[str, np.ndarray]], samples: Sequence[Sample]
+    ) -> dict[str, float]:
+        """Computes COCO's AP, AP50 and AP75."""
         labels = read_card(self.records).labels
         found = coco_average_precision(detections, samples, labels).statistics
         return {
@@ -135,11 +138,12 @@ EVALUATIONS = {"voc": VOCEvaluation, "voc_area": VOCAreaEvaluation, "coco": COCO
 
 
 class Board(keras.callbacks.Callback):
-    """TensorBoard: the logs of every span, and some validation pictures with their detections.
+    """Writes the logs of each epoch of Keras, and pictures with detections, for TensorBoard.
 
     Args:
         folder: Folder of the event files.
-        evaluation: Its detections are drawn; None: no pictures.
+        evaluation: The evaluation whose detections are drawn on its first images. None writes no
+            pictures.
     """
 
     def __init__(self, folder: Path, evaluation: Evaluation | None = None) -> None:
@@ -160,15 +164,25 @@ class Board(keras.callbacks.Callback):
 
 
 def tensorboard(folder: Path, evaluation: Evaluation | None) -> list[keras.callbacks.Callback]:
-    """TensorBoard's callback, if TensorBoard is installed."""
+    """Creates the callback for TensorBoard.
+
+    Args:
+        folder: Folder of the event files.
+        evaluation: See `Board`.
+
+    Returns:
+        The callback; an empty list, after a logged warning, if TensorBoard is not installed.
+    """
     if importlib.util.find_spec("tensorboard") is None:
-        logging.warning("no TensorBoard logs: pip install 'ssd-keras[plots]' writes them")
+        logging.warning(
+            "no logs are written for TensorBoard, which is missing: pip install 'ssd-keras[plots]'"
+        )
         return []
     return [Board(folder, evaluation)]
 
 
 def _contact_sheet(evaluation: Evaluation) -> np.ndarray:
-    """The first pictures of the record set with their detections, uint8 [H, W, 3]."""
+    """Draws the first images of the record set with their detections, uint8 [H, W, 3]."""
     pictures = []
     labels = read_card(evaluation.records).labels
     samples = itertools.islice(read_samples(evaluation.records), _PICTURES)

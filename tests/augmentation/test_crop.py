@@ -38,7 +38,7 @@ def test_expansion_draws():
 
 
 def test_half_of_the_images_are_expanded():
-    """By 20,000 draws: 1500, as in the other tests, do not tell 50 % from 45 %."""
+    """20,000 draws, because 1500, as in the other tests, do not distinguish 50 % from 45 %."""
     seeds = tf.random.experimental.stateless_split([3, 4], 20_000)
     size = tf.constant([HEIGHT, WIDTH])
     canvas = tf.vectorized_map(lambda seed: crop.draw_expansion(seed, size)[0], seeds)
@@ -51,7 +51,7 @@ def test_fill_is_the_mean_and_is_not_distorted():
         seen = 0
         for result in draws(ops):
             params = result["params"]
-            # A margin of some output pixels at the window's top left, or the whole window.
+            # The image begins at least 24 pixels below and to the right of the window's corner.
             if (params["window"][:2] + 24 < params["offset"]).all():
                 corner = result["image"][0, -1 if params["mirror"] else 0]
                 np.testing.assert_array_equal(corner, MEAN)
@@ -90,7 +90,7 @@ def test_trials_have_the_originals_scales_and_aspects():
     [
         BOXES,
         BOXES[:1],
-        np.array([[0.48, 0.48, 0.52, 0.52]]),  # small: only the lowest IoU can be reached
+        np.array([[0.48, 0.48, 0.52, 0.52]]),  # a small object: crops reach only the lowest IoU
         np.array([[0.0, 0.0, 1.0, 1.0]]),
         np.zeros((0, 4)),
     ],

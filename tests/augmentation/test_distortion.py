@@ -39,7 +39,7 @@ def test_distortion_draws():
     assert_share(d.contrast_first, 0.5)
     for which in range(4):
         assert_share(d.applied[:, which], 0.5)
-    assert_share(d.applied.all(axis=1), 1 / 16)  # independent
+    assert_share(d.applied.all(axis=1), 1 / 16)  # the ops are applied independently
     assert_uniform(d.brightness, -32, 32)
     assert_uniform(d.contrast, 0.5, 1.5)
     assert_uniform(d.saturation, 0.5, 1.5)

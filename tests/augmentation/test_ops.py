@@ -153,7 +153,7 @@ def test_mirror_and_interpolation_draws():
 
 
 def scalars(result):
-    """All independently drawn numbers of a result; NaN where a number has no effect."""
+    """Returns the independent random numbers of a result; NaN if a number has no effect."""
     canvas, crop, d = result["canvas"], result["crop"], result["distortion"]
     room = canvas - [HEIGHT, WIDTH]
     expanded = room.min() > 100
@@ -171,7 +171,7 @@ def scalars(result):
 
 
 def test_draws_are_independent():
-    """Also between ops, since each op has a different seed."""
+    """The numbers of different ops are independent, too, because each op has another seed."""
     results = [scalars(r) for r in views(SSD_OPS, 2000)]
     names = list(results[0])
     drawn = np.array([list(r.values()) for r in results], float)
@@ -194,7 +194,7 @@ def test_eager_equals_graph_and_seeds_matter(name):
 
 
 def keep_linear(seen, seed):
-    """Replaces `fast_warp`, so that the ops after it have the same seeds."""
+    """An op without effect in the place of `fast_warp`, so that later ops have the same seeds."""
     del seed
     return seen
 
@@ -213,7 +213,7 @@ def test_fast_warp_is_close_to_the_linear_one():
 def test_objects_are_left_as_in_the_originals_samples():
     """Expansion, samplers and mirror; 4000 samples of the original's data layer.
 
-    One class at a time, so that the values of a test are of different samples.
+    Each class is tested separately, because the statistical test needs values of different samples.
     """
     size = np.array([golden.SAMPLED_HEIGHT, golden.SAMPLED_WIDTH] * 2)
     fixed = sample(boxes=np.array(golden.SAMPLED_BOXES) / size)
@@ -238,5 +238,5 @@ def test_objects_are_left_as_in_the_originals_samples():
         assert len(ours) > 500
         values = [np.column_stack([b, b[:, 2:] - b[:, :2]]).T for b in (ours, boxes)]
         for mine, other in zip(*values, strict=True):
-            # Whole images give the same values again and again, which must not differ by rounding.
+            # Crops of the whole image give equal values, which must not differ by rounding.
             assert_same_distribution(np.round(mine.astype(float), 3), np.round(other, 3))

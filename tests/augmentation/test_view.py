@@ -34,7 +34,7 @@ def test_decoding_a_window_is_decoding_and_slicing(image_format, options):
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("corner", [(0, 0), (0, 60), (60, 0), (60, 200), (90, 30)])
 def test_a_window_outside_the_image_is_all_fill(fast, corner):
-    """The image is in the middle of the canvas; the windows are around it or touch it."""
+    """The image is in the middle of the canvas. The windows are around the image or touch it."""
     seen = view.whole_image(sample())  # 75 x 100
     seen = dataclasses.replace(
         seen,

@@ -33,7 +33,7 @@ def random_boxes(seed, count, low=0.02, high=0.3):
 
 
 def test_coverage_by_hand():
-    """TINY: the first default boxes of conv4_3 have their center at 4 px and 8 px sides."""
+    """In TINY, the first default box of conv4_3 has its center at 4 px and a side of 8 px."""
     first = np.array([[0, 0, 8, 8]], np.float32) / 64  # the box itself
     tiny = np.array([[2, 2, 3, 3]], np.float32) / 64  # matched by the bipartite step only
     line = np.array([[9, 9, 9, 30]], np.float32) / 64  # without area: never matched
@@ -61,7 +61,7 @@ def test_coverage_counts_what_the_loss_matches():
     ]
     positives = [np.sum(m == g) for m in matched for g in range(6)]
     assert found.positives.tolist() == positives
-    # The four shapes of conv4_3 take turns in the first 256 default boxes.
+    # The first 256 default boxes have the four shapes of conv4_3 in turn.
     shape = np.concatenate([np.flatnonzero(m >= 0) for m in matched])
     assert found.matches[:4].tolist() == [
         np.sum((shape < 256) & (shape % 4 == k)) for k in range(4)
@@ -97,7 +97,7 @@ def test_the_nearest_cell_has_the_largest_iou(size):
 
 
 def test_a_fit_matches_more_objects_within_the_budget():
-    """Objects of 6 to 24 pixels, wide: SSD300's smallest boxes are 30 and 21 x 42."""
+    """Wide objects of 6 to 24 pixels. The smallest boxes of SSD300 are 30 x 30 and 21 x 42."""
     rng = np.random.default_rng(0)
     height = rng.uniform(6, 12, (300, 1)) / 300
     size = np.concatenate([height, 2 * height], axis=1)

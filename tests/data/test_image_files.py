@@ -139,7 +139,7 @@ def test_orientation_is_ignored_unless_the_annotation_tells_that_the_image_is_se
 
 
 def test_16_bits_are_scaled_and_numbers_without_range_refused():
-    """Pillow's conversion would make every level above 255 white."""
+    """Pillow's conversion makes all levels above 255 white."""
     gray = Image.fromarray((RAMP[..., 0] * 257.0).astype(np.uint16))
     image = load_image(encoded("TIFF", gray), "a", Notes())
     np.testing.assert_array_equal(decoded(image), np.repeat(RAMP[..., :1], 3, axis=-1))
@@ -183,7 +183,7 @@ def test_the_pixel_limit_leaves_out_by_name(image_format):
 
 @pytest.mark.parametrize("image_format", ["BMP", "TIFF", "GIF", "PNG", "WEBP", "JPEG"])
 def test_whatever_a_decoder_raises_leaves_out_one_image(image_format):
-    """A palette of a wrong size, a tag of a wrong type: Pillow raises any kind of exception."""
+    """For a palette of wrong size or a tag of wrong type, Pillow raises many kinds of errors."""
     data = encoded(image_format, PICTURE.convert("P") if image_format != "JPEG" else PICTURE)
     rng = np.random.default_rng(0)
     skipped = 0
@@ -208,7 +208,7 @@ def test_a_damaged_palette():
 
 
 def test_a_progressive_jpeg_without_all_scans_is_left_out():
-    """libjpeg smooths it: a part of the image would have other pixels than the whole."""
+    """libjpeg smooths such images, so the pixels of a part differ from those of the whole."""
     coarse = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     picture = Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC)
     whole = encoded("JPEG", picture, progressive=True)

@@ -17,7 +17,7 @@ NASTY = "<script>alert('x')</script>"
 
 
 def picture(seed, image_id, boxes, labels, image_format="PNG", brighter=0, size=(64, 64)):
-    """Smooth noise, so that no two seeds look alike."""
+    """Returns an image of smooth noise; images of different seeds are not near-duplicates."""
     pixels = np.random.default_rng(seed).integers(0, 240, (8, 8, 3), dtype=np.uint8) + brighter
     image = Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
@@ -32,7 +32,7 @@ def picture(seed, image_id, boxes, labels, image_format="PNG", brighter=0, size=
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
-    # The first box is the smallest default box of conv8_2, 28 pixels about (16, 16).
+    # The first box is the smallest default box of conv8_2: 28 pixels wide, with center (16, 16).
     box, same = [0.03125, 0.03125, 0.46875, 0.46875], [0.03125, 0.03125, 0.47, 0.46875]
     tiny = [0.5, 0.5, 0.51, 0.51]
     train = [

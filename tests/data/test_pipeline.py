@@ -99,7 +99,7 @@ def test_record_sets_are_joined(records, tmp_path):
 
 
 def epoch_of(directories, epoch, shuffle_buffer):
-    """The (record, position) pairs of one epoch, in order."""
+    """Returns the (record, position) pairs of one epoch in order."""
     paths = [os.fspath(directory) for directory in directories]
     cards = [read_card(path) for path in paths]
     dataset = epochs.epoch_records(paths, cards, 0, tf.constant(epoch, tf.int64), shuffle_buffer)
@@ -133,7 +133,7 @@ def test_records_of_one_shard_are_shuffled(tmp_path):
 
 
 def shares_of_others(directories, shuffle_buffer):
-    """The share of images whose name starts with "other", in each quarter of an epoch."""
+    """Returns the share of images whose name starts with "other" in each quarter of an epoch."""
     names = [
         parse_example(record)["image_id"].numpy()
         for record, _ in epoch_of(directories, 0, shuffle_buffer)
@@ -160,7 +160,7 @@ def test_joined_sets_of_unequal_sizes_are_mixed_all_along(tmp_path):
 
 
 def test_no_more_slots_for_shuffling_than_there_are_records(records, monkeypatch):
-    """TensorFlow allocates all slots at once: 18 GB for the billion that is requested here."""
+    """TensorFlow allocates all slots at once: 18 GB for the billion slots requested here."""
     sizes = []
     shuffle = tf.data.Dataset.shuffle
 
@@ -191,7 +191,7 @@ def test_an_image_looks_different_in_every_epoch(tmp_path):
 
 
 def test_an_image_looks_different_in_every_run(tmp_path):
-    """One image has only one order, so the augmentation must depend on the seed."""
+    """A set of one image has only one order, so the augmentation must depend on the seed."""
     write_records(make_samples(1), tmp_path, ["a", "b", "c"], shards=1)
     runs = [
         {
@@ -284,7 +284,7 @@ def test_a_small_set_repeats_within_a_batch(records):
 # --- memory ---
 
 
-# Runs in a separate process: memory that other tests hold and free would hide a leak.
+# Runs in a separate process, because the memory of other tests would hide a leak.
 MEMORY = """
     import gc, os, sys
     from ssd_keras.config import SSD300_VOC

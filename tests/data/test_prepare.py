@@ -58,7 +58,7 @@ def test_check_reads_a_whole_set(prepare, capsys, tmp_path):
     assert printed.endswith(f"{out}: 3 images, {objects} objects, all valid\n")
     code, printed = run(prepare, capsys, check=out, source="shapes")
     assert (code, printed) == (1, f"error: --check (={out}) needs no --source: remove it\n")
-    assert run(prepare, capsys)[1].startswith("error: --source is missing: --source and --out")
+    assert run(prepare, capsys)[1].startswith("error: --source is missing: give --source and --out")
     shard = out / "records-00001-of-00002.tfrecord"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 255

@@ -49,7 +49,7 @@ def test_the_command_writes_a_sheet(records, tmp_path, capsys):
 
 
 def test_ground_truth_is_thick_default_boxes_are_dashed_and_text_is_below():
-    """One object that is a default box of TINY: its line covers that of the default box."""
+    """The object is a default box of TINY, and its line covers the line of the default box."""
     boxes = np.array([[16, 16, 32, 32]], np.float32) / 64
     sample = {
         "image": np.full((64, 64, 3), 255, np.float32),
@@ -69,7 +69,7 @@ def test_ground_truth_is_thick_default_boxes_are_dashed_and_text_is_below():
     below = (cell[:64] == color).all(-1)
     # The lower edge is drawn from row 30 to row 32, over its whole width.
     assert below[30:33, 15:33].all()
-    # Some matched default boxes reach further; their lines have gaps.
+    # Some matched default boxes are larger. Their lines have gaps.
     outside = below.copy()
     outside[14:34, 14:34] = False
     assert outside.any()

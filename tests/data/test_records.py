@@ -79,7 +79,7 @@ def test_round_trip_is_in_stored_order_whatever_the_number_of_objects(tmp_path):
     written = [sample("none"), TWO, many]
     records.write_records(written, tmp_path, ["cat", "dog"], shards=2)
     read = list(records.read_samples(tmp_path))
-    assert [s.image_id for s in read] == ["none", "many", "Zoë 2"]  # dealt to two shards
+    assert [s.image_id for s in read] == ["none", "many", "Zoë 2"]  # in two shards
     for actual, expected in zip(read, [written[0], written[2], written[1]], strict=True):
         assert_same(actual, expected)
     assert [path.rpartition("/")[2] for path in records.shard_paths(tmp_path)] == [
@@ -259,7 +259,7 @@ WRONG = {
 
 
 def with_wrong_record(folder, case):
-    """A record set of five classes whose second record has a wrong ground truth."""
+    """A record set of five classes whose second record has invalid ground truth."""
     records.write_records([sample("a"), sample("b")], folder, "vwxyz", shards=1)
     path = folder / "records-00000-of-00001.tfrecord"
     boxes, labels = WRONG[case]

@@ -30,10 +30,10 @@ def test_kinds_by_hand():
         [
             [0, 0, 19, 19],  # the cat
             [0, 0, 19, 19],  # the cat again
-            [0, 10, 19, 29],  # beside the cat, IoU 1/3
+            [0, 10, 19, 29],  # shifted from the cat, IoU 1/3
             [0, 60, 19, 79],  # on the dog
-            [60, 10, 79, 29],  # beside the car, IoU 1/3
-            [80, 80, 99, 99],  # nowhere
+            [60, 10, 79, 29],  # shifted from the car, IoU 1/3
+            [80, 80, 99, 99],  # on the background
             [0, 18, 19, 37],  # IoU 40 / 760 with the cat: below 0.1
         ],
         [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3],
@@ -67,7 +67,7 @@ def test_without_groups_no_class_is_similar():
 
 
 def test_weak_recall_counts_each_object_once():
-    """Two cats: one found beside it (IoU 1/3) twice, the other exactly; the difficult one never."""
+    """Two cats: one is detected twice with IoU 1/3, the other exactly; a difficult one never."""
     truth = sample(
         [[0, 0, 19, 19], [50, 50, 69, 69], [0, 80, 19, 99]], [1, 1, 1], [False, False, True]
     )
@@ -103,7 +103,7 @@ def test_confusion_by_hand():
 
 
 def test_the_detected_class_wins_a_tie():
-    """A cat and a dog have the same box: a detection of a dog belongs to the dog."""
+    """A cat and a dog have the same box. A detection of class dog is matched to the dog."""
     truth = sample([[0, 0, 19, 19], [0, 0, 19, 19]], [CAT, DOG])
     found = detections([[0, 0, 19, 19]], [0.9], [DOG])
     matrix = confusion_matrix(match_table([found], [truth], LABELS))
@@ -132,7 +132,7 @@ def test_similar_classes_of_a_file(tmp_path):
 
 
 def test_kinds_agree_with_loops_on_random_boxes():
-    """A slow restatement of the rules over every pair of a detection and an object."""
+    """Compares with a slow version of the rules, for each pair of a detection and an object."""
     rng = np.random.default_rng(0)
     truths, founds = [], []
     for _ in range(30):

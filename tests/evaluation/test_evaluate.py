@@ -1,4 +1,4 @@
-"""The evaluate command. Other files test the metrics."""
+"""The command `evaluate`. Other files test the metrics."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_coco_metrics(folder, capsys):
 
 
 def test_a_plot_in_an_unknown_format_is_refused_first(tmp_path, capsys):
-    """Before the model is loaded: there is none here."""
+    """The error comes before the model is loaded: the file does not exist."""
     with loaded_command("evaluate") as evaluate:
         assert in_process(evaluate, "--model=x.keras", f"--records={tmp_path}", "--plot=x.foo") == 1
     assert "error: plot (=x.foo) must end in one of ." in capsys.readouterr().err

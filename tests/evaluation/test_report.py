@@ -1,4 +1,4 @@
-"""The report page: complete, self-contained, and safe with names from strangers."""
+"""The report page is complete and self-contained, and escapes names from files."""
 
 import html.parser
 import json
@@ -24,7 +24,7 @@ LABELS = (EVIL, "dog", "cat")
 
 
 def run_of(name, shift, samples):
-    """A detector that finds every object, shifted, with a lower score for each next class."""
+    """Creates a detector that finds each object with a shift; scores fall with the class id."""
     by_image = {s.image: s for s in samples}
 
     def run(images):

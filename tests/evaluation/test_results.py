@@ -100,4 +100,4 @@ def test_names_that_the_format_cannot_hold(tmp_path):
     pairs = [(FOUND[0], sample([], name="two words"))]
     with pytest.raises(ValueError, match="image id 'two words' must be one word"):
         list(with_voc_results(pairs, tmp_path, LABELS))
-    assert list(tmp_path.iterdir()) == []  # a failed run leaves nothing
+    assert list(tmp_path.iterdir()) == []  # a failed run leaves no file

@@ -47,7 +47,7 @@ def test_normalized_ap_by_hand():
 
 
 def test_normalized_ap_does_not_depend_on_how_many_there_are():
-    """Twice as many found objects in a group of twice the size, same false positive: same AP_N."""
+    """A group of twice the size with twice as many found objects has the same AP_N."""
     one = sample([[0, 0, 9, 9], [50, 50, 59, 59]])
     found = detections([[90, 0, 99, 9], [0, 0, 9, 9], [50, 50, 59, 59]], [0.9, 0.8, 0.7])
     table = match_table([found], [one], ["cat"])
@@ -74,7 +74,7 @@ def test_responsible_map_is_that_of_the_best_default_box():
     sizes = [m.size**2 * m.boxes_per_location for m in TINY.feature_maps]
     map_of_box = np.repeat(np.arange(4), sizes)
     for k, number in enumerate(maps):
-        # alone, the object is matched at least with its best default box
+        # a single object is matched to its best default box, at least
         row = np.concatenate([truth.boxes[k], [1]]).astype(np.float32)[None, None]
         matched = np.flatnonzero(match(row, default_boxes(TINY))[0].numpy() >= 0)
         assert number in map_of_box[matched]

@@ -22,19 +22,20 @@ def test_a_perfect_detector_gains_nothing():
 
 
 def test_localization():
-    """The only cat is detected beside it (IoU 1/3): AP 0, and 1 if it were at its place."""
+    """The only cat is detected with a shift (IoU 1/3). Its AP is 0, and 1 without the shift."""
     table = table_of([[0, 10, 19, 29]], [0.9], [1], [[0, 0, 19, 19]], [1])
     assert tide_counts(table) == {**NONE, "localization": 1}
     gains = tide_gains(table)
     assert gains["localization"] == 1
-    assert gains["missed"] == 0  # the mended detection would find it
+    assert gains["missed"] == 0  # the corrected detection would find the cat
     assert gains["false negatives"] == 0  # the class keeps AP 0 when all its objects are removed
 
 
 def test_class():
-    """The cat is detected as a dog, the dog as a dog with a lower score.
+    """The cat is detected as a dog, and the dog is detected with a lower score.
 
-    dog: the ranks are false, true: AP 1/2; cat: 0; mean 1/4. Mended, both are 1.
+    In order of score the detections of dogs are false and true, so the AP is 1/2. The AP of the cat
+    is 0, and the mean is 1/4. With the corrected class, both are 1.
     """
     boxes = [[0, 0, 19, 19], [50, 50, 69, 69]]
     table = table_of(boxes, [0.9, 0.8], [2, 2], boxes, [1, 2])
@@ -45,9 +46,10 @@ def test_class():
 
 
 def test_duplicate_and_background():
-    """Two cats. Ranks: true, duplicate, background, true: AP (1 + 2/4) / 2 = 3/4.
+    """Two cats. In order of score: true, duplicate, background, true. AP (1 + 2/4) / 2 = 3/4.
 
-    Without the duplicate the second is at rank 3: (1 + 2/3) / 2; without background as well.
+    Without the duplicate, the second true positive has rank 3, and the AP is (1 + 2/3) / 2. The
+    same holds without the detection on the background.
     """
     boxes = [[0, 0, 19, 19], [0, 0, 19, 19], [80, 80, 99, 99], [50, 50, 69, 69]]
     table = table_of(boxes, [0.9, 0.8, 0.7, 0.6], [1] * 4, [boxes[0], boxes[3]], [1, 1])
@@ -63,7 +65,7 @@ def test_both_is_wrong_class_and_place():
 
 
 def test_missed():
-    """One of two cats is found: AP 1/2. Without the other it is 1."""
+    """One of two cats is found, so the AP is 1/2. Without the missed cat it would be 1."""
     truth = [[0, 0, 19, 19], [50, 50, 69, 69]]
     table = table_of(truth[:1], [0.9], [1], truth, [1, 1])
     assert tide_counts(table) == {**NONE, "missed": 1}
@@ -72,7 +74,7 @@ def test_missed():
 
 
 def test_only_the_best_of_two_is_mended():
-    """Two cats beside one object: the better one becomes true, the other is removed."""
+    """Two detections are shifted from one cat: the better one is corrected, the other removed."""
     boxes = [[0, 10, 19, 29], [0, 9, 19, 28]]
     table = table_of(boxes, [0.9, 0.8], [1, 1], [[0, 0, 19, 19]], [1])
     assert tide_counts(table)["localization"] == 2
@@ -80,7 +82,7 @@ def test_only_the_best_of_two_is_mended():
 
 
 def test_an_object_that_is_found_is_not_found_again():
-    """Ranks: beside the cat, the cat. Mended, the first is removed: from 1/2 to 1."""
+    """In order of score: a shifted detection and an exact one. Without the first, AP is 1."""
     boxes = [[0, 10, 19, 29], [0, 0, 19, 19]]
     table = table_of(boxes, [0.9, 0.8], [1, 1], [[0, 0, 19, 19]], [1])
     assert tide_counts(table) == {**NONE, "localization": 1}

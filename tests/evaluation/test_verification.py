@@ -56,7 +56,7 @@ def test_equal_detections_in_another_order_agree():
 
 def test_differences_are_those_of_the_nearest_candidate():
     found = compare(one_reference(A, B), [(0.1, 0.1, 0.5, 0.52, 0.87, 1), B])
-    assert (found.unmatched, found.detections) == (1, 2)  # A has no counterpart with its score
+    assert (found.unmatched, found.detections) == (1, 2)  # A has no counterpart with the same score
     assert found.box_difference == pytest.approx(0.02)
     assert found.score_difference == pytest.approx(0.03)
     assert found.far == 1
@@ -89,7 +89,7 @@ def test_detections_to_suppress_are_unmatched():
     inside = (0.1, 0.1, 0.5, 0.4, 0.5, 1)  # IoU 0.75 with A
     suppressed = dataclasses.replace(one_reference(A, inside), detections=detections(A))
     assert compare(suppressed, [A, inside]).unmatched == 1
-    assert compare(suppressed, [A, inside], iou_threshold=0.9).unmatched == 1  # the model lacks it
+    assert compare(suppressed, [A, inside], iou_threshold=0.9).unmatched == 1  # not in the model
     assert compare(one_reference(A, inside), [A, inside], iou_threshold=0.9).unmatched == 0
     assert compare(one_reference(A, B), [A, A, A, B]).unmatched == 2
     assert compare(one_reference(A, B), [A, (*A[:5], 2), B]).unmatched == 1  # another class

@@ -13,9 +13,10 @@ def small_model(config, labels=LABELS):
 
 
 def spread_model(config):
-    """A model whose heads give scores and offsets of very different values.
+    """Creates a model whose heads give very different scores and offsets.
 
-    The scores of an untrained head are nearly equal, so even a wrong file would come close to them.
+    The scores of an untrained head are nearly equal, so the scores of a wrong file could be within
+    the tolerance.
     """
     model = small_model(config)
     for layer in model.layers:

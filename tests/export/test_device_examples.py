@@ -21,7 +21,8 @@ from tests.tiny import TINY
 FOLDER = Path(__file__).parents[2] / "export" / "serving"
 PHOTOGRAPH = Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))  # 512 x 600
 PNG_SIZE = 10 * TINY.image_size
-# MediaPipe truncates corner and size of a box to whole pixels: a far edge may be off by two.
+# MediaPipe truncates the corner and the size of a box to whole pixels, so the opposite edges may
+# differ by two pixels.
 TWO_PIXELS = 2 / PNG_SIZE
 
 
@@ -77,7 +78,7 @@ def assert_near(found, expected, score_tolerance, edge_tolerance):
 def test_litert_finds_what_the_package_does(export, enlarged):
     path, (image, png) = export("detections"), enlarged
     (expected,) = TFLiteDetector(path)([image])
-    # Of the photograph, Pillow and TensorFlow may round pixels to different gray levels.
+    # Pillow and TensorFlow may decode pixels of the photograph to different levels.
     for picture, tolerance in ((png, 1e-3), (PHOTOGRAPH, 0.02)):
         done = run("detect_litert.py", "--model", path, "--score", 0.05, picture)
         assert done.returncode == 0, done.stderr
@@ -103,7 +104,7 @@ def test_litert_example_reports_errors(export, tmp_path):
 
 @pytest.fixture(scope="module")
 def mediapipe():
-    """The module; as a development dependency it must be installed, with its system libraries."""
+    """Imports MediaPipe, a development dependency, which also needs system libraries."""
     for library in ("EGL", "GLESv2"):
         assert ctypes.util.find_library(library), (
             f"mediapipe needs lib{library}: apt-get install libegl1 libgles2"
@@ -113,10 +114,10 @@ def mediapipe():
 
 @pytest.fixture(scope="module")
 def enlarged(tmp_path_factory):
-    """The photograph at the network's size, and a PNG with 10 x 10 copies of each of its pixels.
+    """Returns the photograph in the network's size, and a PNG with 10 x 10 copies of each pixel.
 
-    Any bilinear resizing of the PNG to the network's size gives the array, so MediaPipe's resizing
-    has no effect. Boxes rounded to pixels of the PNG are still precise.
+    Any bilinear resizing of the PNG to the network's size gives the first array, so MediaPipe's
+    method of resizing has no effect. Boxes rounded to pixels of the PNG are still precise.
     """
     image = np.rint(warp(PHOTOGRAPH.read_bytes(), TINY.image_size).numpy()).astype(np.uint8)
     path = tmp_path_factory.mktemp("enlarged") / "photograph.png"

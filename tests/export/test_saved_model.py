@@ -105,7 +105,7 @@ def test_runs_in_a_process_without_keras_and_without_this_package(model, exporte
 
 
 def test_hostile_images_cost_little_memory(exported):
-    """Small files that claim gigabytes: in `prepare` and `detect`, in training, and served."""
+    """Small files that claim gigabytes, in `prepare`, in training and in the SavedModel."""
     command = [sys.executable, "-m", "tests.hostile_images", exported]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]

@@ -34,7 +34,7 @@ from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
 
 FOLDER = Path(__file__).parents[2] / "export" / "serving"
 LABELS = ("disk", "ring", "square")
-MAX_BATCH_SIZE = 8  # with batching.config TensorFlow Serving refuses larger requests
+MAX_BATCH_SIZE = 8  # with batching.config TensorFlow Serving rejects larger requests
 
 
 def load(name):

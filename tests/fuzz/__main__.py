@@ -1,4 +1,4 @@
-"""Runs the fuzzer; see the package. Prints a table, and each failure with its command."""
+"""Runs the fuzzer; see the package. Prints a table, and the command to repeat each failure."""
 
 import argparse
 import collections
@@ -52,7 +52,7 @@ def main():
 
 
 def batch(targets, seed, first, size, counts, failures):
-    """Runs cases in a child. If the child dies, the next one begins after the fatal case."""
+    """Runs cases in child processes. If a child dies, another one continues after the last case."""
     command = [sys.executable, "-m", "tests.fuzz", "--child", f"--seed={seed}"]
     skipped = []
     while True:
@@ -121,7 +121,7 @@ def child(options):
 
 
 class TooSlowError(BaseException):
-    """The alarm of a case; no reader may catch it."""
+    """A case exceeded its time limit. The class is chosen so that no reader catches it."""
 
 
 def too_slow(*_):
@@ -145,7 +145,7 @@ def run(case, rng, names, user_errors):
 
 
 def peak():
-    """The largest memory of this process so far, in megabytes."""
+    """Returns the peak memory of this process, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

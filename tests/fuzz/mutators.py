@@ -73,7 +73,7 @@ def _places(value):
 
 
 def damage_text(rng, text):
-    """Replaces words of a text by odd ones, or damages its bytes."""
+    """Replaces words of a text by unusual values, or damages its bytes."""
     if rng.random() < 0.3:
         return damage_bytes(rng, text.encode())
     words = re.split(r"([<>\s,:/=]+)", text)

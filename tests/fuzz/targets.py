@@ -1,7 +1,8 @@
-"""The targets of the fuzzer: each yields damaged files in a folder, and reads them.
+"""The targets of the fuzzer: each writes damaged files into a folder, and reads them.
 
-A target is a function of a folder. It returns `case(rng)`, which writes one damaged file, reads it,
-checks the result, and returns nothing. `case.names` are words of which every message must have one.
+A target is a function of a folder. It returns the function `case(rng)`, which writes one damaged
+file, reads it and checks the result. Every error message must contain one of the words in
+`case.names`.
 """
 
 import contextlib
@@ -156,7 +157,7 @@ def cards(folder):
 
 
 def records(folder):
-    """Records with the right checksum and odd features, and shards with damaged bytes."""
+    """Records with a valid checksum and invalid features, and shards with damaged bytes."""
     write_records(make_samples(3), folder, ["a", "b", "c"], shards=1)
     (path,) = folder.glob("*.tfrecord")
     original = path.read_bytes()
@@ -351,7 +352,7 @@ def keras_files(folder):
 
 
 def flags(folder):
-    """Odd values of the flags of `prepare`, in this process."""
+    """Unusual values of the flags of `prepare`, in this process."""
     write_voc(folder / "voc", {"a": voc_xml([("cat", 1, 2, 30, 15)])})
     write(folder / "labels.txt", "cat\ndog\n")
     valid = {

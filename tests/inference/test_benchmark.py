@@ -68,5 +68,5 @@ def test_stages_of_every_kind(files, name, openvino, names):
 
 
 def test_openvino_takes_raw_files_only(files):
-    with pytest.raises(ValueError, match=r"must be a .tflite file of the kind raw for OpenVINO"):
+    with pytest.raises(ValueError, match=r"must be a .tflite file of kind raw for OpenVINO"):
         stages_of(files / "m.tflite", [], openvino=True)

@@ -173,7 +173,7 @@ def test_detect_records_keeps_the_stored_order(tmp_path):
 
 
 def test_classes_of_records_are_found_by_name(tmp_path):
-    """As with 91 outputs and records of 80 classes: detections of unused COCO ids are dropped."""
+    """Detections of unused COCO ids are dropped, as for 91 outputs and records of 80 classes."""
     write_records(draw_shapes(1, 0, image_size=64), tmp_path / "records", SHAPE_LABELS, shards=1)
     labels = ("N/A 1", *reversed(SHAPE_LABELS), "N/A 7")
 

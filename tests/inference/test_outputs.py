@@ -1,4 +1,4 @@
-"""Annotations that detection writes, read back by the sources of this package."""
+"""Annotations that `detect_files` writes, read by the sources of this package."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 
 def check(source, places, tolerance):
-    """The boxes of all images, in pixels, are those that were detected, up to `tolerance`."""
+    """Checks that the boxes of all images are the detected ones, within a tolerance in pixels."""
     samples = list(source.samples)
     assert sorted(s.image_id for s in samples) == sorted(places)
     assert not source.notes.skipped
@@ -65,7 +65,7 @@ def test_coco(folder, tmp_path):
 def test_voc(folder, tmp_path):
     shutil.copytree(folder / "images", tmp_path / "JPEGImages")
     shutil.copytree(folder / "out" / "Annotations", tmp_path / "Annotations")
-    # whole pixels; a box has at least one, so that of the image of one pixel is all of it
+    # Boxes have whole pixels, at least one. In the image of one pixel, the box is the whole image.
     check(open_voc(tmp_path, ""), ["a", "b", "c"], 0.91)
     (tmp_path / "JPEGImages" / "c.png").unlink()
     (tmp_path / "Annotations" / "c.xml").unlink()

@@ -9,7 +9,7 @@ from tests.data_sets import noise, write
 
 
 def run_pixels(images):
-    """A detection whose score depends on the picture alone."""
+    """Returns a detection whose score depends only on the image."""
     return [
         {
             "boxes": np.float32([[0, 0, 0.5, 0.5]]),
@@ -43,7 +43,7 @@ def test_parse():
 
 
 def test_shard_of_a_name_never_changes():
-    """SHA-256 of "a.jpg", from `sha256sum`, modulo 16 is its last digit."""
+    """Modulo 16, the SHA-256 of "a.jpg" (from `sha256sum`) is its last hexadecimal digit."""
     assert shard_of("a.jpg", 16) == int(
         "509b0d4641a7c3ba088ffa28559d1f57207ea980447bc1773b1d406d788386ee"[-1], 16
     )

@@ -17,7 +17,7 @@ def test_parse():
 
 
 def test_tiles_by_hand():
-    # two of 100 / (2 - 0.2) = 56 pixels
+    # two tiles of 100 / (2 - 0.2) = 56 pixels
     assert Tiles(rows=1, columns=2).boxes(30, 100) == [(0, 0, 30, 56), (0, 44, 30, 100)]
     # side 40, step 32: at 0, 30 and 60 of 100
     assert [box[1::2] for box in Tiles(side=40).boxes(10, 100)] == [(0, 40), (30, 70), (60, 100)]
@@ -40,11 +40,11 @@ def test_merging_by_hand():
     boxes = np.array(
         [
             [0, 0, 10, 10],  # whole
-            [0, 0, 10, 6],  # cut, a part of the first one, with a higher score
-            [0, 1, 10, 11],  # IoU 9 / 11 with the first one
+            [0, 0, 10, 6],  # cut, inside the first box, with a higher score
+            [0, 1, 10, 11],  # IoU 9 / 11 with the first box
             [0, 0, 10, 10],  # another class
             [50, 50, 60, 60],  # cut, alone
-            [2, 2, 5, 5],  # whole and inside the first one: another object
+            [2, 2, 5, 5],  # whole, inside the first box: another object
         ],
         float,
     )
@@ -57,7 +57,7 @@ def test_merging_by_hand():
 
 
 def bright(images):
-    """Finds the box of the bright pixels of an image, if it is at least a tenth of its side."""
+    """Finds the box of the bright pixels, if its sides are at least a tenth of the image's."""
     found = []
     for image in images:
         ys, xs = np.nonzero(image[..., 0] > 128)

@@ -13,7 +13,7 @@ SIZE = (65, 97)  # odd, so that the encoder needs even sides
 
 
 def write_video(path, num_frames=10, rate=5):
-    """Gray frames whose level is 10 times their number."""
+    """Writes a video of gray frames; the level of frame k is 10 k."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -26,7 +26,7 @@ def write_video(path, num_frames=10, rate=5):
 
 
 def run_pixels(images):
-    """The score of the only detection is the level of the frame."""
+    """Returns one detection per frame; its score is the mean level of the frame / 100."""
     return [
         {
             "boxes": np.float32([[0.25, 0.25, 0.75, 0.75]]),
@@ -71,7 +71,7 @@ def test_json_lines_and_annotated_video(tmp_path):
     with open_video(str(tmp_path / "out" / "v.mp4")) as container:
         frames = list(frames_of(container))
     assert [f.seconds for f in frames] == pytest.approx([0, 0.4, 0.8, 1.2, 1.6], abs=1e-3)
-    # The last frame has a box of the class's color, the second (score 0.2) has not.
+    # The last frame has a box in the color of the class. The second frame (score 0.2) has none.
     edge = frames[4].pixels[16:48, 24].mean(axis=0)
     assert np.abs(edge - class_color(1)).max() < 70
     assert frames[1].pixels[16:48, 24].mean() == pytest.approx(20, abs=6)
@@ -103,7 +103,7 @@ def test_odd_sides(tmp_path):
     writer.close()
     with open_video(str(tmp_path / "odd.mp4")) as container:
         frames = list(frames_of(container))
-    assert [f.pixels.shape for f in frames] == [(64, 96, 3)] * 3  # equal times were made to rise
+    assert [f.pixels.shape for f in frames] == [(64, 96, 3)] * 3  # equal times were increased
 
 
 def test_what_is_no_video(tmp_path):

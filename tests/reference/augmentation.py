@@ -1,7 +1,7 @@
-"""The original's augmentation in NumPy: slow, step by step, on whole images and a real canvas.
+"""A slow NumPy version of the original's augmentation, which creates the image after each step.
 
-Written from Caffe's branch ssd (im_transforms.cpp, sampler.cpp, data_transformer.cpp) and OpenCV's
-cvtColor and resize. It takes the random parameters as arguments and does not use `ssd_keras`.
+It follows Caffe's branch ssd (im_transforms.cpp, sampler.cpp, data_transformer.cpp) and OpenCV's
+cvtColor and resize. The random parameters are arguments. It does not use `ssd_keras`.
 """
 
 import math
@@ -137,7 +137,7 @@ def random_crop(rng, boxes):
 
 
 def resize(image, size, interpolation):
-    """cv::resize of uint8 [H, W, 3] to [size, size, 3], with floats for OpenCV's 11-bit weights."""
+    """cv::resize of uint8 [H, W, 3] to [size, size, 3]; OpenCV's 11-bit weights are floats here."""
     sides = image.shape[:2]
     area = "area" if min(sides) >= size else "area of two"
     kind = area if interpolation == "area" else interpolation

@@ -1,4 +1,4 @@
-"""The original's default boxes, matching and loss, as slow loops in Python."""
+"""Slow versions of the original's default boxes, matching and loss, as loops in Python."""
 
 import math
 

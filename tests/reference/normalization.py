@@ -1,4 +1,4 @@
-"""The gradient that the original's Normalize layer takes, which is not that of its output."""
+"""The gradient of the original's Normalize layer, which is not the exact gradient."""
 
 import tensorflow as tf
 
@@ -10,7 +10,7 @@ def _normalize(features, scale):
     unit = features / norm
 
     def gradient(upstream):
-        # The exact one would have `scale * upstream` in this product.
+        # The exact gradient has `scale * upstream` instead of `upstream` in this product.
         product = tf.reduce_sum(features * upstream, axis=-1, keepdims=True)
         to_features = scale * (upstream - features * product / squares) / norm
         return to_features, tf.reduce_sum(unit * upstream, axis=[0, 1, 2])
@@ -19,8 +19,8 @@ def _normalize(features, scale):
 
 
 def call_with_original_gradient(layer, features):
-    """Instead of `L2Normalization.call` (normalize_layer.cpp and .cu, Backward, "scale the diff").
+    """Replaces `L2Normalization.call`. Source: Backward in normalize_layer.cpp and .cu.
 
-    The two gradients are equal as long as all scales are, as at the start of a training.
+    The two gradients are equal if all scales are equal, as at the start of a training.
     """
     return _normalize(features, tf.convert_to_tensor(layer.scale))

@@ -1,6 +1,6 @@
-"""SSD as other projects write it: OIHW kernels, (cx, cy, w, h) boxes, and their tensor names.
+"""SSD as in other projects: OIHW kernels, (cx, cy, w, h) boxes, and their tensor names.
 
-Written in plain loops from their code, which each function names. It does not use `ssd_keras`.
+Each function names the code that it follows. This module does not use `ssd_keras`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Training programs that run as processes: two logical devices, or two workers on loopback."""
+"""Runs trainings as child processes, with two logical devices or as two workers."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from ssd_keras.config_files import write_config
 from tests.processes import Program
 from tests.tiny import TINY
 
-# Logical devices must be set before TensorFlow starts. Networks for 64 pixels keep it short.
+# Logical devices must be set before TensorFlow starts. Networks for 64 pixels are fast.
 PROGRAM = """
 import sys
 import keras, numpy as np, tensorflow as tf
@@ -39,7 +39,7 @@ def start(run_dir, records, *arguments, devices=1, env=None):
 
 
 def finish(process, code=0, timeout=300):
-    """What a process has printed, when it has ended with the code."""
+    """Waits until a process ends, checks its exit code, and returns its stdout and stderr."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -53,13 +53,13 @@ def finish(process, code=0, timeout=300):
 
 
 def end(process):
-    """Ends a process that may still run, and closes its pipes."""
+    """Kills a process if it still runs, and closes its pipes."""
     process.kill()
     process.communicate()
 
 
 def cluster(count):
-    """The environment of each of `count` workers on this machine."""
+    """Returns the environment variables of each of `count` workers on this machine."""
     ports = []
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:

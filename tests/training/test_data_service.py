@@ -1,4 +1,4 @@
-"""`ssd-keras data-service`, and a training that uses it."""
+"""The command `data-service`, and a training that uses it."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ from tests.training.test_run import LABELS, rows, samples
 
 @pytest.fixture
 def serve(request):
-    """Starts a server and waits for its line."""
+    """Returns a function that starts a server and waits for its first line of output."""
 
     def started(*flags):
         process = Program(None, ["data-service", *flags])

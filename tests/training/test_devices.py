@@ -1,4 +1,4 @@
-"""Training on several devices and in several processes, through the command."""
+"""Training with the command on several devices and in several processes."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ def one_device(records, tmp_path_factory):
 
 
 def assert_same_run(run_dir, other, atol):
-    """The same weights, momentum and losses."""
+    """Checks that two runs have the same weights, momentum and losses."""
     ours, theirs = (load_model(d / "last.keras", compile=True) for d in (run_dir, other))
     for a, b in zip(
         [*ours.variables, *ours.optimizer.variables],
@@ -55,7 +55,7 @@ def test_two_devices_train_as_one_does(one_device, records, tmp_path):
 
 
 def wait_for(path, *processes):
-    """Waits until a file exists, as long as the processes run."""
+    """Waits until a file exists, and checks that the processes still run."""
     while not path.exists():
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.1)
@@ -71,7 +71,7 @@ def test_two_processes_survive_a_kill_and_a_signal(one_device, records, tmp_path
             request.addfinalizer(lambda process=process: end(process))
         return started
 
-    # Killed: the other one ends with an error instead of waiting for ever.
+    # One worker is killed. The other one ends with an error instead of waiting forever.
     chief, other = workers()
     wait_for(run_dir / "last.keras", chief, other)
     other.kill()
@@ -79,7 +79,7 @@ def test_two_processes_survive_a_kill_and_a_signal(one_device, records, tmp_path
     assert chief.returncode not in (0, None)
     other.communicate()
 
-    # Both resume; a signal to one of them ends both, after the checkpoint.
+    # Both workers resume. A signal to one of them stops both, after the checkpoint.
     (run_dir / "previous.keras").unlink(missing_ok=True)
     chief, other = workers()
     wait_for(run_dir / "previous.keras", chief, other)
@@ -97,7 +97,7 @@ def test_two_processes_survive_a_kill_and_a_signal(one_device, records, tmp_path
 
 
 def test_parts_of_a_batch_are_its_rows(records):
-    """Two workers of a batch of 4: rows 0 and 1, rows 2 and 3, of the same batches."""
+    """For batches of 4 images, one of two workers gets rows 0 and 1, the other rows 2 and 3."""
 
     def batches(part):
         dataset = pipeline.train_dataset(records, TINY, 4, repeat=True, start_step=1, part=part)

@@ -1,4 +1,4 @@
-"""Runs that lose nothing: signals, damage, locks, a full disk, other lengths."""
+"""Runs after signals, with damaged files, locks or a full disk, and with other lengths."""
 
 import dataclasses
 import errno
@@ -43,7 +43,7 @@ def copied(finished, tmp_path):
 
 
 class SignalAt(keras.callbacks.Callback):
-    """Sends this process a signal when a batch of a span begins."""
+    """Sends a signal to this process when a batch of an epoch of Keras begins."""
 
     def __init__(self, number, span, batch):
         super().__init__()
@@ -69,7 +69,7 @@ def uninterrupted(records, tmp_path_factory):
 def test_a_signal_ends_the_step_and_the_run_resumes_between_two_spans(
     number, code, batch, end, uninterrupted, records, tmp_path
 ):
-    """Steps of two batches, a signal in one of the two of iteration 5, after the guard's look."""
+    """A step has two batches. The signal comes in one batch of iteration 5, after the guard."""
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     whole, recipe = uninterrupted
     callbacks = [SignalAt(number, 1, batch)]
@@ -123,7 +123,7 @@ def test_the_previous_checkpoint_replaces_a_damaged_one(finished, copied, record
     whole = finished[0]
     data = bytearray((copied / "last.keras").read_bytes())
     middle = len(data) // 2
-    data[middle : middle + 100] = b"\xff" * 100  # Keras would load it without a word
+    data[middle : middle + 100] = b"\xff" * 100  # Keras would load it without an error
     (copied / "last.keras").write_bytes(data)
     again = train(narrow(), RECIPE, copied, [records], val_records=records)
     assert "last.keras is damaged" in caplog.text
@@ -162,7 +162,7 @@ def test_a_finished_run_is_extended(copied, records, capsys):
     assert [row["iteration"] for row in rows(copied)] == ["2", "4", "6", "7"]
     assert int(model.optimizer.iterations) == 7
     assert json.loads((copied / "run.json").read_text())["recipe"]["iterations"] == 7
-    # The cosine is that of 7 iterations: 1e-3 / 2 (1 + cos(pi 6 / 7)) = 4.95e-5 after the 6th.
+    # The cosine has 7 iterations now: 1e-3 / 2 (1 + cos(pi 6 / 7)) = 4.95e-5 after the 6th.
     np.testing.assert_allclose(float(rows(copied)[2]["learning_rate"]), 4.952e-5, rtol=1e-3)
     assert "iteration 7/7: loss" in capsys.readouterr().out
 
@@ -181,14 +181,14 @@ def test_spans_by_hand():
     assert cut(8, 12, 4) == [(8, 4, 1)]
     assert cut(12, 12, 4) == []
     assert cut(0, 10, 4) == [(0, 4, 2), (8, 2, 1)]
-    assert cut(5, 12, 4) == [(5, 3, 1), (8, 4, 1)]  # after an early stop
+    assert cut(5, 12, 4) == [(5, 3, 1), (8, 4, 1)]  # the run was interrupted after iteration 5
     assert cut(0, 3, 4) == [(0, 3, 1)]
     assert cut(0, 12, 4, unfreeze_at=4) == [(0, 4, 1), (4, 4, 2)]
     assert cut(0, 8, 4, unfreeze_at=6) == [(0, 4, 1), (4, 2, 1), (6, 2, 1)]
 
 
 def test_length_by_hand():
-    # 2 epochs of 5 images are 10, in steps of 4.
+    # 2 epochs of 5 images are 10 images, or 3 steps of 4 images.
     recipe = Recipe(epochs=2, batch_size=2, accumulate=2).resolved(5)
     assert (recipe.iterations, recipe.epochs, recipe.eval_every) == (3, 0, 3)
     recipe = Recipe(iterations=100, eval_every=0).resolved(5)

@@ -36,7 +36,7 @@ def test_coupled_decay_and_double_bias_rate_by_hand():
 
 
 def test_scales_are_decayed_like_kernels():
-    """`conv4_3_norm` has the ordinary rate and decay in the original."""
+    """In the original, the scale of `conv4_3_norm` has the learning rate and decay of kernels."""
     norm = L2Normalization(initial_scale=1.0)
     norm.build((None, None, None, 1))
     optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5)
@@ -45,7 +45,7 @@ def test_scales_are_decayed_like_kernels():
 
 
 def test_accumulated_gradients_are_averaged_before_decay_by_hand():
-    # The mean of 1 and 3 is the 2 of the test above: decay and momentum come once, not twice.
+    # The mean of 1 and 3 is 2, as in the first test. Decay and momentum apply once, not twice.
     dense = layer()
     optimizer = CaffeSGD(0.1, momentum=0.9, l2=0.5, gradient_accumulation_steps=2)
     assert step(optimizer, dense, 1.0) == (1.0, 1.0)
@@ -64,7 +64,7 @@ def test_schedules_count_steps_of_several_batches(kind):
 
 
 def test_rates_of_steps_of_several_batches_by_hand():
-    # A mean gradient of 1 moves the kernel by 1, then, behind the boundary, by 0.1.
+    # A mean gradient of 1 changes the kernel by 1, and after the boundary by 0.1.
     dense = layer(0.0)
     optimizer = CaffeSGD(Schedule(1.0, (1,)), momentum=0.0, l2=0.0, gradient_accumulation_steps=2)
     kernels = [step(optimizer, dense, 1.0)[0] for _ in range(4)]
@@ -118,7 +118,7 @@ def test_says_what_is_wrong():
 
 
 def test_the_watch_by_hand():
-    """Norms of one kernel and one bias with equal gradients g are g sqrt(2)."""
+    """If a kernel and a bias have the gradient g, the global norm is g sqrt(2)."""
     dense = layer(0.0)
     optimizer = CaffeSGD(0.1)
     optimizer.build(dense.trainable_variables)
@@ -126,7 +126,7 @@ def test_the_watch_by_hand():
     for gradient in (3.0, 2.0, 4.0, float("nan"), 1.0):
         step(optimizer, dense, gradient)
     batches, _, first_bad, bad_norm, limit, stop = optimizer.watch.numpy()
-    # Batch 2 is the first above the limit: 4 sqrt(2) = 5.657.
+    # Batch 2 is the first one above the limit: 4 sqrt(2) = 5.657.
     np.testing.assert_allclose(
         [batches, first_bad, bad_norm, limit, stop], [5, 2, 5.657, 5, 0], 1e-3
     )
@@ -136,7 +136,7 @@ def test_the_watch_by_hand():
         step(optimizer, dense, gradient)
     watch = optimizer.watch.numpy()
     assert (watch[0], watch[2], watch[5]) == (3, 1, 1)
-    assert np.isnan(watch[3])  # a norm that is no number is bad too
+    assert np.isnan(watch[3])  # NaN counts as above the limit
     optimizer.start_watch(10.0)
     step(optimizer, dense, 3.0)
     np.testing.assert_allclose(optimizer.watch.numpy(), [1, 4.243, -1, 0, 10, 1], rtol=1e-3)
@@ -149,7 +149,7 @@ def test_averages_by_hand():
     optimizer = CaffeSGD(1.0, momentum=0.0, l2=0.0, use_ema=True, ema_momentum=0.5)
     assert [step(optimizer, dense, -1.0)[0] for _ in range(3)] == [1, 2, 3]
     optimizer.finalize_variable_values(dense.trainable_variables)
-    assert float(dense.kernel[0, 0]) == 3  # as Keras calls it at the end of `fit`
+    assert float(dense.kernel[0, 0]) == 3  # Keras calls this method at the end of `fit`
     optimizer.assign_averages(dense.trainable_variables)
     assert float(dense.kernel[0, 0]) == 2.25
 
@@ -161,10 +161,10 @@ def test_a_warmup_begins_again():
 
 
 def test_steps_equal_those_of_the_originals_solver(tmp_path, monkeypatch):
-    """Weight decay, doubled bias rate, iter_size 2, and a falling rate after half of the steps.
+    """Weight decay, double bias rate, iter_size 2, and a lower rate after half of the steps.
 
-    With the original's own gradient of conv4_3_norm, which is not the exact one: the difference is
-    measured in docs/measurements.md.
+    The test uses the original's gradient of conv4_3_norm, which is not exact. docs/measurements.md
+    has the difference.
     """
     monkeypatch.setattr(L2Normalization, "call", call_with_original_gradient)
     model = ssd_vgg16(TINY, golden.OUTPUTS - 1, width=golden.WIDTH)

@@ -1,4 +1,4 @@
-"""What single options of a run do."""
+"""The effects of single options of a run."""
 
 import dataclasses
 
@@ -51,7 +51,7 @@ def test_accumulation_can_normalize_as_one_large_batch(records, tmp_path):
 
 
 class Watch(keras.callbacks.Callback):
-    """A user's callback."""
+    """A callback of the user, which stores kernels and learning rates."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ def test_layers_thaw_in_a_second_phase(records, tmp_path):
     # Each phase begins with a warm-up from a tenth of 1e-3.
     np.testing.assert_allclose(watch.rates, [1e-4, 1e-4], rtol=1e-5)
 
-    # A run that stops between the phases resumes with the second one, and with the momentum.
+    # A run that stops between the two phases resumes with the second phase and with the momentum.
     first = dataclasses.replace(recipe, iterations=2)
     train(narrow(), first, tmp_path / "two", [records])
     resumed = train(narrow(), recipe, tmp_path / "two", [records])
@@ -125,8 +125,11 @@ def test_coco_ap_and_pictures(records, tmp_path):
 
 @pytest.mark.parametrize(("metric", "ap"), [("voc", 2 / 11), ("voc_area", 1 / 6)])
 def test_voc_ap_by_hand(metric, ap, records):
-    """Of blue's three objects one is found, of red's two none. Recall 1/3 reaches 4 of 11 levels;
-    the area is 1/3; the mean over both classes halves them."""
+    """One of three blue objects is found, and none of two red ones.
+
+    For blue, a recall of 1/3 reaches 4 of the 11 levels, and the area is 1/3. The AP of red is 0,
+    so the mean over both classes is half of these values.
+    """
     truth = list(read_samples(records))
     empty = {"boxes": np.zeros([0, 4]), "scores": np.zeros(0), "classes": np.zeros(0, int)}
     found = [empty] * 5
@@ -145,7 +148,7 @@ def test_without_border_boxes_those_outside_do_not_count():
     predictions = rng.normal(size=(1, len(crosses), 7)).astype("f")
     loss, whole = MultiBoxLoss(TINY, border_boxes=False), MultiBoxLoss(TINY)
     before, before_whole = (float(x(truth, predictions)) for x in (loss, whole))
-    predictions[:, crosses, 4] -= 50  # sure that there is an object
+    predictions[:, crosses, 4] -= 50  # the model is certain that there is an object
     assert float(loss(truth, predictions)) == before
     assert float(whole(truth, predictions)) > before_whole + 1
     assert MultiBoxLoss.from_config(loss.get_config()).border_boxes is False
@@ -160,7 +163,7 @@ def test_the_bar_by_hand(monkeypatch):
         bar.on_train_batch_begin(batch)
         clock[0] += 4.0
     clock[0] += 1000.0  # an evaluation
-    # Batches of 8 in 4 s; iterations 4 + 6 of 20; 20 batches are left.
+    # A batch of 8 images takes 4 s. 4 + 6 of 20 iterations are done, and 20 batches remain.
     line = bar._line({"loss": 1.5, "val_mean_ap": 0.25})
     assert line == "iteration 10/20: loss 1.5000, AP 0.2500, 2.0 images/s, 0:01:20 left"
     bar._terminal = True
@@ -169,7 +172,7 @@ def test_the_bar_by_hand(monkeypatch):
 
 
 def test_default_boxes_of_one_square():
-    """A feature map without the larger square: min_size, and ratios 2 and 1/2 of it."""
+    """A feature map without the second square: a square of min_size, and ratios 2 and 1/2."""
     maps = tuple(dataclasses.replace(m, max_size=None) for m in TINY.feature_maps[3:])
     config = dataclasses.replace(TINY, feature_maps=maps)
     root = np.sqrt(2)

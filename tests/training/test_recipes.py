@@ -1,4 +1,4 @@
-"""The named recipes against the paper; each distinct network and recipe makes one step."""
+"""Compares the named recipes with the paper, and trains each distinct network for one step."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ from ssd_keras.training import ablations, run
 from ssd_keras.training.recipes import ABLATIONS, EXPERIMENTS, PAPER, RECORD_SETS, record_paths
 from tests.processes import ssd_keras
 
-# Data -> iterations, boundaries: sections 3.1, 3.3, 3.4 and 3.5, then with expansion.
+# Data -> (iterations, boundaries) of sections 3.1, 3.3, 3.4 and 3.5, and the same with expansion.
 SCHEDULES = {
     "voc07": ((60_000, (40_000, 50_000)), (120_000, (80_000, 100_000))),
     "voc0712": ((60_000, (40_000, 50_000)), (120_000, (80_000, 100_000))),
@@ -24,7 +24,8 @@ SCHEDULES = {
     "coco": ((240_000, (160_000, 200_000)), (400_000, (280_000, 360_000))),
     "det": ((440_000, (320_000, 400_000)), (880_000, (640_000, 800_000))),
 }
-# Table 3's numbers of boxes, and those of table 2 by hand: 1940 cells of 4 and 2 boxes.
+# The numbers of default boxes in table 3, and by hand those of table 2: 1940 cells with 2 boxes, or
+# with 4 boxes.
 BOXES = {
     "no_augmentation": 8732,
     "no_ratios": 3880,
@@ -96,7 +97,7 @@ def test_ablations(name):
 
 
 def test_fewer_maps_keep_the_scales():
-    """The scales of SSD300 are all there, on fewer maps, and no layer is made in vain."""
+    """The configs have all scales of SSD300 on fewer feature maps, and no unused layers."""
     sizes = [m.min_size for m in SSD300_VOC.feature_maps]
     for config, sources in (
         (ablations.FIVE_MAPS, ["conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2"]),
@@ -108,7 +109,7 @@ def test_fewer_maps_keep_the_scales():
         assert list(dict.fromkeys(m.name for m in config.feature_maps)) == sources
         extra = [layer.name for layer in config.extra_layers]
         assert extra == [name[:-2] for name in sources if name[-2:] == "_2"]
-    # Per cell: 9 = three squares with ratios 2 and 1/2 at 19 x 19.
+    # A cell of fc7 has 9 boxes: three squares, each with ratios 2 and 1/2.
     assert [m.boxes_per_location for m in ablations.TWO_MAPS.feature_maps] == [4, 3, 3, 3]
 
 
@@ -131,7 +132,7 @@ def test_a_fully_connected_predictor_sees_the_whole_map():
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """Record sets of 1 picture, by the number of classes."""
+    """Returns a function from the number of classes to a record set of one image."""
 
     def make(classes):
         folder = tmp_path_factory.getbasetemp() / f"records{classes}"
@@ -149,7 +150,7 @@ def records(tmp_path_factory):
 
 
 def distinct():
-    """One name for each network, number of classes, augmentation and use of border boxes."""
+    """Returns one recipe for each network, number of classes, augmentation and `border_boxes`."""
     found = {}
     for name, experiment in EXPERIMENTS.items():
         classes = {"det": 200, "coc": 80}.get(name.split("_")[1][:3], 20) if "_" in name else 20

@@ -1,6 +1,6 @@
 from tests.processes import python
 
-# Two logical CPUs must be asked for before TensorFlow starts: a process of its own.
+# A separate process, because logical CPUs must be set before TensorFlow starts.
 PROGRAM = """
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]

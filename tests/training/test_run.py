@@ -70,14 +70,14 @@ def narrow(config=TINY, labels=LABELS):
 
 @pytest.fixture(scope="module")
 def finished(records, tmp_path_factory):
-    """A whole run: its model and its folder."""
+    """The model and the folder of a complete run."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     return train(narrow(), RECIPE, run_dir, [records], val_records=records), run_dir
 
 
 @pytest.fixture
 def copied(finished, tmp_path):
-    """The folder of that run, to be spoilt."""
+    """A copy of the folder of `finished`, which a test may change."""
     return shutil.copytree(finished[1], tmp_path / "copy")
 
 
@@ -91,7 +91,7 @@ class Killed(Exception):
 
 
 class KillAt(callbacks.Guard):
-    """A guard that ends the run in the middle of its second span."""
+    """A guard that kills the run between its two checkpoints."""
 
     def on_train_batch_begin(self, batch, logs=None):
         super().on_train_batch_begin(batch, logs)
@@ -100,7 +100,7 @@ class KillAt(callbacks.Guard):
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(finished, records, tmp_path, monkeypatch):
-    """Four steps of two batches take batches 0 to 7; the second span begins with batch 4."""
+    """The run has 4 steps of 2 batches. It was killed after the checkpoint of batches 0 to 3."""
     seen = []
 
     class Count(callbacks.Guard):
@@ -122,7 +122,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(finished, records, tmp_path, 
     ours, theirs = rows(run_dir), rows(tmp_path)
     assert [row["iteration"] for row in theirs] == ["2", "4"]
     rates = [float(row["learning_rate"]) for row in ours]
-    np.testing.assert_allclose(rates, [5e-4, 0], atol=1e-9)  # the half and the end of 1e-3's cosine
+    np.testing.assert_allclose(rates, [5e-4, 0], atol=1e-9)  # a cosine from 1e-3: half and end
     for name in ("loss", "learning_rate", "positives", "val_mean_ap"):
         np.testing.assert_allclose(float(ours[1][name]), float(theirs[1][name]), rtol=1e-4)
 
@@ -136,7 +136,7 @@ def test_a_finished_run_is_left_as_it_is(finished, records):
 
 
 def test_a_finished_run_with_an_overflowed_batch_is_left_as_it_is(copied, records):
-    """In mixed_float16 such a batch is no step, so the last checkpoint has a step too few."""
+    """In mixed_float16 such a batch does not count as a step, so the checkpoint has one fewer."""
     last = keras.saving.load_model(copied / "last.keras")
     last.optimizer._iterations.assign_sub(1)
     last.save(copied / "last.keras")
@@ -218,7 +218,7 @@ def test_guard_stops_at_a_loss_that_is_no_number(records):
     names = ", ".join(epochs.batch_image_ids([records], 2, 0, 2))
     with pytest.raises(FloatingPointError, match=rf"batch 2: .*\(=nan.* loss .*\(=5\).*{names}"):
         guard.on_epoch_end(0, {"loss": 5.0})
-    # A loss that is no number although all gradients are: one of the span's batches.
+    # The mean loss is NaN, but all gradients are finite. All batches of the epoch are named.
     guard.on_epoch_begin(1)
     guard.on_train_batch_begin(0)
     model.optimizer.apply([tf.ones(v.shape) for v in dense.trainable_variables])
@@ -293,12 +293,12 @@ def test_recipe_reaches_dataset_and_optimizer(records, tmp_path, monkeypatch):
     optimizer = model.optimizer
     assert (optimizer.momentum, optimizer.l2, optimizer.global_clipnorm) == (0.8, 1e-4, 7.0)
     rates = [float(optimizer._learning_rate(step)) for step in (0, 1, 4, 8)]
-    # From a tenth in 2 steps, times half a cosine over 8: (1 + cos(pi / 8)) / 2 = .9619.
+    # A warm-up from a tenth in 2 steps, times half a cosine in 8: (1 + cos(pi / 8)) / 2 = .9619.
     np.testing.assert_allclose(rates, [0.002, 0.011 * 0.9619, 0.01, 0], rtol=1e-3, atol=1e-9)
 
 
 def test_fit_with_validation_counts_every_batch_once(records):
-    """As in a Keras script; a warning of Keras would fail the test."""
+    """As in a Keras script. The test fails if Keras logs a warning."""
     model = narrow()
     model.compile("adam", MultiBoxLoss(TINY))
     data = pipeline.train_dataset(records, TINY, 2)
@@ -367,7 +367,7 @@ def test_the_command_reports_errors_in_one_line(records, tmp_path):
 
 
 def vgg_file(path):
-    """A VGG16 with fc6 and fc7, in Caffe's names."""
+    """Writes a VGG16 with fc6 and fc7 under Caffe's names."""
     rng = np.random.default_rng(0)
     arrays = {}
     for layer in narrow().layers:
@@ -393,7 +393,7 @@ def test_a_run_says_what_it_started_from(records, tmp_path, monkeypatch):
     assert "project: caffe, as given" in report
     model.optimizer.build(model.trainable_variables)
     model.save(run_dir / "last.keras")
-    path.unlink()  # a resumption needs it no more
+    path.unlink()  # a resumed run does not need the file
     resumed = train(narrow(), RECIPE, run_dir, [records], **start)
     np.testing.assert_array_equal(resumed.get_layer("conv1_1").kernel, kernel)
     for weights in (other, None):
@@ -401,7 +401,7 @@ def test_a_run_says_what_it_started_from(records, tmp_path, monkeypatch):
             train(narrow(), RECIPE, run_dir, [records], weights=weights)
 
 
-# The command with its start only.
+# The command `train` without the training: it only loads the weights.
 START = """
 import sys
 from ssd_keras.commands import common, train
@@ -418,7 +418,7 @@ common.run(train, "train", sys.argv[1:])
 
 def test_the_command_starts_from_an_ssd_of_other_classes(records, tmp_path):
     theirs = ssd_vgg16(SSD300_VOC, 2, width=1 / 32, labels=("dog", "red"))
-    theirs.save_weights(tmp_path / "theirs.weights.h5")  # which tell neither classes nor tiling
+    theirs.save_weights(tmp_path / "theirs.weights.h5")  # has neither classes nor tiling
     (tmp_path / "classes.txt").write_text("dog\nred\n")
     words = [f"--records={records}", "--run_dir=run"]
     words += ["--weights=theirs.weights.h5", "--weights_project=ssd_keras", "--width=0.03125"]
@@ -437,7 +437,7 @@ def test_what_does_not_work_on_several_devices_is_refused(tmp_path, monkeypatch)
         train(narrow(), RECIPE, tmp_path / "run", ["records"])
     model = narrow()
     model.dtype_policy = "mixed_float16"
-    with pytest.raises(ValueError, match=r"precision \(=mixed_float16\) must be another one on"):
+    with pytest.raises(ValueError, match=r"precision \(=mixed_float16\) is not allowed on"):
         train(model, dataclasses.replace(RECIPE, accumulate=1), tmp_path / "run", ["records"])
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""The train command: that every flag reaches the run.
+"""The command `train` passes every flag to the run.
 
 --strategy is in test_devices.py, --service in test_data_service.py, and --weights_project,
 --weights_labels and --weights_config in test_run.py.
@@ -92,7 +92,7 @@ def test_stray_words_are_refused(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command in this process, in a folder with three pictures of 64 pixels as record sets."""
+    """The command in this process, in a folder with record sets of three images of 64 pixels."""
     monkeypatch.chdir(tmp_path)
     write_config(TINY, "tiny.json")
     for name in ("mine", "voc07trainval", "voc12trainval", "voc07test"):
@@ -106,7 +106,7 @@ SMALL = ("--width=0.03", "--batch_size=1", "--warmup=0")
 
 
 def test_your_own_data_by_a_recipe(command, tmp_path, capsys, monkeypatch):
-    """0.6 epochs of 3 images in batches of 1 are 2 iterations; nothing is frozen in the second."""
+    """0.6 epochs of 3 images in batches of 1 are 2 iterations. The second one trains all layers."""
     (tmp_path / "names.txt").write_text("\n".join(SHAPE_LABELS))
     vgg_file(tmp_path / "vgg.npz")
     flags = (
@@ -143,7 +143,7 @@ def test_your_own_data_by_a_recipe(command, tmp_path, capsys, monkeypatch):
     assert all(layer.trainable for layer in model.layers)
 
     assert command(*flags, "--iterations=3") == 1
-    assert "--iterations (=3) and --epochs (=0.6) both say" in capsys.readouterr().err
+    assert "--iterations (=3) and --epochs (=0.6) both set" in capsys.readouterr().err
     flags = ("--recipe=laptop", "--records=mine", "--weights=random", "--config=tiny.json", *SMALL)
     assert command(*flags, "--gradient_limit=1e-9", "--run_dir=bad", "--iterations=2") == 1
     assert "limit 1e-09" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_a_recipe_of_the_paper(command, tmp_path, capsys):
     assert run["config"]["image_size"] == 300
     assert (run["recipe"]["boundaries"], run["recipe"]["iterations"]) == ([80_000, 100_000], 1)
     assert run["recipe"]["augmentation"] == "ssd"
-    assert "val_mean_ap" in rows(tmp_path / "run")[0]  # on voc07test, as the recipe says
+    assert "val_mean_ap" in rows(tmp_path / "run")[0]  # on voc07test, as in the recipe
 
 
 @pytest.mark.parametrize(

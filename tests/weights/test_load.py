@@ -79,7 +79,7 @@ def test_the_model_predicts_what_the_peer_predicts(tmp_path, source, size, tilin
 
 
 def test_a_checkpoint_of_a_training_run_warns_of_the_tiling(tmp_path, voc_model):
-    """balancap's files of 21 outputs have either tiling; slots of the optimizer are skipped."""
+    """balancap's files of 21 outputs have one of two tilings; optimizer slots are skipped."""
     groups, scale = random_layers(voc_model, 300, 21)
     path = write_file(tmp_path, "balancap", 300, "VOC", groups, scale)
     arrays = read_tensors(path)

@@ -1,4 +1,4 @@
-"""The tiling and the classes of a weights file: given, detected or assumed."""
+"""The tiling and the classes of a weights file may be given, detected or assumed."""
 
 import json
 import zipfile

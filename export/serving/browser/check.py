@@ -3,12 +3,12 @@
     npm install
     python check.py --model=detector.tflite --chromium=/usr/bin/chromium street.jpg [MORE ...]
 
-Opens the page in headless Chromium, gives it each image file and a PNG copy of its pixels, and
-writes a screenshot. For a float file, every detection with a score above 0.05 must have a
-counterpart of the same class on the other side, with edges and score within 0.001. In an 8-bit file
-scores are often equal, and either of two boxes may be kept. There, nine of ten detections above 0.5
-must have a counterpart of the same class with edges within 0.1. The exit code is 1 if the two
-differ.
+Opens the page in headless Chromium, opens each image file and a PNG copy of its pixels on the page,
+and writes a screenshot. For a float file, every detection with a score above 0.05 must have a
+counterpart of the same class on the other side, with differences of at most 0.001 in edges and
+score. An 8-bit file often has equal scores, so either of two overlapping boxes may be kept. For an
+8-bit file, nine of ten detections with a score above 0.5 must therefore have a counterpart of the
+same class with edges within 0.1. The exit code is 1 if the page and the interpreter differ.
 """
 
 import dataclasses
@@ -40,24 +40,24 @@ class Tolerance:
     """Allowed differences between the page and the interpreter.
 
     Attributes:
-        least: Score above which a detection is compared.
+        min_score: Score above which a detection is compared.
         edges: Allowed difference of a box edge, as a fraction of the image.
         score: Allowed difference of a score.
-        share: Share of the detections that may differ by more.
+        share: Fraction of the detections whose differences may be larger.
     """
 
-    least: float
+    min_score: float
     edges: float
     score: float
     share: float
 
 
-FLOAT = Tolerance(least=0.05, edges=1e-3, score=1e-3, share=0.0)
-EIGHT_BITS = Tolerance(least=0.5, edges=0.1, score=1.0, share=0.1)
+FLOAT = Tolerance(min_score=0.05, edges=1e-3, score=1e-3, share=0.0)
+EIGHT_BITS = Tolerance(min_score=0.5, edges=0.1, score=1.0, share=0.1)
 
 
 def compare(
-    page: list[dict[str, Any]], labels: list[str], expected: dict[str, np.ndarray], least: float
+    page: list[dict[str, Any]], labels: list[str], expected: dict[str, np.ndarray], min_score: float
 ) -> np.ndarray:
     """Finds the nearest counterpart of each detection of the page and of the interpreter.
 
@@ -65,11 +65,11 @@ def compare(
         page: The detections of the page: `label`, `score` and `box` of each.
         labels: Class names; `labels[0]` is class 1.
         expected: The detections of the interpreter: `boxes` [N, 4], `scores` [N] and `classes` [N].
-        least: Score above which a detection is compared.
+        min_score: Score above which a detection is compared.
 
     Returns:
-        float64 [M, 2]. Each row is the difference in box and score between a detection and the
-        nearest box of its class on the other side; infinite if there is none.
+        float64 [M, 2]. Each row has the differences in box and score between a detection and its
+        nearest counterpart of the same class on the other side; infinite if there is none.
     """
     sides = [
         [(d["label"], np.array(d["box"]), d["score"]) for d in page],
@@ -91,7 +91,7 @@ def compare(
         )
         for detections, counterparts in (sides, sides[::-1])
         for label, box, score in detections
-        if score > least
+        if score > min_score
     ]
     return np.array(rows).reshape(-1, 2)
 
@@ -102,6 +102,11 @@ def browse(model: Path, pictures: list[Path]) -> dict[str, Any]:
     Args:
         model: The TFLite file.
         pictures: Image files.
+
+    Returns:
+        `found`, the detections of each image; `seconds`, the status line of each image; `threads`,
+        whether the page used threads; `problems`, the errors of the page; and `elsewhere`, the
+        URLs of other sites that the page requested.
 
     Raises:
         RuntimeError: If check.mjs fails.
@@ -140,7 +145,7 @@ def main(words: list[str]) -> int:
     print(f"{'image':32}{'detections':>12}{'boxes':>10}{'scores':>10}{'beyond':>8}")
     for i, found in enumerate(result["found"]):
         name = paths[i % len(paths)].name + (" as PNG" if i < len(paths) else "")
-        rows = compare(found, labels, expected[i], tolerance.least)
+        rows = compare(found, labels, expected[i], tolerance.min_score)
         beyond = int((rows > (tolerance.edges, tolerance.score)).any(axis=1).sum())
         fine = beyond <= tolerance.share * len(rows)
         agrees &= fine
@@ -152,7 +157,7 @@ def main(words: list[str]) -> int:
         )
     print(f"threads: {'yes' if result['threads'] else 'no'}; {_SCREENSHOT.value}")
     if not compared:
-        print(f"nothing to compare: no detection above {tolerance.least}")
+        print(f"nothing to compare: no detection above {tolerance.min_score}")
     return 0 if agrees and compared else 1
 
 

@@ -27,8 +27,8 @@ export async function loadDetector(url, wasm = "./node_modules/@litertjs/core/wa
 }
 
 /**
- * Loads the LiteRT runtime, with threads if possible. Threads require relaxed SIMD in the browser and
- * a page that two HTTP headers isolate from other sites (see serve.py).
+ * Loads the LiteRT runtime, with threads if possible. Threads need relaxed SIMD in the browser, and
+ * two HTTP headers that isolate the page from other sites (see serve.py).
  *
  * @returns {Promise<boolean>} Whether threads are available.
  */

@@ -14,7 +14,7 @@ function showStatus(message) {
   status.textContent = message;
 }
 
-/** Resizes the canvas. Returns false if the size exceeds the browser's limit: it is then unusable. */
+/** Resizes the canvas. Returns false if the canvas is unusable, because the browser's limit is exceeded. */
 function fits({ width, height }) {
   canvas.width = width;
   canvas.height = height;
@@ -26,7 +26,7 @@ async function open(file) {
   if (!detector) return;
   let bitmap;
   try {
-    // Rotated by its EXIF orientation, as people see it; colors as stored, as in training.
+    // Rotates the image by its EXIF orientation, but keeps its colors as stored, as in training.
     const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
     bitmap = await createImageBitmap(file, options);
     if (!fits(bitmap)) {

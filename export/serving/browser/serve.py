@@ -2,8 +2,8 @@
 
     python serve.py detector.tflite [--port 8000]
 
-Any static web server can replace it. Without the two headers of `Handler.end_headers`, the page
-uses one thread.
+Any static web server can replace this script. Without the two HTTP headers of
+`Handler.end_headers`, the page uses only one thread.
 """
 
 import argparse
@@ -48,7 +48,10 @@ def server(model: Path, port: int) -> http.server.ThreadingHTTPServer:
 
     Args:
         model: The TFLite file.
-        port: TCP port; 0 for any free one.
+        port: TCP port; 0 for any free port.
+
+    Returns:
+        The server, not started.
 
     Raises:
         FileNotFoundError: If the model does not exist, or the runtime is not installed.

@@ -1,9 +1,9 @@
 """Checks the structure of a converted TFLite file.
 
-TensorFlow's converter reports success even for files that cannot work. Each check here detects a
-failure that has occurred: uninitialized variables, a dilated convolution split into several
-operators, operators that phones lack, scores in 8 bits, missing weights, and weights stored in a
-wider type than requested.
+TensorFlow's converter reports success even for files that do not work. Each check here detects a
+failure that has occurred: uninitialized variables, a dilated convolution that is split into several
+operators, operators that are not available on phones, scores in 8 bits, missing weights, or weights
+of a larger type than requested.
 """
 
 import collections
@@ -30,8 +30,8 @@ OPERATORS = {
 }
 
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
-# Allowed size of a file in addition to its weights: a share of the weights, a constant for the
-# graph, and the coordinates of each default box.
+# Allowed size of a file in addition to its weights: a fraction of the weights, a constant for the
+# graph, and bytes for the coordinates of each default box.
 _EXTRA_SHARE, _EXTRA_BYTES, _EXTRA_BYTES_PER_BOX = 0.1, 200_000, 24
 
 _BUILTIN_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
@@ -49,8 +49,8 @@ def check_structure(content: bytes, model: keras.Model, kind: str, precision: st
 
     Raises:
         RuntimeError: If the file has operators that its kind must not have, lacks an operator of
-            the network, has a tensor of variable shape or a softmax in 8 bits, scales its uint8
-            input, or has too few or too many bytes for its weights.
+            the network, has an input or output of variable shape, a softmax in 8 bits or a uint8
+            input with another scale than 1, or has too few or too many bytes for its weights.
     """
     file = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
     graph = file.subgraphs[0]

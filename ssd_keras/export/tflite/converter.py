@@ -33,8 +33,9 @@ from ssd_keras.files import atomic
 from ssd_keras.images import warp
 from ssd_keras.native_log import without_lines
 
-# In int8 files only the convolutions are quantized. The concatenation of the heads in 8 bits would
-# give all offsets and logits one scale, and an 8-bit softmax has no scores between 0 and 1/256.
+# In int8 files only the convolutions are quantized, not these operators. An 8-bit concatenation of
+# the heads would have one scale for all offsets and logits, and an 8-bit softmax cannot represent
+# scores between 0 and 1/256.
 _FLOAT_OPERATORS = (
     "ADD", "CONCATENATION", "EXP", "GATHER", "GREATER", "L2_NORMALIZATION", "LESS", "MAXIMUM",
     "MINIMUM", "MUL", "PACK", "RELU", "REVERSE_V2", "SELECT_V2", "SOFTMAX", "STRIDED_SLICE", "SUB",
@@ -86,7 +87,8 @@ def export_tflite(
             are invalid, `model` is not an SSD, or a weight is not finite.
         RuntimeError: If the file fails `check_structure`, or differs from the model by more than
             the tolerance of its precision in `export.tolerances`. Nothing is written then. Also if
-            `precision` is "int8" and this TensorFlow lacks the private functions it needs.
+            `precision` is "int8" and this version of TensorFlow lacks private functions of the
+            converter.
     """
     check_options(path, kind, precision, calibration is not None)
     labels = class_labels(model, labels)
@@ -172,8 +174,8 @@ def _convert(
     if calibration is None:
         return bytes(converter.convert())
     converter.representative_dataset = lambda: _calibration_images(calibration, size)
-    # The last step of the converter is called directly: the public interface cannot exclude
-    # operators from quantization.
+    # The quantization step of the converter is called directly, because the public interface cannot
+    # exclude operators from quantization.
     quantize = _quantizer(converter)
     converter._experimental_calibrate_only = True
     calibrated = converter.convert()
@@ -208,10 +210,10 @@ def _quantizer(converter: tf.lite.TFLiteConverter) -> Callable[..., bytes]:
 def _with_unit_input_scale(content: bytes) -> bytes:
     """Sets scale 1 and zero point 0 for the input, so that uint8 0..255 means 0..255.
 
-    The converter maps 255 to the brightest calibration pixel. The scale may be changed because the
-    only operator that reads the input converts it to float.
+    The converter chooses a scale at which 255 is the brightest calibration pixel. The scale may be
+    changed, because the only operator that reads the input converts it to float.
     """
-    changed = bytearray(content)  # edited in place: packing it again would misalign the weights
+    changed = bytearray(content)  # changed in place: writing a new file would misalign the weights
     graph = schema.Model.GetRootAs(changed, 0).Subgraphs(0)
     quantization = graph.Tensors(graph.Inputs(0)).Quantization()
     quantization.ScaleAsNumpy()[:] = 1

@@ -1,4 +1,4 @@
-"""Runs TFLite files of every kind with the interpreter of LiteRT."""
+"""Runs TFLite files of every kind with LiteRT's interpreter."""
 
 import os
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from ssd_keras.native_log import TFLITE, without_lines
 
 
 class TFLiteDetector:
-    """Runs a TFLite file and returns detections in one form for all kinds.
+    """Runs a TFLite file. Its detections have the same format for all kinds of files.
 
     Calling the detector with a sequence of images [height, width, 3], RGB 0..255, returns a list
-    with the detections of each: `boxes` float32 [N, 4], `yxyx`, `scores` float32 [N], and `classes`
-    int32 [N], starting at 1.
+    with the detections of each image: `boxes` float32 [N, 4], `yxyx`, `scores` float32 [N], and
+    `classes` int32 [N], starting at 1.
 
     Args:
         path: The file, made by `export_tflite`.
@@ -71,15 +71,15 @@ class TFLiteDetector:
         return [unpad(self.padded(image))[0] for image in images]
 
     def padded(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Detects on one image and returns padded detections, whatever the kind of the file.
+        """Detects on one image and returns padded detections, for all kinds of files.
 
         Args:
             image: [height, width, 3] of any dtype, RGB 0..255.
 
         Returns:
             `boxes` float32 [1, K, 4], `scores` float32 [1, K], `classes` int32 [1, K] and
-            `num_detections` [1]. The names of kind "detections" begin with `detection_`; `unpad`
-            accepts both.
+            `num_detections` [1], float32 for kind "mediapipe" and int32 otherwise. For kind
+            "detections" the first three names begin with `detection_`. `unpad` accepts both forms.
 
         Raises:
             ValueError: If the image has another shape.

@@ -4,8 +4,8 @@ Labels and description are files in a zip archive at the end of the TFLite file,
 specification requires: `zipfile.ZipFile("detector.tflite").read("labels.txt")`. MediaPipe Tasks
 read the metadata, which is written with flatbuffers.
 
-Source: `metadata_schema.fbs` of TFLite Support. Keys of the dictionaries below are its field
-numbers.
+Source: `metadata_schema.fbs` of TFLite Support. The keys of the dictionaries below are the field
+numbers of this schema.
 """
 
 import io
@@ -49,7 +49,7 @@ def add_metadata(content: bytes, kind: str, description: dict[str, Any]) -> byte
             (LABELS, "".join(f"{label}\n" for label in description["labels"])),
             (DESCRIPTION, json.dumps(description, indent=1)),
         ):
-            # ZipInfo without a date: equal exports give equal bytes.
+            # ZipInfo has a fixed date, so that equal exports have equal bytes.
             files.writestr(zipfile.ZipInfo(name), text)
     return archive.getvalue()
 

@@ -113,7 +113,7 @@ def test_cvat_by_hand(tmp_path):
     assert source.labels == ("dog", "cat")
     found = samples_by_id(source)
     pixels = found["images/a.jpg"].boxes * [20, 40, 20, 40]
-    # The box of 10 x 4 about (15, 10), turned by 90 degrees, is 4 wide and 10 high.
+    # The box of 10 x 4 with center (15, 10), rotated by 90 degrees, is 4 wide and 10 high.
     np.testing.assert_allclose(pixels, [[5, 4, 10, 20], [5, 13, 15, 17], [2, 1, 12, 11]], rtol=1e-5)
     assert found["images/a.jpg"].labels.tolist() == [2, 2, 1]
     assert len(found["images/sub/b.jpg"].boxes) == 0
@@ -168,7 +168,7 @@ def test_label_studio_by_hand(tmp_path):
     found = samples_by_id(source)
     assert set(found) == {"a cat.jpg", "b.jpg"}
     pixels = found["a cat.jpg"].boxes * [20, 40, 20, 40]
-    # 10 % of 40 is 4 pixels and 50 % of 20 is 10: turned about (20, 0), they lie to the left.
+    # 10 % of 40 pixels are 4 and 50 % of 20 are 10. Rotated about (20, 0), the box is on the left.
     np.testing.assert_allclose(pixels, [[5, 4, 10, 20], [0, 10, 4, 20]], atol=1e-4)
     assert source.notes.adjusted["first of several annotations"] == ["a cat.jpg"]
     assert source.notes.adjusted["rotated box read as its bounding box"] == ["a cat.jpg"]

@@ -107,7 +107,7 @@ def test_images_that_do_not_decode_are_skipped(tmp_path):
 
 
 def test_boxes_go_by_the_annotated_size(tmp_path):
-    """As in the original, for images that were resized after annotation."""
+    """As in the original. This is for images that were resized after annotation."""
     write_voc(tmp_path, {"a": voc_xml([("cat", 8, 10, 80, 40)], size=(80, 40))})
     source = open_voc(tmp_path, "train")
     sample = next(source.samples)
