@@ -133,7 +133,8 @@ def _peer(python: str, peer: str, network: pathlib.Path) -> Callable[[int], floa
         arguments = [python, "-c", script, str(batch), str(_REPEATS.value), str(network)]
         done = subprocess.run(arguments, capture_output=True, text=True)
         if done.returncode:
-            raise ValueError(f"{python}: {done.stderr.strip().splitlines()[-1]}")
+            reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+            raise ValueError(f"{python}: {reason}")
         return float(done.stdout.split()[-1])
 
     return seconds

@@ -36,6 +36,10 @@ def interrupted() -> str:
 def main(words: list[str]) -> None:
     """Runs the server until Ctrl-C or SIGTERM."""
     del words
+    unused = (_DISPATCHER, _HOST) if _ROLE.value == "dispatcher" else (_WORK_DIR,)
+    for flag in unused:
+        if flag.present:
+            raise ValueError(f"--{flag.name} is not used by --role={_ROLE.value}: remove it")
     service = tf.data.experimental.service
     if _ROLE.value == "dispatcher":
         config = service.DispatcherConfig(

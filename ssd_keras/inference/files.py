@@ -74,7 +74,7 @@ def detect_files(
     paths: Sequence[Path],
     out: str | os.PathLike[str],
     *,
-    score_threshold: float = 0.5,
+    score_threshold: float = 0.6,
     json_threshold: float = 0.01,
     batch_size: int = 8,
     formats: Collection[str] = ("pictures", "jsonl"),

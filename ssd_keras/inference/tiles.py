@@ -106,7 +106,8 @@ def tiled_detector(detector: Detector, tiles: Tiles, batch_size: int = 8) -> Det
         return [_detect_tiled(detector, image, tiles, batch_size) for image in images]
 
     def run(encoded: tf.Tensor) -> dict[str, np.ndarray]:
-        return _padded(run_pixels([decode_image(image).numpy() for image in encoded]))
+        images = [decode_image(image, detector.max_pixels).numpy() for image in encoded]
+        return _padded(run_pixels(images))
 
     return Detector(detector.labels, run, detector.config, run_pixels, detector.max_pixels)
 

@@ -231,6 +231,8 @@ class VideoWriter:
         )
         # The encoders need an even height and width.
         height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+        if not (height and width):
+            raise ValueError(f"a frame has {picture.shape[:2]} pixels: a video needs 2 x 2 or more")
         if self._container is None:
             self._container = av.open(str(self._path), "w")
             codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"

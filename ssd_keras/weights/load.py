@@ -162,10 +162,10 @@ def _check_complete(
         ValueError: If tensors are missing.
     """
     unknown = sorted(tensors.keys() - project.tensors.keys())
-    heads = [n for n in unknown if n.split("/")[0].endswith(("_offsets", "_logits"))]
-    if project.name == OWN and heads:
+    refused = [n for n in unknown if n.split("/")[0].endswith(("_offsets", "_logits"))]
+    if project.name == OWN and refused:
         raise ValueError(
-            f"{some_names(heads)} cannot be loaded: only the heads of {', '.join(MAP_NAMES)} can"
+            f"{some_names(refused)} cannot be loaded: only the heads of {', '.join(MAP_NAMES)} can"
         )
     found = {ours for theirs, ours in project.tensors.items() if theirs in tensors}
     layers = {name.split("/")[0] for name in found}

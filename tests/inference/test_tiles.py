@@ -98,3 +98,13 @@ def test_encoded_images_and_images_without_detections():
     images = [tf.io.encode_png(i).numpy() for i in (image, np.zeros((9, 9, 3), np.uint8))]
     found = tiled_detector(Detector(("cat",), None, None, bright), Tiles(2, 2)).detect(images)
     assert [len(f["boxes"]) for f in found] == [1, 0]
+
+
+def test_the_pixel_limit_of_the_detector_holds():
+    def encoded(width):
+        return tf.io.encode_png(np.zeros((10, width, 3), np.uint8)).numpy()
+
+    small = Detector(("cat",), None, None, bright, 100)
+    with pytest.raises(ValueError, match="one of 1 images cannot be decoded"):
+        tiled_detector(small, Tiles(2, 2)).detect([encoded(11)])
+    assert len(tiled_detector(small, Tiles(2, 2)).detect([encoded(10)])) == 1

@@ -106,6 +106,14 @@ def test_odd_sides(tmp_path):
     assert [f.pixels.shape for f in frames] == [(64, 96, 3)] * 3  # equal times were increased
 
 
+def test_a_frame_of_one_row_is_refused(tmp_path):
+    from ssd_keras.inference.video import Frame, VideoWriter
+
+    frame = Frame(0, 0.0, np.zeros((1, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"\(1, 8\) pixels: a video needs 2 x 2 or more"):
+        VideoWriter(tmp_path / "thin.mp4").add(frame, run_pixels([frame.pixels])[0], ("cat",))
+
+
 def test_what_is_no_video(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     for name in ("text.mp4", "missing.mp4"):

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ssd_keras.data.records import write_records
+from tests.cli import in_process, loaded_command
 from tests.processes import Program, ssd_keras
 from tests.training.programs import end, finish, start
 from tests.training.test_run import LABELS, rows, samples
@@ -41,6 +42,15 @@ def test_a_service_makes_the_batches(serve, tmp_path):
     for server in (worker, dispatcher):
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("role", "flag"), [("dispatcher", "dispatcher"), ("dispatcher", "host"), ("worker", "work_dir")]
+)
+def test_flags_of_the_other_role_are_refused(role, flag, capsys):
+    with loaded_command("data-service") as module:
+        assert in_process(module, f"--role={role}", f"--{flag}=x") == 1
+    assert f"--{flag} is not used by --role={role}" in capsys.readouterr().err
 
 
 def test_a_worker_needs_its_dispatcher():
