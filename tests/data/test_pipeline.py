@@ -1,6 +1,7 @@
 import io
 import os
 import textwrap
+import traceback
 
 import keras
 import numpy as np
@@ -53,6 +54,19 @@ def test_elements_are_batches_of_images_and_padded_ground_truth(records):
         padding = truth[..., 4] == 0
         assert (truth[padding] == 0).all()
         assert (truth[~padding][:, 2:4] > truth[~padding][:, :2]).all()
+
+
+def test_autograph_does_not_rewrite_the_pipeline(records, monkeypatch):
+    files = []
+
+    def parse(serialized):
+        files.extend(frame.filename for frame in traceback.extract_stack())
+        return parse_example(serialized)
+
+    monkeypatch.setattr(pipeline, "parse_example", parse)
+    pipeline.train_dataset(records, TINY, 4, **FLIP)
+    assert pipeline.__file__ in files
+    assert not [name for name in files if "autograph_generated" in name]
 
 
 def test_evaluation_keeps_order_and_every_image(records):
