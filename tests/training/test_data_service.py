@@ -9,7 +9,7 @@ from ssd_keras.data.records import write_records
 from tests.cli import in_process, loaded_command
 from tests.processes import Program, ssd_keras
 from tests.training.programs import end, finish, start
-from tests.training.test_run import LABELS, rows, samples
+from tests.training.runs import LABELS, rows, samples
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ssd_keras.model import load_model
 from ssd_keras.training.devices import make_strategy
 from tests.tiny import TINY
 from tests.training.programs import cluster, end, finish, start
-from tests.training.test_run import LABELS, rows, samples
+from tests.training.runs import LABELS, rows, samples
 
 SPANS = ("--iterations=60", "--eval_every=10", "--learning_rate=1e-3")
 

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import resource
-import shutil
 import signal
 import time
 
@@ -13,7 +12,6 @@ import keras
 import numpy as np
 import pytest
 
-from ssd_keras.data.records import write_records
 from ssd_keras.files import atomic
 from ssd_keras.model import load_model
 from ssd_keras.training.interruption import Interrupted, Interruption
@@ -21,25 +19,7 @@ from ssd_keras.training.recipe import Recipe, pieces
 from ssd_keras.training.run import train
 from ssd_keras.training.run_folder import locked
 from tests.training.programs import finish, start
-from tests.training.test_run import LABELS, RECIPE, narrow, rows, samples
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("records") / "train"
-    write_records(samples(5), directory, LABELS, shards=2)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def finished(records, tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    return train(narrow(), RECIPE, run_dir, [records], val_records=records), run_dir
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    return shutil.copytree(finished[1], tmp_path / "copy")
+from tests.training.runs import RECIPE, narrow, rows
 
 
 class SignalAt(keras.callbacks.Callback):

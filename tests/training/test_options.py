@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_keras.data.records import read_samples, write_records
+from ssd_keras.data.records import read_samples
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import load_model
 from ssd_keras.tiling import default_boxes
@@ -16,18 +16,11 @@ from ssd_keras.training.recipe import Recipe
 from ssd_keras.training.run import train
 from ssd_keras.training.validation import EVALUATIONS
 from tests.tiny import TINY
-from tests.training.test_run import LABELS, RECIPE, narrow, rows, samples
+from tests.training.runs import RECIPE, narrow, rows
 
 SGD = dataclasses.replace(
     RECIPE, optimizer="sgd", cosine=False, accumulate=1, eval_every=0, learning_rate=1e-3
 )
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("records") / "train"
-    write_records(samples(5), directory, LABELS, shards=2)
-    return directory
 
 
 def test_accumulation_can_normalize_as_one_large_batch(records, tmp_path):

@@ -1,19 +1,14 @@
-import csv
 import dataclasses
 import hashlib
-import io
 import json
-import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from ssd_keras.config import SSD300_VOC
 from ssd_keras.data import epochs, pipeline
-from ssd_keras.data.records import Sample, write_records
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.matching import match
 from ssd_keras.model import ssd_vgg16
@@ -22,68 +17,9 @@ from ssd_keras.training import callbacks, checkpoint
 from ssd_keras.training.optimizer import CaffeSGD
 from ssd_keras.training.recipe import Recipe
 from ssd_keras.training.run import train
-from ssd_keras.vgg16 import CONVOLUTIONS
 from tests.processes import python, ssd_keras
 from tests.tiny import TINY
-
-LABELS = ("red", "blue")
-RECIPE = Recipe(
-    iterations=4,
-    batch_size=2,
-    accumulate=2,
-    eval_every=2,
-    optimizer="adam",
-    cosine=True,
-    augmentation="flip_only",
-)
-
-
-def samples(count):
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        image = rng.integers(0, 255, (60, 80, 3)).astype(np.uint8)
-        image[10:40, 20:60] = (255, 0, 0) if i % 2 else (0, 0, 255)
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        yield Sample(
-            image=file.getvalue(),
-            image_id=f"image {i}",
-            height=60,
-            width=80,
-            boxes=np.array([[10 / 60, 20 / 80, 40 / 60, 60 / 80]], np.float32),
-            labels=np.array([2 - i % 2]),
-            difficult=np.array([False]),
-        )
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("records") / "train"
-    write_records(samples(5), directory, LABELS, shards=2)
-    return directory
-
-
-def narrow(config=TINY, labels=LABELS):
-    keras.utils.set_random_seed(0)
-    return ssd_vgg16(config, len(labels), width=1 / 16, labels=labels)
-
-
-@pytest.fixture(scope="module")
-def finished(records, tmp_path_factory):
-    """The model and the folder of a complete run."""
-    run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    return train(narrow(), RECIPE, run_dir, [records], val_records=records), run_dir
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of the folder of `finished`, which a test may change."""
-    return shutil.copytree(finished[1], tmp_path / "copy")
-
-
-def rows(run_dir):
-    with (run_dir / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+from tests.training.runs import LABELS, RECIPE, narrow, rows, vgg_file
 
 
 class Killed(Exception):
@@ -364,18 +300,6 @@ def test_the_command_reports_errors_in_one_line(records, tmp_path):
     assert "Traceback" not in got.stderr
     assert got.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "none" in got.stderr
-
-
-def vgg_file(path):
-    """Writes a VGG16 with fc6 and fc7 under Caffe's names."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for layer in narrow().layers:
-        if layer.name in ("fc6", "fc7", *CONVOLUTIONS):
-            shape = layer.kernel.shape
-            arrays[f"{layer.name}/0"] = rng.normal(0, 0.1, shape).astype("f").transpose(3, 2, 0, 1)
-            arrays[f"{layer.name}/1"] = np.zeros(shape[-1], "f")
-    np.savez(path, **arrays)
 
 
 def test_a_run_says_what_it_started_from(records, tmp_path, monkeypatch):

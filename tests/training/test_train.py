@@ -16,7 +16,7 @@ from ssd_keras.model import load_model
 from tests.cli import in_process, loaded_command
 from tests.processes import ssd_keras
 from tests.tiny import TINY
-from tests.training.test_run import rows, vgg_file
+from tests.training.runs import rows, vgg_file
 
 RECIPE = {
     "iterations": 2,
