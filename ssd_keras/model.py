@@ -240,7 +240,10 @@ def ssd_vgg16(
 def _check_maps(config: SSDConfig, maps: dict[str, keras.KerasTensor]) -> None:
     """Raises a ValueError that names all wrong feature maps and the right values."""
     wrong = []
+    too_large = {f"{extra.name}_2" for extra in config.extra_layers} - set(maps)
     for m in config.feature_maps:
+        if m.name in too_large:
+            continue
         if m.name not in maps:
             raise ValueError(
                 f"feature map {m.name} is not a layer of the network: it must be one of "
@@ -250,6 +253,8 @@ def _check_maps(config: SSDConfig, maps: dict[str, keras.KerasTensor]) -> None:
         if m.grid != (rows, columns):
             right = rows if rows == columns else (rows, columns)
             wrong.append(f"{m.name}: size (={m.size}) must be {right}")
+    for name in sorted(too_large, key=[f"{e.name}_2" for e in config.extra_layers].index):
+        wrong.append(f"{name}: its convolution is larger than the map before it")
     if wrong:
         raise ValueError(
             f"feature maps do not have the sizes in the network: {'; '.join(wrong)}, for "
@@ -277,6 +282,8 @@ def _backbone(
         x = _conv(x, "fc6", 4096 * width, 7)
         x = maps["fc7"] = _conv(x, "fc7", 4096 * width, 1)
     for extra in config.extra_layers:
+        if min(x.shape[1:3]) + 2 * extra.padding < extra.kernel:
+            break  # `_check_maps` names this layer and those behind it
         x = _conv(x, f"{extra.name}_1", extra.bottleneck * width, 1)
         if extra.padding:  # "same" pads a layer with a stride on one side only
             x = keras.layers.ZeroPadding2D(extra.padding, name=f"{extra.name}_2_padding")(x)

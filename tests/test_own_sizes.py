@@ -1,5 +1,6 @@
 """Rectangular inputs and the user's files, from the records to the exports."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -191,3 +192,22 @@ def test_gray_images_and_batches():
     np.testing.assert_array_equal(found["image"], np.full((300, 300, 3), 7))
     with pytest.raises(ValueError, match=r"image has shape \(1, 30, 40, 1\).*before batching"):
         augment(own | {"image": gray[None]}, TINY, [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("size", "named"),
+    [
+        (
+            208,
+            r"conv4_3: size \(=38\) must be 26; fc7: .* 13; .* 7; .* 4; .* 2; conv11_2: its",
+        ),
+        (144, r"conv10_2: size \(=3\) must be 1; conv11_2: its convolution is larger than the map"),
+    ],
+)
+def test_the_layers_of_ssd300_in_a_small_image_are_one_error(size, named):
+    """SSD300's last layer, 3 x 3 without padding, does not fit maps of 2 and 1 cells."""
+    maps = tuple(dataclasses.replace(m, step=size / m.size) for m in SSD300_VOC.feature_maps)
+    config = dataclasses.replace(SSD300_VOC, image_size=size, feature_maps=maps)
+    with pytest.raises(ValueError, match=named) as caught:
+        ssd_vgg16(config, 2, width=NARROW)
+    assert "SSDConfig.for_image_size computes them" in str(caught.value)
