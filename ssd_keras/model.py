@@ -20,6 +20,7 @@ from ssd_keras.predictions import Predictions
 from ssd_keras.truth import as_ground_truth, checked_inputs, short_errors
 from ssd_keras.vgg16 import VGG_BLOCKS
 from ssd_keras.weights.load import load_weights
+from ssd_keras.weights.naming import EARLY_SOURCES, head_names
 from ssd_keras.weights.tiling import find_contents
 
 
@@ -203,17 +204,15 @@ def ssd_vgg16(
 
     image = keras.Input((*config.input_size, 3), name="image")
     maps = _backbone(Preprocessing(config.mean)(image), config, width)
-    maps["conv4_3"] = L2Normalization(name="conv4_3_norm")(maps["conv4_3"])
+    # Early features have another scale than later ones (section 3.1, for conv4_3).
+    for source in sorted({m.name for m in config.feature_maps} & {*EARLY_SOURCES, "conv4_3"}):
+        maps[source] = L2Normalization(name=f"{source}_norm")(maps[source])
     _check_maps(config, maps)
 
     offsets, logits = [], []
-    heads: list[str] = []
-    for feature_map in config.feature_maps:
+    for feature_map, head in zip(config.feature_maps, head_names(config), strict=True):
         features = maps[feature_map.name]
         boxes = feature_map.boxes_per_location
-        heads.append(feature_map.name)
-        scale = heads.count(feature_map.name)  # a layer may have heads for several scales
-        head = feature_map.name if scale == 1 else f"{feature_map.name}_{scale}"
         offsets.append(_head(features, feature_map, boxes * 4, f"{head}_offsets"))
         logits.append(_head(features, feature_map, boxes * (num_classes + 1), f"{head}_logits"))
 
