@@ -19,6 +19,7 @@ Conventions:
 
 import importlib
 import itertools
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -143,15 +144,31 @@ def _is_command() -> bool:
     return as_module or os.path.basename(sys.argv[0]) in ("ssd-keras", "ssd-keras.exe")
 
 
+def _keras_backend() -> str:
+    """Returns the backend that Keras has, or will have when it is imported.
+
+    Source: `keras/src/backend/config.py`.
+    """
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].config.backend())
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"]
+    home = os.path.expanduser("~")
+    default = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")
+    folder = os.path.expanduser(os.environ.get("KERAS_HOME", default))
+    try:
+        with open(os.path.join(folder, "keras.json"), encoding="utf-8") as file:
+            return str(json.load(file).get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"  # Keras, too, ignores a missing or damaged file
+
+
 def _check_backend() -> None:
     """Raises ImportError unless TensorFlow is the backend of Keras.
 
     The check runs before this package imports Keras or TensorFlow.
     """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if "keras" in sys.modules:
-        backend = sys.modules["keras"].config.backend()
-    if backend != "tensorflow":
+    if (backend := _keras_backend()) != "tensorflow":
         raise ImportError(
             f"ssd_keras needs the TensorFlow backend of Keras, not {backend!r}: set "
             "KERAS_BACKEND=tensorflow before the first import of keras"

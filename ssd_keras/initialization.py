@@ -50,7 +50,7 @@ def initial_weights(model: keras.Model, loaded: Collection[str] = ()) -> dict[st
         name = layer.name
         if not layer.weights or name in loaded:
             continue
-        if name == "conv4_3_norm":
+        if name.endswith("_norm"):
             arrays[f"{name}/scale"] = np.full(layer.scale.shape, layer.initial_scale, np.float32)
             continue
         kernel = np.asarray(layer.kernel_initializer(layer.kernel.shape))

@@ -20,6 +20,7 @@ from ssd_keras.predictions import Predictions
 from ssd_keras.truth import as_ground_truth, checked_inputs, short_errors
 from ssd_keras.vgg16 import VGG_BLOCKS
 from ssd_keras.weights.load import load_weights
+from ssd_keras.weights.naming import EARLY_SOURCES, head_names
 from ssd_keras.weights.tiling import find_contents
 
 
@@ -203,17 +204,15 @@ def ssd_vgg16(
 
     image = keras.Input((*config.input_size, 3), name="image")
     maps = _backbone(Preprocessing(config.mean)(image), config, width)
-    maps["conv4_3"] = L2Normalization(name="conv4_3_norm")(maps["conv4_3"])
+    # Early features have another scale than later ones (section 3.1, for conv4_3).
+    for source in sorted({m.name for m in config.feature_maps} & {*EARLY_SOURCES, "conv4_3"}):
+        maps[source] = L2Normalization(name=f"{source}_norm")(maps[source])
     _check_maps(config, maps)
 
     offsets, logits = [], []
-    heads: list[str] = []
-    for feature_map in config.feature_maps:
+    for feature_map, head in zip(config.feature_maps, head_names(config), strict=True):
         features = maps[feature_map.name]
         boxes = feature_map.boxes_per_location
-        heads.append(feature_map.name)
-        scale = heads.count(feature_map.name)  # a layer may have heads for several scales
-        head = feature_map.name if scale == 1 else f"{feature_map.name}_{scale}"
         offsets.append(_head(features, feature_map, boxes * 4, f"{head}_offsets"))
         logits.append(_head(features, feature_map, boxes * (num_classes + 1), f"{head}_logits"))
 
@@ -240,7 +239,10 @@ def ssd_vgg16(
 def _check_maps(config: SSDConfig, maps: dict[str, keras.KerasTensor]) -> None:
     """Raises a ValueError that names all wrong feature maps and the right values."""
     wrong = []
+    too_large = {f"{extra.name}_2" for extra in config.extra_layers} - set(maps)
     for m in config.feature_maps:
+        if m.name in too_large:
+            continue
         if m.name not in maps:
             raise ValueError(
                 f"feature map {m.name} is not a layer of the network: it must be one of "
@@ -250,6 +252,8 @@ def _check_maps(config: SSDConfig, maps: dict[str, keras.KerasTensor]) -> None:
         if m.grid != (rows, columns):
             right = rows if rows == columns else (rows, columns)
             wrong.append(f"{m.name}: size (={m.size}) must be {right}")
+    for name in sorted(too_large, key=[f"{e.name}_2" for e in config.extra_layers].index):
+        wrong.append(f"{name}: its convolution is larger than the map before it")
     if wrong:
         raise ValueError(
             f"feature maps do not have the sizes in the network: {'; '.join(wrong)}, for "
@@ -277,6 +281,8 @@ def _backbone(
         x = _conv(x, "fc6", 4096 * width, 7)
         x = maps["fc7"] = _conv(x, "fc7", 4096 * width, 1)
     for extra in config.extra_layers:
+        if min(x.shape[1:3]) + 2 * extra.padding < extra.kernel:
+            break  # `_check_maps` names this layer and those behind it
         x = _conv(x, f"{extra.name}_1", extra.bottleneck * width, 1)
         if extra.padding:  # with a stride, "same" would pad one side only
             x = keras.layers.ZeroPadding2D(extra.padding, name=f"{extra.name}_2_padding")(x)

@@ -17,8 +17,8 @@ def ground_truth(boxes: Any, labels: Any) -> tf.Tensor:
 
     Works for one image and for a batch, eagerly and in `Dataset.map`. The images of a batch may
     have different numbers of objects: as ragged tensors, as lists with one array for each image, or
-    padded. A row is padding if its label is at most 0 and its box has no area. Rows filled with 0,
-    or with -1, are therefore padding.
+    padded. A row is padding if the four values of its box are equal: zeros, -1 or any other number
+    may fill the rows. A row is also padding if its box has no area and its label is at most 0.
 
     Args:
         boxes: [G, 4] or [B, G, 4] of any dtype, normalized `yxyx`: (ymin, xmin, ymax, xmax) as
@@ -89,7 +89,8 @@ def checked_truth(truth: tf.Tensor, num_classes: int | None = None) -> tf.Tensor
     """
     boxes, label = truth[..., :4], truth[..., 4]
     area = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
-    real = ~((label <= 0) & ~area)
+    point = tf.reduce_all(boxes == boxes[..., :1], axis=-1)  # no default box is matched to it
+    real = ~(point | (label <= 0) & ~area)
     known = (label >= 1) & (label <= (num_classes or float("inf"))) & (label == tf.round(label))
     upper = f" to the {num_classes} classes of the predictions" if num_classes else ""
     inside = tf.reduce_all((boxes >= -_SLACK) & (boxes <= 1 + _SLACK), axis=-1)

@@ -6,7 +6,7 @@ from PIL import Image
 from ssd_keras import drawing
 from ssd_keras.data.records import Sample
 from ssd_keras.drawing import class_color, contact_sheet, draw_detections
-from ssd_keras.evaluation.plots import plot_precision_recall
+from ssd_keras.evaluation.plots import line_color, plot_precision_recall
 from ssd_keras.evaluation.voc import voc_average_precision
 from ssd_keras.training.plots import plot_history
 
@@ -203,3 +203,20 @@ def test_says_that_a_batch_is_too_much():
         draw_detections(pixels[None], boxes[0], [1], ["a"])
     with pytest.raises(ValueError, match="draw one image of a batch at a time"):
         draw_detections(pixels, boxes, np.ones((1, 1)), ["a"])
+
+
+def test_curves_are_readable_on_white():
+    """Class 2 is a light green on pictures; its line is darker, with the same hue."""
+    assert class_color(2) == (207, 255, 140)
+    assert line_color(1) == tuple(channel / 255 for channel in class_color(1))  # dark already
+    for class_id in range(1, 100):
+        color = line_color(class_id)
+        linear = np.where(
+            np.array(color) <= 0.03928,
+            np.array(color) / 12.92,
+            ((np.array(color) + 0.055) / 1.055) ** 2.4,
+        )
+        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3
+    np.testing.assert_allclose(
+        np.divide(line_color(2), line_color(2)[1]), np.array([207, 255, 140]) / 255, atol=1e-6
+    )

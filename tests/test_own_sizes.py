@@ -1,5 +1,6 @@
 """Rectangular inputs, weights files of users and decoded images, from records to exports."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,6 +12,7 @@ from ssd_keras.augmentation.view import render, whole_image
 from ssd_keras.config import SSD300_VOC, SSDConfig
 from ssd_keras.data.pipeline import eval_dataset, train_dataset
 from ssd_keras.data.records import write_records
+from ssd_keras.data.source_layers import with_sources
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
 from ssd_keras.evaluation.verification import verify
 from ssd_keras.export.saved_model import export_saved_model
@@ -18,6 +20,7 @@ from ssd_keras.export.tflite.converter import export_tflite
 from ssd_keras.losses import MultiBoxLoss
 from ssd_keras.model import load_model, ssd_vgg16
 from ssd_keras.tiling import default_boxes
+from ssd_keras.training.ablations import FIVE_MAPS
 from ssd_keras.weights.load import load_weights
 from tests.draws import sample
 from tests.tiny import TINY
@@ -117,7 +120,52 @@ def test_heads_with_other_ratios_start_fresh(tmp_path):
     assert dict(report.layers)["conv4_3_offsets"] == "fresh"
     assert dict(report.layers)["conv4_3_norm"] == "loaded"
     assert dict(report.layers)["fc7_logits"] == "loaded"
-    assert any("heads of conv4_3 start with random values" in w for w in report.warnings)
+    assert any(
+        w.endswith("Random values at the start: the heads of conv4_3") for w in report.warnings
+    )
+
+
+def test_a_file_starts_a_model_although_no_head_fits(tmp_path):
+    """All ratios are other ones, as a fit may give them."""
+    ssd_vgg16(TINY, 2, width=NARROW, labels=["a", "b"]).save(tmp_path / "old.keras")
+    maps = tuple(dataclasses.replace(m, aspect_ratios=(1.5,)) for m in TINY.feature_maps)
+    config = dataclasses.replace(TINY, feature_maps=maps)
+    model = ssd_vgg16(config, 2, width=NARROW, labels=["a", "b"])
+    states = dict(load_weights(model, tmp_path / "old.keras").layers)
+    assert states["conv9_2"] == "loaded"
+    assert {state for name, state in states.items() if name.endswith("_logits")} == {"fresh"}
+
+
+def test_a_file_starts_a_model_with_other_source_layers(tmp_path):
+    """Half as large: conv10_2 is 4 x 4 instead of 3 x 3, and conv3_3 is not in the file."""
+    source = ssd_vgg16(SSDConfig.for_image_size(256), 2, width=NARROW, labels=["a", "b"])
+    source.save(tmp_path / "large.keras")
+    config = with_sources(
+        SSDConfig.for_image_size(128), ["conv3_3", "conv4_3", "fc7", "conv8_2", "conv10_2"]
+    )
+    model = ssd_vgg16(config, 2, width=NARROW, labels=["a", "b"])
+    report = load_weights(model, tmp_path / "large.keras")
+    states = dict(report.layers)
+    assert {name for name, state in states.items() if state == "fresh"} == {
+        *("conv3_3_norm", "conv3_3_offsets", "conv3_3_logits", "conv10_2"),
+    }
+    assert any("the heads of conv3_3; the layers conv10_2" in w for w in report.warnings)
+    model.save(tmp_path / "early.keras")
+    again = ssd_vgg16(weights=tmp_path / "early.keras", labels=["b", "c"])
+    for name in ("conv3_3_norm", "conv3_3_offsets"):
+        for mine, theirs in zip(
+            again.get_layer(name).get_weights(), model.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_file_with_two_scales_on_one_layer_is_loaded_whole(tmp_path):
+    """The second map of conv10_2 has heads of its own, conv10_2_2."""
+    source = ssd_vgg16(FIVE_MAPS, 2, width=NARROW, labels=["a", "b"])
+    source.save(tmp_path / "five.keras")
+    again = ssd_vgg16(weights=tmp_path / "five.keras", labels=["a", "b"])
+    for mine, theirs in zip(again.get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 # --- the user's files ---
@@ -191,3 +239,22 @@ def test_gray_images_and_batches():
     np.testing.assert_array_equal(found["image"], np.full((300, 300, 3), 7))
     with pytest.raises(ValueError, match=r"image has shape \(1, 30, 40, 1\).*before batching"):
         augment(own | {"image": gray[None]}, TINY, [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("size", "named"),
+    [
+        (
+            208,
+            r"conv4_3: size \(=38\) must be 26; fc7: .* 13; .* 7; .* 4; .* 2; conv11_2: its",
+        ),
+        (144, r"conv10_2: size \(=3\) must be 1; conv11_2: its convolution is larger than the map"),
+    ],
+)
+def test_the_layers_of_ssd300_in_a_small_image_are_one_error(size, named):
+    """SSD300's last layer, 3 x 3 without padding, does not fit maps of 2 and 1 cells."""
+    maps = tuple(dataclasses.replace(m, step=size / m.size) for m in SSD300_VOC.feature_maps)
+    config = dataclasses.replace(SSD300_VOC, image_size=size, feature_maps=maps)
+    with pytest.raises(ValueError, match=named) as caught:
+        ssd_vgg16(config, 2, width=NARROW)
+    assert "SSDConfig.for_image_size computes them" in str(caught.value)

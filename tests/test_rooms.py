@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import ssd_keras
 from tests.processes import ROOT
 
 PACKAGE = ROOT / "ssd_keras"
@@ -119,3 +120,43 @@ def test_another_backend_of_keras_is_refused_in_one_sentence():
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: ssd_keras needs the TensorFlow backend")
     assert "not 'jax'" in last
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "backend"),
+    [
+        (None, '{"backend": "torch"}', "torch"),
+        ("tensorflow", '{"backend": "torch"}', "tensorflow"),
+        ("", '{"backend": "torch"}', "torch"),
+        ("jax", None, "jax"),
+        (None, None, "tensorflow"),
+        (None, '{"floatx": "float32"}', "tensorflow"),
+        (None, "[damaged", "tensorflow"),
+    ],
+)
+def test_the_backend_is_read_as_keras_reads_it(variable, file, backend, tmp_path, monkeypatch):
+    """The environment variable goes before the file keras.json in the folder KERAS_HOME."""
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    if file is not None:
+        (tmp_path / "keras.json").write_text(file)
+    if backend == "tensorflow":
+        ssd_keras._check_backend()
+        return
+    with pytest.raises(ImportError, match=f"of Keras, not '{backend}'"):
+        ssd_keras._check_backend()
+
+
+def test_the_backend_of_a_home_folder_is_found(tmp_path, monkeypatch):
+    """Without KERAS_HOME, Keras reads ~/.keras/keras.json."""
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text('{"backend": "jax"}')
+    with pytest.raises(ImportError, match="not 'jax'"):
+        ssd_keras._check_backend()

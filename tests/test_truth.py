@@ -44,7 +44,8 @@ def test_a_batch_may_be_ragged_lists_or_padded_with_anything():
     )
     lists = ground_truth([np.array([BOX, BOX]), np.array([BOX])], [np.array([2, 1]), np.array([1])])
     padded = [
-        ground_truth([[BOX, BOX], [BOX, [fill] * 4]], [[2, 1], [1, fill]]) for fill in (0, -1, -100)
+        ground_truth([[BOX, BOX], [BOX, [fill] * 4]], [[2, 1], [1, fill]])
+        for fill in (0, -1, -100, 2, 255)
     ]
     for truth in (ragged, lists, *padded):
         np.testing.assert_allclose(truth, want)
@@ -119,7 +120,7 @@ def test_says_that_generators_are_not_checked_under_xla(model):
 
 
 def test_boxes_without_area_and_rounding_are_let_through():
-    truth = np.array([[[0.3, 0.3, 0.3, 0.3, 2], [-0.0005, 0, 1.0005, 1, 1]]], np.float32)
+    truth = np.array([[[0.3, 0.3, 0.3, 0.4, 2], [-0.0005, 0, 1.0005, 1, 1]]], np.float32)
     np.testing.assert_array_equal(checked_truth(tf.constant(truth), 2), truth)
 
 
@@ -134,6 +135,7 @@ FORMS = {
         "labels": tf.RaggedTensor.from_tensor(tf.constant([[1]]), ragged_rank=1),
     },
     "padded with -1": np.array([[[*BOX, 1], [-1] * 5]], np.float32),
+    "padded with 99": np.array([[[*BOX, 1], [99] * 5]], np.float32),
 }
 
 

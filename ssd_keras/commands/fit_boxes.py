@@ -7,7 +7,10 @@ and shape, each table counts three groups of objects: those matched to a default
 at least 0.5, those matched only to their best default box (the bipartite step), and those without a
 match. It also counts the matches of each default box. With --out the command searches for box sizes
 and aspect ratios that match more objects, and writes a config for --config of the other commands.
-With --plot it draws objects and default boxes. The last table shows other input sizes with the
+If many objects are too small for the cells of the first map, or no object is large enough for the
+last map, it proposes other source layers or a larger input, with the flag that writes such a
+config: --sources or --image_size. With --plot it draws objects and default boxes. The last table
+shows other input sizes with the
 original's box sizes.
 """
 
@@ -19,14 +22,26 @@ from ssd_keras.config import SSDConfig
 from ssd_keras.config_files import CONFIG_HELP, as_config, write_config
 from ssd_keras.data.box_coverage import Coverage, coverage, coverage_table, object_boxes
 from ssd_keras.data.fit_boxes import fitted_config
+from ssd_keras.data.source_layers import Proposal, proposals, with_image_size, with_sources
 
 _RECORDS = flags.DEFINE_list(
     "records", None, "Record sets of the training, separated by commas.", required=True
 )
 _CONFIG = flags.DEFINE_string("config", "SSD300_VOC", CONFIG_HELP)
 _OUT = flags.DEFINE_string("out", None, "The .json file to write the fitted config to.")
+_SOURCES = flags.DEFINE_list(
+    "sources",
+    None,
+    "Source layers, separated by commas: those of --config to keep, and possibly conv3_3.",
+)
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size", None, "Input size HEIGHTxWIDTH instead of that of --config, e.g. 288x512."
+)
 _MAX_BOXES = flags.DEFINE_integer(
-    "max_boxes", None, "Largest number of default boxes. Default: that of --config.", lower_bound=1
+    "max_boxes",
+    None,
+    "Largest number of default boxes. Default: that of the config before the fit.",
+    lower_bound=1,
 )
 _AUGMENTATION = flags.DEFINE_enum(
     "augmentation", "ssd", list(AUGMENTATIONS), "Augmentation of the training."
@@ -42,6 +57,10 @@ def main(words: list[str]) -> None:
     """Prints the tables, and writes the config and the drawing."""
     del words
     config = as_config(_CONFIG.value)
+    if _IMAGE_SIZE.value:
+        config = with_image_size(config, _sides(_IMAGE_SIZE.value))
+    if _SOURCES.value:
+        config = with_sources(config, _SOURCES.value)
     plain = object_boxes(_RECORDS.value, limit=_LIMIT.value)
     ops = AUGMENTATIONS[_AUGMENTATION.value]
     augmented = object_boxes(_RECORDS.value, ops, seed=_SEED.value, limit=_LIMIT.value)
@@ -56,18 +75,38 @@ def main(words: list[str]) -> None:
 
     show(_CONFIG.value, config)
     if _OUT.value:
-        fitted = fitted_config([*plain, *augmented], config, max_boxes=_MAX_BOXES.value)
+        limit = _MAX_BOXES.value or config.num_default_boxes
+        fitted = fitted_config([*plain, *augmented], config, max_boxes=limit)
         show("fitted", fitted)
         for m in fitted.feature_maps:
             print(f"  {m.name}: {m.min_size} to {m.max_size}, aspect ratios {m.aspect_ratios}")
         write_config(fitted, _OUT.value)
         print(f"wrote the fitted config: use it with --config={_OUT.value}\n")
+        for proposal in proposals(plain, augmented, config, fitted, max_boxes=limit):
+            _print_proposal(proposal, plain)
     _print_input_sizes(config, plain)
     if _PLOT.value:
         from ssd_keras.data.coverage_plot import plot_coverage
 
         plot_coverage(plots, _PLOT.value)
         print(f"wrote {_PLOT.value}")
+
+
+def _sides(text: str) -> tuple[int, int]:
+    """Parses HEIGHTxWIDTH, or one number for a square."""
+    words = text.lower().split("x")
+    if len(words) > 2 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"--image_size (={text}) must be HEIGHTxWIDTH in pixels, as in 288x512")
+    return int(words[0]), int(words[-1])
+
+
+def _print_proposal(proposal: Proposal, boxes: list[np.ndarray]) -> None:
+    if proposal.config is None:
+        effect = f"needs --max_boxes={proposal.min_boxes} or more"
+    else:
+        share = coverage(boxes, proposal.config).share
+        effect = f"{proposal.config.num_default_boxes} default boxes, {100 * share:.1f}% at IoU 0.5"
+    print(f"proposal: {proposal.reason}\n  {proposal.flag}: {effect}\n")
 
 
 def _print_input_sizes(config: SSDConfig, boxes: list[np.ndarray]) -> None:

@@ -45,10 +45,9 @@ def fitted_config(
     Raises:
         ValueError: If there are no objects, or `max_boxes` is below the number of square boxes.
     """
-    objects = _sample(boxes, config)
+    objects = sampled_objects(boxes, config)
     limit = config.num_default_boxes if max_boxes is None else max_boxes
-    squares = [dataclasses.replace(m, aspect_ratios=()) for m in config.feature_maps]
-    least = sum(math.prod(m.grid) * m.boxes_per_location for m in squares)
+    least = least_boxes(config)
     if least > limit:
         raise ValueError(
             f"max_boxes (={max_boxes}) must be at least {least}, the square boxes of all maps"
@@ -60,6 +59,12 @@ def fitted_config(
     if starts[0] is config and score <= _score(_overlaps(config, objects)):
         return config
     return best
+
+
+def least_boxes(config: SSDConfig) -> int:
+    """Returns the number of default boxes without aspect ratios: the squares of all maps."""
+    squares = (dataclasses.replace(m, aspect_ratios=()) for m in config.feature_maps)
+    return sum(math.prod(m.grid) * m.boxes_per_location for m in squares)
 
 
 def nearest_iou(objects: np.ndarray, feature_map: FeatureMap, config: SSDConfig) -> np.ndarray:
@@ -87,7 +92,19 @@ def nearest_iou(objects: np.ndarray, feature_map: FeatureMap, config: SSDConfig)
     return (intersection / union).max(axis=1)
 
 
-def _sample(boxes: Sequence[np.ndarray], config: SSDConfig) -> np.ndarray:
+def sampled_objects(boxes: Sequence[np.ndarray], config: SSDConfig) -> np.ndarray:
+    """Returns at most 5000 objects as `nearest_iou` takes them.
+
+    Args:
+        boxes: For each image float32 [G, 4], normalized `yxyx`.
+        config: The config; it gives the input size.
+
+    Returns:
+        float64 [N, 4], center and size (cy, cx, h, w) in pixels of the input.
+
+    Raises:
+        ValueError: If there are no objects.
+    """
     corners = np.concatenate([np.zeros((0, 4)), *boxes])
     if not len(corners):
         raise ValueError("there are no objects to fit default boxes to")

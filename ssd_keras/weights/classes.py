@@ -74,7 +74,8 @@ def match_classes(
     if weights_labels is not None and len(weights_labels) != count:
         raise ValueError(
             f"weights_labels has {len(weights_labels)} names, but the file has {count} classes: "
-            "give one name for each class, without the background"
+            "give one name for each class, without the background (the default for a .weights.h5 "
+            "file is the labels of the model)"
         )
     background, first = (count, 0) if background_last else (0, 1)
     theirs = weights_labels or _CLASSES_BY_OUTPUTS.get(outputs)

@@ -24,12 +24,13 @@ from ssd_keras.weights.conversion import (
     shift_mean,
 )
 from ssd_keras.weights.formats import Arrays, read_tensors, weight_files
-from ssd_keras.weights.naming import OWN, SCALE, VGG_LAYERS, Project
+from ssd_keras.weights.naming import OWN, SCALE, VGG_LAYERS, Project, head_names
 from ssd_keras.weights.projects import find_project
 from ssd_keras.weights.report import WeightReport, some_names, tensor_use
 from ssd_keras.weights.tiling import (
     check_tiling,
     file_config,
+    fitting_arrays,
     num_outputs,
     own_contents,
     tiling_warning,
@@ -109,18 +110,17 @@ def load_weights(
         if is_ssd:
             their_config, note = file_config(found, tensors, arrays, weights_config)
             notes.append(note)
+            outputs = num_outputs(arrays)
             if (unfit := check_tiling(head.ssd_config, their_config)) is not None:
-                warnings.append(tiling_warning(their_config, unfit))
-                heads = tuple(f"{name}_{k}" for name in unfit for k in ("offsets", "logits"))
-                arrays = {k: a for k, a in arrays.items() if not k.startswith(heads)}
-            if weights_config is None and num_outputs(arrays) in found.both_tilings:
+                arrays, other = fitting_arrays(arrays, variables, unfit)
+                warnings.append(tiling_warning(their_config, unfit, other))
+            if weights_config is None and outputs in found.both_tilings:
                 warnings.append(note)
         _check_shapes(found, tensors, arrays, variables)
         notes += _layer_notes(found, arrays)
         layers = {name.split("/")[0] for name in arrays}
         initial = initial_weights(model, {name for name in layers if not name.endswith("_logits")})
         if is_ssd:
-            outputs = num_outputs(arrays)
             classes = match_classes(
                 outputs,
                 weights_labels,
@@ -161,12 +161,6 @@ def _check_complete(
     Raises:
         ValueError: If tensors are missing.
     """
-    unknown = sorted(tensors.keys() - project.tensors.keys())
-    refused = [n for n in unknown if n.split("/")[0].endswith(("_offsets", "_logits"))]
-    if project.name == OWN and refused:
-        raise ValueError(
-            f"{some_names(refused)} cannot be loaded: only the heads of {', '.join(MAP_NAMES)} can"
-        )
     found = {ours for theirs, ours in project.tensors.items() if theirs in tensors}
     layers = {name.split("/")[0] for name in found}
     is_ssd = not layers <= set(VGG_LAYERS)
@@ -176,7 +170,8 @@ def _check_complete(
             has_seven = layers & {"conv12_1", "conv12_2", f"{MAP_NAMES[6]}_offsets"}
             config = SSD512_VOC if has_seven else SSD300_VOC
         extra = (f"{layer.name}_{k}" for layer in config.extra_layers for k in (1, 2))
-        heads = (f"{m.name}_{kind}" for m in config.feature_maps for kind in ("offsets", "logits"))
+        maps = head_names(config) if project.name == OWN else [m.name for m in config.feature_maps]
+        heads = (f"{name}_{kind}" for name in maps for kind in ("offsets", "logits"))
         expected = [*VGG_LAYERS, *extra, *heads]
     elif layers & {"fc6", "fc7"}:
         expected += ["fc6", "fc7"]
@@ -185,6 +180,7 @@ def _check_complete(
         names.add(SCALE)
     missing = [theirs for theirs, ours in project.tensors.items() if ours in names - found]
     if missing:
+        unknown = sorted(tensors.keys() - project.tensors.keys())
         raise ValueError(
             f"a file of {project.name} must have more tensors: it lacks {some_names(missing)}"
             + (f"; unknown tensors: {some_names(unknown)}" if unknown else "")
@@ -250,14 +246,15 @@ def _fit_offsets(
     Their kernels are [3, 3, channels, A * 4] and their biases [A * 4].
     """
     fitted, recoded, notes = {}, 0, []
-    shapes = zip(box_shapes(weights_config, project.clamped_sizes), box_shapes(config), strict=True)
+    file_shapes = box_shapes(weights_config, project.clamped_sizes)
+    their_shapes = dict(zip(head_names(weights_config), file_shapes, strict=True))
     # The network sees pixels: for another image size, boxes keep their sizes in pixels.
     scale = np.divide(weights_config.input_size, config.input_size)
-    for feature_map, (theirs, ours) in zip(config.feature_maps, shapes, strict=True):
-        if f"{feature_map.name}_offsets/bias" not in arrays:
+    for head, ours in zip(head_names(config), box_shapes(config), strict=True):
+        if f"{head}_offsets/bias" not in arrays:
             continue
-        theirs = theirs * scale
-        kernel, bias = (f"{feature_map.name}_offsets/{v}" for v in ("kernel", "bias"))
+        theirs = their_shapes[head] * scale
+        kernel, bias = (f"{head}_offsets/{v}" for v in ("kernel", "bias"))
         variances = weights_config.variances, config.variances
         recoded += int((theirs != ours).any(axis=1).sum())
         fitted[kernel], fitted[bias] = recode_offsets(

@@ -5,11 +5,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from ssd_keras.config import MAP_NAMES
+from ssd_keras.config import MAP_NAMES, SSDConfig
 from ssd_keras.vgg16 import CONVOLUTIONS
 
 VGG_LAYERS = (*CONVOLUTIONS, "fc6", "fc7")
 EXTRA_LAYERS = tuple(f"conv{block}_{i}" for block in range(8, 13) for i in (1, 2))
+EARLY_SOURCES = (
+    "conv1_2",
+    "conv2_2",
+    "conv3_3",
+)  # earlier than conv4_3; no released model has them
 SCALE = "conv4_3_norm/scale"
 OWN = "ssd_keras"  # the project name for models of this package
 
@@ -62,6 +67,16 @@ class Project:
     check: Callable[[Mapping[str, np.ndarray]], tuple[str, ...]] = _no_notes
 
 
+def head_names(config: SSDConfig) -> list[str]:
+    """Returns the name of each feature map's head: that of its layer, unique.
+
+    The second map of a layer has the suffix "_2".
+    """
+    names = [m.name for m in config.feature_maps]
+    counts = [names[: k + 1].count(name) for k, name in enumerate(names)]
+    return [n if count == 1 else f"{n}_{count}" for n, count in zip(names, counts, strict=True)]
+
+
 def each(pattern: str, values: Iterable[int | str]) -> list[str]:
     """Returns one string for each value: the pattern, formatted with the value."""
     return [pattern.format(value) for value in values]
@@ -104,3 +119,16 @@ def layer_names(
         for suffix, variable in ((kernel, "kernel"), (bias, "bias"))
     }
     return names if scale is None else {**names, scale: SCALE}
+
+
+# Heads of this package's models with other source layers, or with two scales on one layer, and the
+# normalization of early ones.
+MORE_HEADS = {
+    **{
+        f"{source}_{kind}/{variable}": f"{source}_{kind}/{variable}"
+        for source in (*EARLY_SOURCES, "conv5_3", *each("{}_2", MAP_NAMES))
+        for kind in ("offsets", "logits")
+        for variable in ("kernel", "bias")
+    },
+    **{f"{source}_norm/kernel": f"{source}_norm/scale" for source in EARLY_SOURCES},
+}

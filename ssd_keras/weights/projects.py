@@ -10,7 +10,15 @@ import numpy as np
 
 from ssd_keras.config import MAP_NAMES
 from ssd_keras.vgg16 import CONVOLUTIONS
-from ssd_keras.weights.naming import EXTRA_LAYERS, OWN, VGG_LAYERS, Project, each, layer_names
+from ssd_keras.weights.naming import (
+    EXTRA_LAYERS,
+    MORE_HEADS,
+    OWN,
+    VGG_LAYERS,
+    Project,
+    each,
+    layer_names,
+)
 
 
 def find_project(tensors: Iterable[str], name: str | None = None) -> Project:
@@ -320,15 +328,18 @@ PROJECTS = (
     # file with the same names must be read as pierluigi's, which needs none of these values.
     Project(
         name=OWN,
-        tensors=layer_names(
-            VGG_LAYERS,
-            EXTRA_LAYERS,
-            each("{}_offsets", MAP_NAMES),
-            each("{}_logits", MAP_NAMES),
-            "conv4_3_norm/kernel",  # the name from `read_tensors` for the first variable of a layer
-            kernel="/kernel",
-            bias="/bias",
-        ),
+        tensors={
+            **layer_names(
+                VGG_LAYERS,
+                EXTRA_LAYERS,
+                each("{}_offsets", MAP_NAMES),
+                each("{}_logits", MAP_NAMES),
+                "conv4_3_norm/kernel",  # `read_tensors` so names the first variable of a layer
+                kernel="/kernel",
+                bias="/bias",
+            ),
+            **MORE_HEADS,
+        },
         rgb=False,
         channels_first=False,
         offset_order=(0, 1, 2, 3),

@@ -7,11 +7,12 @@ import zipfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from ssd_keras.config import CONFIGS, MAP_NAMES, SSDConfig
 from ssd_keras.weights.formats import Arrays
-from ssd_keras.weights.naming import Project
+from ssd_keras.weights.naming import EXTRA_LAYERS, Project
 
 _MAX_CONFIG_BYTES = 1 << 24  # limit for config.json in a .keras file; that of SSD512 has 30 kB
 
@@ -160,8 +161,8 @@ def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> tuple[str, ...
     """Checks that the heads of a file fit a model.
 
     A model with the tiling of a released model needs a file with the same tiling. Other models, for
-    example for another image size, may differ in grids and box sizes: the offsets are recoded so
-    that the boxes keep their sizes in pixels.
+    example for another image size, may differ in grids, box sizes and source layers: the offsets
+    are recoded so that the boxes keep their sizes in pixels.
 
     Args:
         config: Config of the model.
@@ -169,11 +170,12 @@ def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> tuple[str, ...
 
     Returns:
         None if the tilings are the same, except for truncated sizes. Otherwise the names of the
-        maps whose aspect ratios differ. The heads of these maps do not fit.
+        maps that the file lacks, or has with other aspect ratios. The heads of these maps do not
+        fit.
 
     Raises:
         ValueError: If the tilings differ and the model has the tiling of a released model, or if
-            the names of the maps or the values of `clip` differ.
+            the values of `clip` differ.
     """
     if config.clip != weights_config.clip:
         raise ValueError(
@@ -184,10 +186,13 @@ def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> tuple[str, ...
     if (config.image_size, maps) == (weights_config.image_size, file_maps):
         return None
     own = [name for name, c in CONFIGS.items() if c.feature_maps == maps]
-    names = [m.name for m in maps]
-    if not own and names == [m.name for m in file_maps]:
-        pairs = zip(maps, file_maps, strict=True)
-        return tuple(m.name for m, theirs in pairs if m.aspect_ratios != theirs.aspect_ratios)
+    single = all(len({m.name for m in c}) == len(c) for c in (maps, file_maps))
+    shared = {m.name for m in maps} & {m.name for m in file_maps}
+    if not own and single and shared:
+        # The number of a head's filters depends on the ratios and on the larger square.
+        theirs = {m.name: (m.aspect_ratios, m.max_size is None) for m in file_maps}
+        ours = {m.name: (m.aspect_ratios, m.max_size is None) for m in maps}
+        return tuple(name for name in ours if theirs.get(name) != ours[name])
     fits = [name for name, c in CONFIGS.items() if c.feature_maps == file_maps]
     raise ValueError(
         f"its tiling is that of {' '.join(fits) or 'weights_config'}, but the model has that of "
@@ -197,13 +202,50 @@ def check_tiling(config: SSDConfig, weights_config: SSDConfig) -> tuple[str, ...
     )
 
 
-def tiling_warning(weights_config: SSDConfig, unfit: tuple[str, ...]) -> str:
-    """Describes a file with another tiling; `unfit` is the result of `check_tiling`."""
+def fitting_arrays(
+    arrays: Arrays, variables: Mapping[str, keras.Variable], unfit: tuple[str, ...]
+) -> tuple[Arrays, tuple[str, ...]]:
+    """Selects the arrays that fit a model with another tiling.
+
+    Args:
+        arrays: The arrays of a whole SSD from `convert`.
+        variables: The variables of the model by "<layer>/<variable>".
+        unfit: The result of `check_tiling`.
+
+    Returns:
+        The arrays without the heads of `unfit`, the layers that the model lacks, and those extra
+        layers whose kernels have another size in the model; and the names of the latter.
+    """
+    heads = {f"{name}_{k}" for name in unfit for k in ("offsets", "logits")}
+    present = {name: array for name, array in arrays.items() if name in variables}
+    other = {
+        name.split("/")[0]
+        for name, array in present.items()
+        if name.startswith(EXTRA_LAYERS)
+        and name.endswith("_2/kernel")
+        and array.shape[:2] != variables[name].shape[:2]
+    }
+    kept = {k: a for k, a in present.items() if k.split("/")[0] not in heads | other}
+    return kept, tuple(sorted(other))
+
+
+def tiling_warning(
+    weights_config: SSDConfig, unfit: tuple[str, ...], layers: tuple[str, ...] = ()
+) -> str:
+    """Describes a file with another tiling.
+
+    Args:
+        weights_config: Config that the file was trained with.
+        unfit: The result of `check_tiling`.
+        layers: Extra layers whose kernels have another size in the model.
+    """
     text = (
         f"the file was trained with another tiling, for image_size (={weights_config.image_size}): "
         "default boxes keep their sizes in pixels; fine-tune the model"
     )
-    return text + (f". The heads of {', '.join(unfit)} start with random values" if unfit else "")
+    fresh = [f"the heads of {', '.join(unfit)}"] if unfit else []
+    fresh += [f"the layers {', '.join(layers)}"] if layers else []
+    return text + (f". Random values at the start: {'; '.join(fresh)}" if fresh else "")
 
 
 def num_outputs(arrays: Arrays) -> int:

@@ -366,15 +366,6 @@ def test_own_models_are_fine_tuned_with_other_classes(tmp_path, change):
     np.testing.assert_allclose(found[..., [0, 1, 2, 3, 4, 7, 5]], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_heads_that_only_this_config_has_are_refused(tmp_path):
-    last = SSD300_VOC.feature_maps[-1]
-    larger = dataclasses.replace(last, min_size=310, max_size=340)  # a second pair of heads
-    config = dataclasses.replace(SSD300_VOC, feature_maps=(*SSD300_VOC.feature_maps, larger))
-    narrow(config, 2).save(tmp_path / "m.keras")
-    with pytest.raises(ValueError, match=r"conv11_2_2_logits.* cannot be loaded: only the heads"):
-        load_weights(narrow(config, 3), tmp_path / "m.keras")
-
-
 def test_a_voc_model_fine_tuned_from_coco_keeps_its_tiling(tmp_path, amdegroot):
     path = tmp_path / "w.safetensors"
     path.write_bytes(projects.safetensors(amdegroot))

@@ -71,6 +71,10 @@ def open_yolo(
     notes = Notes()
     ids = {_image_id(path, image_folder) for path in paths}
     ids_of_texts = {_image_id(text, label_folder) for text in label_folder.rglob("*.txt")}
+    if not paths:
+        raise FileNotFoundError(f"{image_folder} has no image ({', '.join(SUFFIXES)})")
+    if not ids & ids_of_texts:
+        raise FileNotFoundError(f"{label_folder} has no label file of an image, NAME.txt")
     for name in sorted(ids_of_texts - ids - {"classes"}):
         notes.skipped["label file without image"].append(name)
     return Source(

@@ -144,3 +144,16 @@ def test_a_huge_yaml_is_refused_by_its_size(tmp_path):
     write(tmp_path / "data.yaml", "names: [" + ", ".join(f"c{k}" for k in range(10**6)) + "]")
     with pytest.raises(ValueError, match=r"data\.yaml has 8888897 bytes, but may have 1000000"):
         open_yolo(tmp_path)
+
+
+def test_folders_without_images_or_without_labels_are_named(tmp_path):
+    """Images without any label file would all be images without objects."""
+    write_yolo(tmp_path)
+    for text in (tmp_path / "labels").glob("*.txt"):
+        text.rename(text.with_name("another.txt"))
+    with pytest.raises(FileNotFoundError, match=r"labels has no label file of an image, NAME\.txt"):
+        open_yolo(tmp_path)
+    for image in (tmp_path / "images").iterdir():
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match=r"images has no image \(.*\.jpg"):
+        open_yolo(tmp_path)
