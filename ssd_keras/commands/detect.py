@@ -26,8 +26,9 @@ from ssd_keras.inference.detector import Detector, load_detector
 from ssd_keras.inference.files import check_out, detect_files
 from ssd_keras.inference.inputs import find_inputs
 from ssd_keras.inference.outputs import FORMATS
-from ssd_keras.inference.shards import detect_shard, parse_shard
+from ssd_keras.inference.shards import detect_shard
 from ssd_keras.inference.tiles import parse_tiles, tiled_detector
+from ssd_keras.shards import parse_shard
 
 WORDS = "INPUTS ..."
 

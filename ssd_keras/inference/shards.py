@@ -6,10 +6,8 @@ job that was killed is run again with the same inputs and the same n.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from ssd_keras.inference.detector import Detector
 from ssd_keras.inference.files import above, common_folder, detections_of
 from ssd_keras.inference.outputs import json_detections
 from ssd_keras.progress import progress_bar
+from ssd_keras.shards import shard_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,24 +44,6 @@ class ShardSummary:
             f"{self.path}: {self.num_images} images, {self.num_detections} detections, "
             f"{self.num_dead} dead letters"
         )
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Parses "3/16", the shard 3 of 16; the first is 0.
-
-    Raises:
-        ValueError: If the text has another form, or the number is not below that of all shards.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise ValueError(f"shard (={text!r}) must be k/n with k from 0 to n - 1, such as 0/16")
-    return int(match[1]), int(match[2])
-
-
-def shard_of(name: str, count: int) -> int:
-    """Returns the shard of a file: the SHA-256 of its name, modulo the number of shards."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest, "big") % count
 
 
 def detect_shard(

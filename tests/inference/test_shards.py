@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ssd_keras.inference.detector import Detector
-from ssd_keras.inference.shards import detect_shard, parse_shard, shard_of
+from ssd_keras.inference.shards import detect_shard
+from ssd_keras.shards import parse_shard, shard_of
 from tests.data_sets import noise, write
 
 
