@@ -12,16 +12,20 @@ run again:
         --out=records/voc07
     ssd-keras prepare --merge=records/voc07
 
+--runner=DirectRunner writes all record files over Apache Beam, and then the card.
+
 --merge completes the record set when all jobs are done. --check reads a whole record set and names
 the first record that is not valid.
 
 The file data/README.md in the repository has the commands for every source.
 """
 
+import functools
 import pathlib
 
 from absl import flags
 
+from ssd_keras.commands.beam_flags import define_beam_flags, run_all_shards, runs_over_beam
 from ssd_keras.data.card import DataCard
 from ssd_keras.data.prepare import (
     OPTIONS,
@@ -30,7 +34,7 @@ from ssd_keras.data.prepare import (
     open_source,
     prepare_records,
 )
-from ssd_keras.data.record_shards import merge_shards, prepare_shard
+from ssd_keras.data.record_shards import merge_shards, prepare_shard, shard_writer
 from ssd_keras.images import MAX_PIXELS
 from ssd_keras.shards import parse_shard
 
@@ -64,6 +68,7 @@ flags.DEFINE_integer(
 )
 _SHARDS = flags.DEFINE_integer("shards", 8, "Number of record files.", lower_bound=1)
 _SHARD = flags.DEFINE_string("shard", None, "k/n: write only record file k (from 0) of n.")
+define_beam_flags()
 
 
 def interrupted() -> str:
@@ -96,8 +101,16 @@ def main(words: list[str]) -> None:
     for name in sorted(options - OPTIONS[_SOURCE.value].keys()):
         if not flags.FLAGS[name].using_default_value:
             raise ValueError(f"--{name} is not used by --source={_SOURCE.value}: remove it")
-    source = open_source(_SOURCE.value, **{name: flags.FLAGS[name].value for name in options})
+    values = {name: flags.FLAGS[name].value for name in options}
     out = pathlib.Path(_OUT.value).expanduser()
+    if runs_over_beam():
+        if _SHARD.value:
+            raise ValueError("--runner processes all shards: remove --shard")
+        start = functools.partial(shard_writer, _SOURCE.value, values, out, _SHARDS.value)
+        print(run_all_shards(start, range(_SHARDS.value)))
+        _print_card(merge_shards(out), out)
+        return
+    source = open_source(_SOURCE.value, **values)
     if _SHARD.value:
         if _SHARDS.present:
             raise ValueError("--shard names the number of record files: remove --shards")

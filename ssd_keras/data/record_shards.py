@@ -8,6 +8,8 @@ A shard that has a card is complete and is skipped.
 import copy
 import os
 import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from ssd_keras.data.card import (
     CARD_NAME,
@@ -18,6 +20,7 @@ from ssd_keras.data.card import (
     read_card,
     write_card,
 )
+from ssd_keras.data.prepare import open_source
 from ssd_keras.data.records import check_not_empty, shard_name, write_files
 from ssd_keras.data.sources.source import Source
 from ssd_keras.files import atomic
@@ -47,7 +50,7 @@ def prepare_shard(
     """
     out = pathlib.Path(out)
     path = out / shard_name(index, count)
-    card_name = f"card-{index:05d}-of-{count:05d}.json"
+    card_name = _card_name(index, count)
     if (out / CARD_NAME).exists() and path.name not in read_card(out).shards:
         raise ValueError(f"{out} already holds another record set: write to another directory")
     _check_counts(out, count)
@@ -70,6 +73,35 @@ def prepare_shard(
     for leftover in (*out.glob(f".*.{path.name}"), *out.glob(f".*.{card_name}")):  # killed jobs
         leftover.unlink(missing_ok=True)
     return card
+
+
+def shard_writer(
+    source: str, options: Mapping[str, Any], out: str | os.PathLike[str], count: int
+) -> Callable[[int], Iterator[tuple[str, Any]]]:
+    """Opens a dataset, and returns a function that writes one shard after another.
+
+    The function takes the number of a shard. It yields ("done", text) once and ("dead", letter) for
+    each item that was left out; see `ssd_keras.beam_shards`.
+
+    Args:
+        source: See `open_source`.
+        options: The keyword arguments of `open_source`.
+        out: See `prepare_shard`.
+        count: See `prepare_shard`.
+    """
+    opened = open_source(source, **options)
+
+    def process(index: int) -> Iterator[tuple[str, Any]]:
+        card = prepare_shard(opened, out, index, count)
+        part = pathlib.Path(out, _card_name(index, count))
+        skipped = {} if not part.exists() else parse_card(part).skipped
+        for reason, names in skipped.items():
+            for name in names:
+                yield "dead", {"item": name, "reason": reason}
+        done = "exists: skipped" if card is None else f"{card.num_images} images"
+        yield "done", f"{out}, shard {index} of {count}: {done}"
+
+    return process
 
 
 def merge_shards(directory: str | os.PathLike[str]) -> DataCard:
@@ -117,6 +149,10 @@ def merge_shards(directory: str | os.PathLike[str]) -> DataCard:
     for path in paths:
         path.unlink()
     return complete
+
+
+def _card_name(index: int, count: int) -> str:
+    return f"card-{index:05d}-of-{count:05d}.json"
 
 
 def _check_counts(directory: pathlib.Path, count: int) -> None:

@@ -8,13 +8,16 @@ job that was killed is run again with the same inputs and the same n.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssd_keras.files import atomic
-from ssd_keras.inference.detector import Detector
+from ssd_keras.images import MAX_PIXELS
+from ssd_keras.inference.detector import Detector, load_detector
 from ssd_keras.inference.files import above, common_folder, detections_of
 from ssd_keras.inference.outputs import json_detections
+from ssd_keras.inference.tiles import Tiles, tiled_detector
 from ssd_keras.progress import progress_bar
 from ssd_keras.shards import shard_of
 
@@ -37,6 +40,11 @@ class ShardSummary:
     num_detections: int = 0
     num_dead: int = 0
 
+    @property
+    def dead_path(self) -> Path:
+        """The JSON lines of the files that could not be read or decoded."""
+        return self.path.with_name(self.path.name.replace("detections", "dead", 1))
+
     def __str__(self) -> str:
         if self.existed:
             return f"{self.path} exists: skipped"
@@ -46,9 +54,68 @@ class ShardSummary:
         )
 
 
+def shard_detector(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    count: int,
+    *,
+    threshold: float = 0.01,
+    batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    tiles: Tiles | None = None,
+) -> Callable[[tuple[int, Mapping[Path, str]]], Iterator[tuple[str, Any]]]:
+    """Loads a detector, and returns a function that detects on one shard after another.
+
+    The function takes the number of a shard and its files, from `split_shards`. It yields
+    ("done", text) once and ("dead", letter) for each dead letter; see `ssd_keras.beam_shards`.
+
+    Args:
+        model: See `load_detector`.
+        out: See `detect_shard`.
+        count: See `detect_shard`.
+        threshold: See `detect_shard`.
+        batch_size: See `detect_shard`.
+        max_pixels: See `load_detector`.
+        tiles: Tiles of large images; see `tiled_detector`.
+    """
+    detector = load_detector(model, max_pixels=max_pixels)
+    if tiles is not None:
+        detector = tiled_detector(detector, tiles, batch_size)
+
+    def process(shard: tuple[int, Mapping[Path, str]]) -> Iterator[tuple[str, Any]]:
+        index, names = shard
+        summary = detect_shard(
+            detector, names, out, index, count, threshold=threshold, batch_size=batch_size
+        )
+        for line in summary.dead_path.read_text("utf-8").splitlines():
+            yield "dead", json.loads(line)
+        yield "done", str(summary)
+
+    return process
+
+
+def split_shards(paths: Sequence[Path], count: int) -> list[dict[Path, str]]:
+    """Divides images into shards.
+
+    Args:
+        paths: The images.
+        count: n, the number of shards.
+
+    Returns:
+        For each shard its files, with their names relative to the folder that all images share, in
+        the order of the names.
+    """
+    root = common_folder(paths)
+    shards: list[dict[Path, str]] = [{} for _ in range(count)]
+    named = sorted((Path(os.path.relpath(p.resolve(), root)).as_posix(), p) for p in paths)
+    for name, path in named:
+        shards[shard_of(name, count)][path] = name
+    return shards
+
+
 def detect_shard(
     detector: Detector,
-    paths: Sequence[Path],
+    names: Mapping[Path, str],
     out: str | os.PathLike[str],
     index: int,
     count: int,
@@ -66,7 +133,7 @@ def detect_shard(
 
     Args:
         detector: The detector to run.
-        paths: The images of all shards; the same in every job.
+        names: The images of the shard with their names, from `split_shards`.
         out: Folder to write to; all jobs share it.
         index: k, the shard to process, from 0.
         count: n, the number of shards; the same in every job.
@@ -77,10 +144,7 @@ def detect_shard(
     path = Path(out, f"detections-{suffix}")
     if path.exists():
         return ShardSummary(path, existed=True)
-    root = common_folder(paths)
-    names = {p: Path(os.path.relpath(p.resolve(), root)).as_posix() for p in paths}
-    mine = sorted((p for p in paths if shard_of(names[p], count) == index), key=names.__getitem__)
-    bar = progress_bar(len(mine))
+    bar = progress_bar(len(names))
     num_detections = num_dead = 0
     with (
         atomic(path) as temporary,
@@ -88,7 +152,7 @@ def detect_shard(
         temporary.open("w", encoding="utf-8") as lines,
         dead_path.open("w", encoding="utf-8") as dead,
     ):
-        for file, found in detections_of(detector, mine, batch_size):
+        for file, found in detections_of(detector, list(names), batch_size):
             bar.add(1)
             line: dict[str, object] = {"file": names[file.path]}
             if file.pixels is None or found is None:
@@ -104,4 +168,4 @@ def detect_shard(
     bar.finish()
     for leftover in path.parent.glob(f".*-{suffix}"):  # of killed jobs of this shard
         leftover.unlink(missing_ok=True)
-    return ShardSummary(path, False, len(mine) - num_dead, num_detections, num_dead)
+    return ShardSummary(path, False, len(names) - num_dead, num_detections, num_dead)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from ssd_keras.data.card import Notes, read_card
 from ssd_keras.data.prepare import open_source, prepare_records
-from ssd_keras.data.record_shards import merge_shards, prepare_shard
+from ssd_keras.data.record_shards import merge_shards, prepare_shard, shard_writer
 from ssd_keras.data.records import read_samples, serialize
 from ssd_keras.shards import shard_of
 from tests.cli import in_process, loaded_command
@@ -172,6 +172,23 @@ def test_a_record_has_the_same_bytes_in_every_process():
     places = [record.index(key.encode()) for key in keys]
     assert len(places) == 11
     assert places == sorted(places)
+
+
+def test_a_worker_process_tells_what_was_left_out(voc, tmp_path):
+    """What Apache Beam runs, without Beam."""
+    whole = prepare_records(opened(voc), tmp_path / "one", 2)
+    process = shard_writer("voc", {"path": str(voc)}, tmp_path / "many", 2)
+    first = [item for k in range(2) for item in process(k)]
+    again = [item for k in range(2) for item in process(k)]
+    dead = [letter for tag, letter in first if tag == "dead"]
+    assert {(d["item"], d["reason"]) for d in dead} == {
+        ("im3 object 2", "box without area"),
+        ("im5", "image does not decode"),
+        ("extra", "image without annotation"),
+    }
+    assert [letter for tag, letter in again if tag == "dead"] == dead
+    assert [text.rpartition(": ")[2] for tag, text in again if tag == "done"] == ["skipped"] * 2
+    assert merge_shards(tmp_path / "many") == whole
 
 
 def test_the_command(voc, tmp_path, capsys):
