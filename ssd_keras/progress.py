@@ -44,6 +44,15 @@ class ProgressBar:
         if complete:
             self.finish()
 
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Yields the items, counts each, and ends the line, also after an error."""
+        try:
+            for item in items:
+                yield item
+                self.add(1)
+        finally:
+            self.finish()
+
     def finish(self) -> None:
         """Ends the line, so that the next output starts a new one."""
         if self._shown:

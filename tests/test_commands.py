@@ -28,7 +28,7 @@ def test_the_overview_names_every_command_and_its_file_exists():
         assert (ROOT / "ssd_keras/commands" / f"{re.sub('[ -]', '_', name)}.py").is_file()
     files = {path.stem for path in (ROOT / "ssd_keras/commands").glob("*.py")}
     commands = {re.sub("[ -]", "_", name) for name in COMMANDS}
-    assert files - commands == {"__init__", "common", "recipe_flags"}
+    assert files - commands == {"__init__", "beam_flags", "common", "recipe_flags"}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_thin_scripts_are_the_same_commands(tmp_path):
     ("flag", "reason"),
     [
         ("--shards=two", "flag --shards=two: invalid literal for int() with base 10: 'two'"),
-        ("--shard=2", "Unknown command line flag 'shard'. Did you mean: shards ?"),
+        ("--shrad=2", "Unknown command line flag 'shrad'. Did you mean: shard, shards ?"),
     ],
 )
 def test_a_wrong_flag_is_one_line(flag, reason):
@@ -140,7 +140,7 @@ def test_ctrl_c_says_what_was_kept(tmp_path, number, code):
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    kept = f"the records in {out} are incomplete; run the command again to replace them"
+    kept = f"the records in {out} are incomplete; run the command again"
     assert stderr == f"\ninterrupted: {kept}\n"
 
 

@@ -159,7 +159,12 @@ def test_python_blocks_use_what_exists(path):
         compile(tree, path, "exec")
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("ssd_keras"):
-                module = importlib.import_module(node.module)
+                try:
+                    module = importlib.import_module(node.module)
+                except ModuleNotFoundError as error:
+                    if error.name == "apache_beam":  # an extra that is not part of `dev`
+                        continue
+                    raise
                 assert [n.name for n in node.names if not hasattr(module, n.name)] == []
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "ssd_keras":
                 assert node.attr in ssd_keras.__all__

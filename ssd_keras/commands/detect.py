@@ -12,22 +12,26 @@ reported on stderr and skipped; the exit code is then 2.
 
 --tiles finds small objects in large images: the command detects on the whole image and on its
 tiles. --formats=coco,voc,yolo writes annotations for labeling tools. --shard=0/16 processes one of
-16 parts of the images, for jobs that run in parallel.
+16 parts of the images, for jobs that run in parallel. --runner=DirectRunner runs all parts with
+Apache Beam.
 """
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from ssd_keras.commands.beam_flags import define_beam_flags, run_all_shards, runs_over_beam
 from ssd_keras.images import MAX_PIXELS
 from ssd_keras.inference.detector import Detector, load_detector
 from ssd_keras.inference.files import check_out, detect_files
 from ssd_keras.inference.inputs import find_inputs
 from ssd_keras.inference.outputs import FORMATS
-from ssd_keras.inference.shards import detect_shard, parse_shard
+from ssd_keras.inference.shards import detect_shard, shard_detector, split_shards
 from ssd_keras.inference.tiles import parse_tiles, tiled_detector
+from ssd_keras.shards import parse_shard
 
 WORDS = "INPUTS ..."
 
@@ -57,6 +61,9 @@ _MAX_FRAMES = flags.DEFINE_integer(
 _SHARD = flags.DEFINE_string(
     "shard", None, "k/n, such as 0/16: process only shard k of n, and write JSON lines only."
 )
+_SHARDS = flags.DEFINE_integer(
+    "shards", 16, "Number of shards for --runner; give the same number again.", lower_bound=1
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.")
 _MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels",
@@ -67,6 +74,7 @@ _MAX_PIXELS = flags.DEFINE_integer(
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Write to a folder that is not empty, and replace files of the same names."
 )
+define_beam_flags()
 
 
 def interrupted() -> str:
@@ -90,20 +98,39 @@ def main(words: list[str]) -> int:
     out = Path(_OUT.value).expanduser()
     with tempfile.TemporaryDirectory() as folder:
         paths = [*inputs.images, *_stdin_file(inputs.stdin_image, Path(folder))]
-        if shard is None:
+        if shard is None and not runs_over_beam():
             check_out(out, [*paths, *map(Path, inputs.videos)], _OVERWRITE.value)
+        if inputs.videos and (shard is not None or runs_over_beam()):
+            raise ValueError("--shard and --runner take images only: process each video in a job")
+        sizes: dict[str, Any] = {"threshold": _JSON.value, "batch_size": _BATCH_SIZE.value}
+        if runs_over_beam():
+            return _detect_over_beam(paths, out, {**sizes, "tiles": tiles})
         detector = load_detector(_MODEL.value, max_pixels=_MAX_PIXELS.value)
         if tiles is not None:
             detector = tiled_detector(detector, tiles, _BATCH_SIZE.value)
         if shard is not None:
-            if inputs.videos:
-                raise ValueError(
-                    "--shard takes images only: process videos with another command, without it"
-                )
-            sizes = {"threshold": _JSON.value, "batch_size": _BATCH_SIZE.value}
-            print(detect_shard(detector, paths, out, *shard, **sizes))
+            index, count = shard
+            names = split_shards(paths, count)[index]
+            print(detect_shard(detector, names, out, index, count, **sizes))
             return 0
         return _detect_all(detector, paths, inputs.videos, out)
+
+
+def _detect_over_beam(paths: list[Path], out: Path, options: dict[str, Any]) -> int:
+    """Detects on all shards with a runner of Apache Beam and returns the exit code."""
+    if _SHARD.value:
+        raise ValueError("--runner processes all shards: remove --shard")
+    start = functools.partial(
+        shard_detector,
+        Path(_MODEL.value).absolute(),
+        out.absolute(),
+        _SHARDS.value,
+        max_pixels=_MAX_PIXELS.value,
+        **options,
+    )
+    absolute = [path.absolute() for path in paths]
+    print(run_all_shards(start, list(enumerate(split_shards(absolute, _SHARDS.value)))))
+    return 0
 
 
 def _detect_all(detector: Detector, paths: list[Path], videos: list[str], out: Path) -> int:

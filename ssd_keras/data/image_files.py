@@ -119,10 +119,17 @@ def load_image(
     return EncodedImage(data, *size, pixels.numpy() if keep_pixels else None)
 
 
+# As graphs, because the eager operations of one image take longer than its decoding, and hold
+# Python's lock.
+_SCALAR = tf.TensorSpec([], tf.string)
+_header_size = tf.function(header_size, input_signature=[_SCALAR])
+_decode_image = tf.function(decode_image, input_signature=[_SCALAR, tf.TensorSpec([], tf.int64)])
+
+
 def _num_pixels(data: bytes) -> int:
     """Returns the height times the width in the header of an image file."""
     if data.startswith((_JPEG, _PNG)):
-        height, width = header_size(data).numpy().tolist()
+        height, width = _header_size(data).numpy().tolist()
     else:
         width, height = open_image(data).size
     return int(height * width)
@@ -138,7 +145,7 @@ def _decode(data: bytes, max_pixels: int) -> tf.Tensor:
     """
     if data.startswith(_JPEG) and _lacks_scans(data):
         raise ValueError("scans are missing")
-    return decode_image(data, max_pixels)
+    return _decode_image(data, max_pixels)
 
 
 def _lacks_scans(data: bytes) -> bool:

@@ -13,7 +13,7 @@ from ssd_keras.data.sources.csv_table import open_csv
 from ssd_keras.data.sources.cvat import open_cvat
 from ssd_keras.data.sources.label_studio import open_label_studio
 from ssd_keras.data.sources.shapes import SHAPE_LABELS, draw_shapes
-from ssd_keras.data.sources.source import Source
+from ssd_keras.data.sources.source import Keep, Source
 from ssd_keras.data.sources.voc import open_ilsvrc_det, open_voc
 from ssd_keras.data.sources.yolo import open_yolo
 from ssd_keras.images import MAX_PIXELS
@@ -82,8 +82,12 @@ def open_source(
                 f"--{option}={example}"
             )
     if source == "shapes":
-        samples = draw_shapes(num_images, seed)
-        return Source(f"shapes, seed {seed}", SHAPE_LABELS, num_images, samples, Notes())
+
+        def draw(keep: Keep, notes: Notes) -> Iterator[Sample]:
+            del notes  # every image is drawn
+            return draw_shapes(num_images, seed, keep=keep)
+
+        return Source(f"shapes, seed {seed}", SHAPE_LABELS, num_images, draw, Notes())
     folder = pathlib.Path(path or "").expanduser()  # the shell leaves --path=~/x unexpanded
     names = read_labels(labels) if labels else None
     match source:
@@ -122,25 +126,15 @@ def prepare_records(source: Source, out: pathlib.Path, shards: int = 8) -> DataC
         ValueError: If the dataset cannot be written; see `write_records`.
         OSError: If the disk is full.
     """
-    bar = progress_bar(source.num_images)
-
-    def with_progress() -> Iterator[Sample]:
-        for sample in source.samples:
-            yield sample
-            bar.add(1)
-
-    try:
-        return write_records(
-            with_progress(),
-            out,
-            source.labels,
-            shards=shards,
-            source=source.description,
-            category_ids=source.category_ids,
-            notes=source.notes,
-        )
-    finally:
-        bar.finish()  # so that an error starts a new line
+    return write_records(
+        progress_bar(source.num_images).over(source.samples),
+        out,
+        source.labels,
+        shards=shards,
+        source=source.description,
+        category_ids=source.category_ids,
+        notes=source.notes,
+    )
 
 
 def check_records(directory: str | os.PathLike[str]) -> DataCard:

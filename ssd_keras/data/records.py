@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ssd_keras.data.card import CARD_NAME, DataCard, Notes, make_card, read_card
 from ssd_keras.data.record_checks import FEATURES, REMEDY, SIDES, check_ground_truth
 from ssd_keras.files import naming_full_disk, readable, reading
 from ssd_keras.images import recorded_limit
+from ssd_keras.shards import shard_of
 
 _SHARD_PATTERN = re.compile(r"records-\d{5}-of-\d{5}\.tfrecord")
 
@@ -56,7 +57,7 @@ def serialize(sample: Sample) -> bytes:
         sample: The sample.
 
     Returns:
-        A serialized `tf.train.Example`.
+        A serialized `tf.train.Example`; the same bytes for the same sample.
     """
     is_png = sample.image.startswith(b"\x89PNG")
     ymin, xmin, ymax, xmax = np.asarray(sample.boxes, np.float32).reshape(-1, 4).T
@@ -74,7 +75,7 @@ def serialize(sample: Sample) -> bytes:
         "image/object/difficult": _int_feature(sample.difficult),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    return bytes(example.SerializeToString())
+    return bytes(example.SerializeToString(deterministic=True))
 
 
 @tf.autograph.experimental.do_not_convert
@@ -121,8 +122,8 @@ def write_records(
 ) -> DataCard:
     """Writes samples as a record set.
 
-    Sample k goes to shard k modulo `shards`. The card is written last. Files that an interrupted
-    run left in `directory` are replaced.
+    A hash of its id says to which shard a sample goes; see `shard_of`. The card is written last.
+    Files that an interrupted run left in `directory` are replaced.
 
     Args:
         samples: The samples. They are read once.
@@ -155,26 +156,69 @@ def write_records(
         )
     _clear_leftovers(directory)
 
-    names = [f"records-{k:05d}-of-{shards:05d}.tfrecord" for k in range(shards)]
+    paths = [directory / shard_name(k, shards) for k in range(shards)]
+    card = write_files(
+        samples, paths, labels, source=source, category_ids=category_ids, notes=notes
+    )
+    check_not_empty(card, directory)
+    write_card(card, directory)
+    return card
+
+
+def shard_name(index: int, count: int) -> str:
+    """Returns the file name of a shard of a record set."""
+    return f"records-{index:05d}-of-{count:05d}.tfrecord"
+
+
+def check_not_empty(card: DataCard, directory: pathlib.Path) -> None:
+    """Raises a `ValueError` with the skipped items if a record set has no images."""
+    if not card.num_images:
+        reasons = ", ".join(f"{len(items)} x {reason}" for reason, items in card.skipped.items())
+        raise ValueError(f"there are no images to write to {directory}: {reasons or 'none found'}")
+
+
+def write_files(
+    samples: Iterable[Sample],
+    paths: Sequence[pathlib.Path],
+    labels: tuple[str, ...],
+    *,
+    source: str,
+    category_ids: Iterable[int] | None,
+    notes: Notes,
+    names: Sequence[str] | None = None,
+) -> DataCard:
+    """Writes samples to record files, by the hashes of their ids, and returns their card.
+
+    Args:
+        samples: See `write_records`.
+        paths: The files.
+        labels: Class names; the first has label id 1.
+        source: See `write_records`.
+        category_ids: See `write_records`.
+        notes: See `write_records`.
+        names: Names of the files in the card; default: those of `paths`.
+
+    Raises:
+        ValueError: If an image id occurs twice, or a sample is not valid.
+        OSError: If the disk is full.
+    """
+    names = [path.name for path in paths] if names is None else names
     truths: dict[str, Sample] = {}  # by image id, without the images
-    with naming_full_disk(directory), contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(tf.io.TFRecordWriter(str(directory / name))) for name in names
-        ]
-        for index, sample in enumerate(samples):
+    counts = [0] * len(paths)
+    with naming_full_disk(paths[0].parent), contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(tf.io.TFRecordWriter(str(path))) for path in paths]
+        for sample in samples:
             _check(sample, len(labels), f"image {sample.image_id!r}")
             if sample.image_id in truths:
                 raise ValueError(
                     f"image id {sample.image_id!r} occurs twice; ids must be unique: "
                     "list every split and every image only once"
                 )
-            writers[index % shards].write(serialize(sample))
+            shard = shard_of(sample.image_id, len(paths))
+            writers[shard].write(serialize(sample))
+            counts[shard] += 1
             truths[sample.image_id] = dataclasses.replace(sample, image=b"")
-    if not truths:
-        reasons = ", ".join(f"{len(items)} x {reason}" for reason, items in notes.skipped.items())
-        raise ValueError(f"there are no images to write to {directory}: {reasons or 'none found'}")
-
-    card = make_card(
+    return make_card(
         boxes=[truth.boxes for truth in truths.values()],
         label_ids=[truth.labels for truth in truths.values()],
         difficult=[truth.difficult for truth in truths.values()],
@@ -182,11 +226,9 @@ def write_records(
         category_ids=None if category_ids is None else tuple(category_ids),
         source=source,
         notes=notes,
-        shards={name: len(range(k, len(truths), shards)) for k, name in enumerate(names)},
-        shard_bytes={name: (directory / name).stat().st_size for name in names},
+        shards=dict(zip(names, counts, strict=True)),
+        shard_bytes={n: path.stat().st_size for n, path in zip(names, paths, strict=True)},
     )
-    write_card(card, directory)
-    return card
 
 
 def shard_paths(directory: str | os.PathLike[str]) -> list[str]:
@@ -277,6 +319,11 @@ def _clear_leftovers(directory: pathlib.Path) -> None:
     if CARD_NAME in present:
         raise ValueError(
             f"{directory} already holds a record set: remove it or write to another directory"
+        )
+    if any(name.startswith("card-") for name in foreign):
+        raise ValueError(
+            f"{directory} holds shards of `prepare --shard`: complete them and run "
+            "`prepare --merge`, or write to another directory"
         )
     if foreign:
         raise ValueError(

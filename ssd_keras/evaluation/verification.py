@@ -23,7 +23,7 @@ from ssd_keras.drawing import contact_sheet, draw_detections
 from ssd_keras.evaluation.inputs import none_if_nan
 from ssd_keras.evaluation.voc import voc_average_precision
 from ssd_keras.export.agreement import Agreement, Reference, Tolerance, compare, reference
-from ssd_keras.export.checks import in_float32, versions
+from ssd_keras.export.checks import in_float32, versions, warn_if_bfloat16_is_slow
 from ssd_keras.export.descriptions import THRESHOLDS, saved_model_description, tflite_description
 from ssd_keras.export.tolerances import SAVED_MODEL, TFLITE
 from ssd_keras.files import atomic
@@ -124,10 +124,18 @@ def load_exported(path: str | os.PathLike[str]) -> Exported:
     path = Path(path)
     detector = load_detector(path)
     if path.is_dir():
-        description, tolerance = saved_model_description(path), SAVED_MODEL
+        description, tolerances = saved_model_description(path), SAVED_MODEL
     else:
-        description = tflite_description(path)
-        tolerance = TFLITE[description["precision"]]
+        description, tolerances = tflite_description(path), TFLITE
+    precision = description["precision"]
+    if precision not in tolerances:
+        raise ValueError(
+            f"{path} has the precision {precision!r}, which is not one of {', '.join(tolerances)}: "
+            "export the model again"
+        )
+    if precision == "bfloat16":
+        warn_if_bfloat16_is_slow()
+    tolerance = tolerances[precision]
     return Exported(path.name, description, tolerance, detector)
 
 
@@ -161,7 +169,7 @@ def verify(
         ValueError: If a file was not exported by this package, or the labels of model, files and
             ground truth differ.
     """
-    model = in_float32(load_model(model_path))  # the exporters export in float32, too
+    model = in_float32(load_model(model_path))  # exports are compared with float32
     exports = [load_exported(path) for path in exported_paths]
     labels = _common_labels(model, exports)
     size = model.ssd_config.image_size

@@ -1,7 +1,8 @@
 """Shared code of the exporters: checks of arguments, and images to verify exported files on."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -12,10 +13,12 @@ from absl import logging
 from ssd_keras.data.sources.shapes import draw_shapes
 from ssd_keras.export.agreement import Agreement, Tolerance
 from ssd_keras.model import SSD
-from ssd_keras.predictions import checked_labels
+from ssd_keras.predictions import Predictions, checked_labels
 from ssd_keras.version import __version__
 
 _SAMPLE_SEED = 4
+_CPU_INFO = Path("/proc/cpuinfo")
+_BFLOAT16 = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
 
 
 def class_labels(model: keras.Model, labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -60,13 +63,46 @@ def in_float32(model: keras.Model) -> keras.Model:
     """
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
+    return _copied(model, lambda layer: "float32")
+
+
+def in_bfloat16(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model whose layers before the heads have weights in bfloat16.
+
+    The heads compute in float32, since their rounding errors would reach the boxes and the scores
+    unchanged, and so do the norm of conv4_3 and the sums of the preprocessing.
+
+    Args:
+        model: A model of `ssd_vgg16` with any dtype policy.
+    """
+
+    def dtype(layer: keras.layers.Layer) -> str:
+        is_head = layer.name.endswith(("_offsets", "_logits"))
+        in_full = is_head or isinstance(layer, keras.layers.InputLayer | Predictions)
+        return "float32" if in_full else "bfloat16"
+
+    return _copied(model, dtype)
+
+
+def _copied(model: keras.Model, dtype: Callable[[keras.layers.Layer], str]) -> keras.Model:
+    """Returns a copy of a model with the same weights; `dtype` gives the policy of each layer."""
 
     def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        return type(layer).from_config({**layer.get_config(), "dtype": dtype(layer)})
 
     copy = keras.models.clone_model(model, clone_function=copied)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def warn_if_bfloat16_is_slow() -> None:
+    """Logs a warning if the processor has no instructions for bfloat16, where Linux says so."""
+    if _CPU_INFO.is_file() and not _BFLOAT16.search(_CPU_INFO.read_text(errors="replace")):
+        logging.warning(
+            "this processor has no instructions for bfloat16 (avx512_bf16, amx_bf16 or bf16 in "
+            "%s): precision bfloat16 is slower here than float32",
+            _CPU_INFO,
+        )
 
 
 def versions() -> dict[str, str]:

@@ -68,8 +68,8 @@ def saved_model_description(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         The content of `assets/detector.json`: `labels` and their number `num_classes`, the
-        thresholds in `THRESHOLDS`, `max_pixels`, `frozen`, `config` (see `SSDConfig.from_dict`) and
-        `versions`.
+        thresholds in `THRESHOLDS`, `max_pixels`, `precision`, `frozen`, `config` (see
+        `SSDConfig.from_dict`) and `versions`.
 
     Raises:
         FileNotFoundError: If the folder has no `assets/detector.json`.
@@ -77,7 +77,10 @@ def saved_model_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = _asset(path, DESCRIPTION)
     with reading(file, _REMEDY):
-        return _checked(json.loads(file.read_text("utf-8")))
+        description = _checked(json.loads(file.read_text("utf-8")))
+        description.setdefault("precision", "float32")  # missing from files of earlier versions
+        check_types(description, {"precision": str})
+        return description
 
 
 def _asset(path: str | os.PathLike[str], name: str) -> Path:

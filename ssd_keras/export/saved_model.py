@@ -27,12 +27,14 @@ from ssd_keras.export.checks import (
     check_agreement,
     check_free,
     class_labels,
+    in_bfloat16,
     in_float32,
     sample_pictures,
     versions,
+    warn_if_bfloat16_is_slow,
 )
 from ssd_keras.export.descriptions import DESCRIPTION, LABELS
-from ssd_keras.export.tolerances import SAVED_MODEL
+from ssd_keras.export.tolerances import SAVED_MODEL, SAVED_MODEL_PRECISIONS
 from ssd_keras.files import atomic
 from ssd_keras.images import MAX_PIXELS, warp
 
@@ -48,15 +50,18 @@ def export_saved_model(
     iou_threshold: float = IOU_THRESHOLD,
     max_detections: int = MAX_DETECTIONS,
     freeze: bool = False,
+    precision: str = "float32",
     max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
 ) -> Agreement:
     """Exports a detector as a SavedModel, and checks that it agrees with the Keras model.
 
-    The SavedModel has three signatures:
+    The SavedModel has four signatures:
 
     - `serving_default` takes `images` uint8 [B, S, S, 3], RGB.
     - `any_size` takes `images` uint8 [B, H, W, 3], RGB, and resizes them as evaluation does.
+    - `resized` takes `images` float32 [B, S, S, 3], RGB 0..255, which the caller has resized. It is
+      for loops that decode and resize images in other threads.
     - `encoded` takes `image_bytes` string [B]. Each element is a JPEG, PNG, BMP (24 or 32 bits) or
       GIF file (the first frame is used) of any size. The EXIF orientation is ignored, as in
       training, so boxes refer to the image as stored.
@@ -75,7 +80,7 @@ def export_saved_model(
     Labels, thresholds and config are stored as the assets `labels.txt` and `detector.json`.
 
     Args:
-        model: A model of `ssd_vgg16`. A model in mixed precision is exported in float32.
+        model: A model of `ssd_vgg16`, of any dtype policy.
         path: Folder to create.
         labels: Names of the C classes. Default: the labels stored in the model.
         score_threshold: Minimum score of a detection, exclusive, in [0, 1).
@@ -83,6 +88,10 @@ def export_saved_model(
             value, in (0, 1].
         max_detections: K, the maximum number of detections per image.
         freeze: Whether to store the weights as constants of the graph instead of variables.
+        precision: "float32", or "bfloat16" for half the time on processors with instructions for
+            it. Then all layers before the heads compute in bfloat16 and have their weights in it;
+            heads, decoding and suppression stay in float32. On other processors a warning is
+            logged, since bfloat16 is slower there.
         max_pixels: Limit for the height times the width of an image of the signature `encoded`.
         overwrite: Whether to replace an earlier export in `path`.
 
@@ -92,15 +101,24 @@ def export_saved_model(
 
     Raises:
         ValueError: If `model` is not an SSD, a weight is not finite, the labels do not match the
-            model, a threshold or limit is out of range, or `path` is not free (see `check_free`).
-        RuntimeError: If the SavedModel differs from the model by more than the tolerance of 1e-4.
-            Nothing is written to `path` then.
+            model, a threshold, a limit or `precision` is not valid, or `path` is not free (see
+            `check_free`).
+        RuntimeError: If the SavedModel differs from the model in float32 by more than the tolerance
+            of its precision (`export.tolerances.SAVED_MODEL`). Nothing is written to `path` then.
     """
     labels = class_labels(model, labels)
     if max_pixels < 1:
         raise ValueError(f"max_pixels (={max_pixels}) must be at least 1")
+    if precision not in SAVED_MODEL:
+        raise ValueError(
+            f"precision (={precision!r}) must be one of {', '.join(SAVED_MODEL_PRECISIONS)}; for "
+            "8 bits use export_tflite"
+        )
     config = model.ssd_config
-    model = in_float32(model)
+    model = exported = in_float32(model)
+    if precision == "bfloat16":
+        warn_if_bfloat16_is_slow()
+        exported = in_bfloat16(model)
     decoder = DetectionDecoder(config, score_threshold, iou_threshold, max_detections)
     path = check_free(path, overwrite, "saved_model.pb")
     description = {
@@ -110,6 +128,7 @@ def export_saved_model(
         "max_detections": max_detections,
         "max_pixels": max_pixels,
         "num_classes": len(labels),
+        "precision": precision,
         "frozen": freeze,
         "config": config.to_dict(),
         "versions": versions(),
@@ -118,15 +137,18 @@ def export_saved_model(
         assets = Path(temporary)
         (assets / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
         (assets / DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
-        detector = _Detector(model, decoder, freeze, assets, max_pixels)
+        detector = _Detector(exported, decoder, freeze, assets, max_pixels)
         tf.saved_model.save(detector, str(folder), signatures=detector.signatures())
-        agreement = verify_saved_model(folder, model, decoder)
-        check_agreement(path, agreement, SAVED_MODEL)
+        agreement = verify_saved_model(folder, model, decoder, precision)
+        check_agreement(path, agreement, SAVED_MODEL[precision])
     return agreement
 
 
 def verify_saved_model(
-    folder: str | os.PathLike[str], model: keras.Model, decoder: DetectionDecoder
+    folder: str | os.PathLike[str],
+    model: keras.Model,
+    decoder: DetectionDecoder,
+    precision: str = "float32",
 ) -> Agreement:
     """Compares a SavedModel with the Keras model on the images of `sample_pictures`.
 
@@ -134,16 +156,18 @@ def verify_saved_model(
         folder: Folder of the SavedModel.
         model: The Keras model, in float32.
         decoder: The decoder that was exported with the model.
+        precision: The precision of the SavedModel, which gives the tolerance.
 
     Returns:
-        The agreement, compared with the tolerance of SavedModels.
+        The agreement, compared with the tolerance of the precision.
     """
     pictures = sample_pictures()
     images = np.stack([warp(picture, decoder.config.image_size) for picture in pictures])
     outputs = tf.saved_model.load(str(folder)).signatures["encoded"](
         image_bytes=tf.constant(pictures)
     )
-    return compare(reference(model, decoder, images), unpad(outputs), decoder, SAVED_MODEL)
+    tolerance = SAVED_MODEL[precision]
+    return compare(reference(model, decoder, images), unpad(outputs), decoder, tolerance)
 
 
 class _Detector(tf.Module):
@@ -184,11 +208,12 @@ class _Detector(tf.Module):
             self._weights = [variable.value for variable in model.variables]
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """Returns the functions of the three signatures by name."""
+        """Returns the functions of the signatures by name."""
         size = self._size
         specs = {
             "serving_default": (self.detect, tf.TensorSpec([None, *size, 3], tf.uint8)),
             "any_size": (self.detect_any_size, tf.TensorSpec([None, None, None, 3], tf.uint8)),
+            "resized": (self.detect_resized, tf.TensorSpec([None, *size, 3], tf.float32)),
             "encoded": (self.detect_encoded, tf.TensorSpec([None], tf.string)),
         }
         return {
@@ -206,6 +231,11 @@ class _Detector(tf.Module):
         """Signature `any_size`; see `export_saved_model`."""
         images = _checked(images, None)
         return self._detect(tf.image.resize(images, self._size, "bilinear", antialias=False))
+
+    @tf.function(autograph=False)
+    def detect_resized(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Signature `resized`; see `export_saved_model`."""
+        return self._detect(_checked(images, self._size))
 
     @tf.function(autograph=False)
     def detect_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -254,7 +284,7 @@ def _checked(images: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
     TensorFlow does not check the shape of the arguments of a signature.
 
     Args:
-        images: uint8, of any shape at run time.
+        images: uint8 or float32, of any shape at run time.
         size: (height, width), or None if any height and width above 0 are allowed.
     """
     # The padding makes the slice valid for any rank; it is [H, W, 3, 0] for a batch of images.

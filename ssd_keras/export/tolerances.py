@@ -2,7 +2,11 @@
 
 from ssd_keras.export.agreement import Tolerance
 
-SAVED_MODEL = Tolerance(box_difference=1e-4, score_difference=1e-4, unmatched_share=0.01)
+SAVED_MODEL = {
+    "float32": Tolerance(box_difference=1e-4, score_difference=1e-4, unmatched_share=0.01),
+    # bfloat16 has 8 significant bits.
+    "bfloat16": Tolerance(box_difference=0.02, score_difference=0.1, unmatched_share=0.1),
+}
 # This tolerance only detects an 8-bit file that does not work. `ssd-keras verify` measures the loss
 # of AP.
 _8_BITS = Tolerance(box_difference=0.05, score_difference=0.15, unmatched_share=0.1, far_share=0.1)
@@ -12,4 +16,4 @@ TFLITE = {
     "dynamic": _8_BITS,
     "int8": _8_BITS,
 }
-TFLITE_PRECISIONS = tuple(TFLITE)
+SAVED_MODEL_PRECISIONS, TFLITE_PRECISIONS = tuple(SAVED_MODEL), tuple(TFLITE)

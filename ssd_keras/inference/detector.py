@@ -33,16 +33,19 @@ class Detector:
             `boxes` [B, K, 4], `scores` [B, K], `classes` [B, K] and `num_detections` [B]. The names
             may begin with `detection_`. `image_decoded` bool [B] is optional.
         config: Config of the model, or None if the file does not contain it.
-        run_pixels: Function from decoded images, each uint8 [H, W, 3] RGB, to the detections of
-            each image. If it is None, `detect_pixels` encodes the images as PNG for `run`.
+        run_pixels: Function from the results of `prepare` to the detections of each image. If it is
+            None, `detect_pixels` encodes the images as PNG for `run`.
         max_pixels: Limit for the height times the width of an image.
+        prepare: Function that a thread may call before `run_pixels`, for each image uint8
+            [H, W, 3] RGB. It resizes the image, if the detector takes images of one size.
     """
 
     labels: tuple[str, ...]
     run: Callable[[tf.Tensor], dict[str, tf.Tensor | np.ndarray]]
     config: SSDConfig | None = None
-    run_pixels: Callable[[Sequence[np.ndarray]], list[Detections]] | None = None
+    run_pixels: Callable[[Sequence[Any]], list[Detections]] | None = None
     max_pixels: int = MAX_PIXELS
+    prepare: Callable[[np.ndarray], Any] = lambda image: image
 
     def detect(self, images: Sequence[bytes]) -> list[Detections]:
         """Detects on a batch of images.
@@ -87,6 +90,10 @@ class Detector:
         Raises:
             ValueError: If `run_pixels` is None, as in `detect`.
         """
+        return self.detect_prepared([self.prepare(image) for image in images])
+
+    def detect_prepared(self, images: Sequence[Any]) -> list[Detections]:
+        """Detects on images that `prepare` returned; see `detect_pixels`."""
         if not images:
             return []
         if self.run_pixels is not None:
@@ -164,12 +171,12 @@ def keras_detector(
     def run_resized(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return decode(model(images, training=False))
 
-    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
-        return unpad(run_resized(tf.stack([resized(image, size) for image in images])))
+    def run_pixels(images: Sequence[tf.Tensor]) -> list[Detections]:
+        return unpad(run_resized(tf.stack(images)))
 
-    return Detector(
-        predictions.labels or numbered, run, predictions.ssd_config, run_pixels, max_pixels
-    )
+    labels = predictions.labels or numbered
+    config = predictions.ssd_config
+    return Detector(labels, run, config, run_pixels, max_pixels, _resizing(size))
 
 
 def _saved_model_detector(path: Path, max_pixels: int) -> Detector:
@@ -209,8 +216,16 @@ def _saved_model_detector(path: Path, max_pixels: int) -> Detector:
             found.update(zip(numbers, outputs, strict=True))
         return [found[k] for k in range(len(images))]
 
+    def run_resized(images: Sequence[tf.Tensor]) -> list[Detections]:
+        return unpad(loaded.signatures["resized"](images=tf.stack(images)))
+
+    config = _config(description)
+    if "resized" in loaded.signatures:  # missing from files of earlier versions
+        _, arguments = loaded.signatures["resized"].structured_input_signature
+        prepare = _resizing(tuple(arguments["images"].shape[1:3]))
+        return Detector(labels, run, config, run_resized, max_pixels, prepare)
     by_pixels = run_pixels if "any_size" in loaded.signatures else None
-    return Detector(labels, run, _config(description), by_pixels, max_pixels)
+    return Detector(labels, run, config, by_pixels, max_pixels)
 
 
 def _tflite_detector(path: Path, max_pixels: int) -> Detector:
@@ -226,12 +241,22 @@ def _tflite_detector(path: Path, max_pixels: int) -> Detector:
         outputs = [detector.padded(image) for image in images]
         return {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
 
-    def run_pixels(images: Sequence[np.ndarray]) -> list[Detections]:
-        size = detector.image_size
-        return [unpad(detector.padded(resized(image, size).numpy()))[0] for image in images]
+    def run_pixels(images: Sequence[tf.Tensor]) -> list[Detections]:
+        return [unpad(detector.padded(image.numpy()))[0] for image in images]
 
     labels = tuple(detector.description["labels"])
-    return Detector(labels, run, _config(detector.description), run_pixels, max_pixels)
+    config = _config(detector.description)
+    prepare = _resizing(detector.image_size)
+    return Detector(labels, run, config, run_pixels, max_pixels, prepare)
+
+
+def _resizing(size: int | tuple[int, int]) -> Callable[[np.ndarray], tf.Tensor]:
+    """Returns a function that resizes an image, as one call of a graph."""
+    spec = tf.TensorSpec([None, None, 3], tf.uint8)
+    resize: Callable[[np.ndarray], tf.Tensor] = tf.function(
+        lambda image: resized(image, size), input_signature=[spec]
+    )
+    return resize
 
 
 def _config(description: dict[str, Any]) -> SSDConfig | None:

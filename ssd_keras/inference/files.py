@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +36,6 @@ from ssd_keras.inference.outputs import (
 from ssd_keras.progress import batched, progress_bar
 
 JSON_NAME = "detections.jsonl"
-_WRITE_BEHIND = 4  # maximum number of images that wait to be written
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,11 +60,13 @@ class ReadFile:
     Attributes:
         path: The file.
         pixels: uint8 [H, W, 3] RGB, or None if the file cannot be read or decoded.
+        prepared: The image as `Detector.prepare` returns it.
         problem: The reason why `pixels` is None.
     """
 
     path: Path
     pixels: np.ndarray | None
+    prepared: Any = None
     problem: str = ""
 
 
@@ -141,7 +142,7 @@ def detect_files(
             stack.callback(coco.close)
         if "yolo" in formats:
             write_yolo_names(out, detector.labels)
-        write = stack.enter_context(WriteBehind(_WRITE_BEHIND))
+        write = stack.enter_context(WriteBehind(batch_size))
         in_order = stack.enter_context(WriteBehind(2 * batch_size, threads=1))
         for file, found in detections_of(detector, paths, batch_size):
             bar.add(1)
@@ -181,20 +182,25 @@ def detections_of(
     Yields:
         Each file in order, and its detections or None if it cannot be decoded.
     """
-    read = functools.partial(read_file, max_pixels=detector.max_pixels)
+    read = functools.partial(read_file, max_pixels=detector.max_pixels, prepare=detector.prepare)
     for batch in batched(read_ahead(read, paths, batch_size), batch_size):
-        images = [file.pixels for file in batch if file.pixels is not None]
-        found = iter(detector.detect_pixels(images))
+        images = [file.prepared for file in batch if file.pixels is not None]
+        found = iter(detector.detect_prepared(images))
         for file in batch:
             yield file, None if file.pixels is None else next(found)
 
 
-def read_file(path: Path, max_pixels: int = MAX_PIXELS) -> ReadFile:
-    """Reads and decodes an image file.
+def read_file(
+    path: Path,
+    max_pixels: int = MAX_PIXELS,
+    prepare: Callable[[np.ndarray], Any] = lambda pixels: pixels,
+) -> ReadFile:
+    """Reads and decodes an image file, and prepares it for a detector.
 
     Args:
         path: The file.
         max_pixels: Limit for the height times the width of the image.
+        prepare: See `Detector.prepare`.
 
     Returns:
         The pixels, or the reason why there are none. The function raises no error for a file that
@@ -206,13 +212,12 @@ def read_file(path: Path, max_pixels: int = MAX_PIXELS) -> ReadFile:
             path.read_bytes(), str(path), notes, max_pixels=max_pixels, keep_pixels=True
         )
     except OSError as error:
-        return ReadFile(path, None, str(error))
-    if image is None:
+        return ReadFile(path, None, problem=str(error))
+    if image is None or image.pixels is None:
         undecodable = UNDECODABLE in notes.skipped
-        return ReadFile(
-            path, None, "cannot be decoded" if undecodable else ", ".join(notes.skipped)
-        )
-    return ReadFile(path, image.pixels)
+        reasons = "cannot be decoded" if undecodable else ", ".join(notes.skipped)
+        return ReadFile(path, None, problem=reasons)
+    return ReadFile(path, image.pixels, prepare(image.pixels))
 
 
 def check_out(out: Path, paths: Sequence[Path], overwrite: bool) -> None:

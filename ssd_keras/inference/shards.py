@@ -6,18 +6,20 @@ exists is skipped. A job that was killed can be run again with the same inputs a
 """
 
 import dataclasses
-import hashlib
 import json
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssd_keras.files import atomic
-from ssd_keras.inference.detector import Detector
+from ssd_keras.images import MAX_PIXELS
+from ssd_keras.inference.detector import Detector, load_detector
 from ssd_keras.inference.files import above, common_folder, detections_of
 from ssd_keras.inference.outputs import json_detections
+from ssd_keras.inference.tiles import Tiles, tiled_detector
 from ssd_keras.progress import progress_bar
+from ssd_keras.shards import shard_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class ShardSummary:
     num_detections: int = 0
     num_dead: int = 0
 
+    @property
+    def dead_path(self) -> Path:
+        """The JSON lines of the files that could not be read or decoded."""
+        return self.path.with_name(self.path.name.replace("detections", "dead", 1))
+
     def __str__(self) -> str:
         if self.existed:
             return f"{self.path} exists: skipped"
@@ -47,41 +54,68 @@ class ShardSummary:
         )
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """Parses "k/n", such as "3/16" for shard 3 of 16.
+def shard_detector(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    count: int,
+    *,
+    threshold: float = 0.01,
+    batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    tiles: Tiles | None = None,
+) -> Callable[[tuple[int, Mapping[Path, str]]], Iterator[tuple[str, Any]]]:
+    """Loads a detector, and returns a function that detects on one shard after another.
+
+    The function takes the number of a shard and its files, from `split_shards`. It yields
+    ("done", text) once and ("dead", letter) for each dead letter; see `ssd_keras.beam_shards`.
 
     Args:
-        text: The text. k starts at 0.
-
-    Returns:
-        k and n.
-
-    Raises:
-        ValueError: If the text has another form, or k is not below n.
+        model: See `load_detector`.
+        out: See `detect_shard`.
+        count: See `detect_shard`.
+        threshold: See `detect_shard`.
+        batch_size: See `detect_shard`.
+        max_pixels: See `load_detector`.
+        tiles: Tiles of large images; see `tiled_detector`.
     """
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise ValueError(f"shard (={text!r}) must be k/n with k from 0 to n - 1, such as 0/16")
-    return int(match[1]), int(match[2])
+    detector = load_detector(model, max_pixels=max_pixels)
+    if tiles is not None:
+        detector = tiled_detector(detector, tiles, batch_size)
+
+    def process(shard: tuple[int, Mapping[Path, str]]) -> Iterator[tuple[str, Any]]:
+        index, names = shard
+        summary = detect_shard(
+            detector, names, out, index, count, threshold=threshold, batch_size=batch_size
+        )
+        for line in summary.dead_path.read_text("utf-8").splitlines():
+            yield "dead", json.loads(line)
+        yield "done", str(summary)
+
+    return process
 
 
-def shard_of(name: str, count: int) -> int:
-    """Returns the shard of a file.
+def split_shards(paths: Sequence[Path], count: int) -> list[dict[Path, str]]:
+    """Divides images into shards.
 
     Args:
-        name: Name of the file.
+        paths: The images.
         count: n, the number of shards.
 
     Returns:
-        The SHA-256 of the name, as a big-endian integer, modulo n.
+        For each shard its files, with their names relative to the folder that all images share, in
+        the order of the names.
     """
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest, "big") % count
+    root = common_folder(paths)
+    shards: list[dict[Path, str]] = [{} for _ in range(count)]
+    named = sorted((Path(os.path.relpath(p.resolve(), root)).as_posix(), p) for p in paths)
+    for name, path in named:
+        shards[shard_of(name, count)][path] = name
+    return shards
 
 
 def detect_shard(
     detector: Detector,
-    paths: Sequence[Path],
+    names: Mapping[Path, str],
     out: str | os.PathLike[str],
     index: int,
     count: int,
@@ -99,7 +133,7 @@ def detect_shard(
 
     Args:
         detector: The detector to run.
-        paths: The images of all shards; the same in every job.
+        names: The images of the shard with their names, from `split_shards`.
         out: Folder to write to; the same in every job.
         index: k, the shard to process, from 0.
         count: n, the number of shards; the same in every job.
@@ -113,10 +147,7 @@ def detect_shard(
     path = Path(out, f"detections-{suffix}")
     if path.exists():
         return ShardSummary(path, existed=True)
-    root = common_folder(paths)
-    names = {p: Path(os.path.relpath(p.resolve(), root)).as_posix() for p in paths}
-    mine = sorted((p for p in paths if shard_of(names[p], count) == index), key=names.__getitem__)
-    bar = progress_bar(len(mine))
+    bar = progress_bar(len(names))
     num_detections = num_dead = 0
     with (
         atomic(path) as temporary,
@@ -124,7 +155,7 @@ def detect_shard(
         temporary.open("w", encoding="utf-8") as lines,
         dead_path.open("w", encoding="utf-8") as dead,
     ):
-        for file, found in detections_of(detector, mine, batch_size):
+        for file, found in detections_of(detector, list(names), batch_size):
             bar.add(1)
             line: dict[str, object] = {"file": names[file.path]}
             if file.pixels is None or found is None:
@@ -140,4 +171,4 @@ def detect_shard(
     bar.finish()
     for leftover in path.parent.glob(f".*-{suffix}"):  # temporary files of killed jobs
         leftover.unlink(missing_ok=True)
-    return ShardSummary(path, False, len(mine) - num_dead, num_detections, num_dead)
+    return ShardSummary(path, False, len(names) - num_dead, num_detections, num_dead)

@@ -65,7 +65,7 @@ def test_check_reads_a_whole_set(prepare, capsys, tmp_path):
     shard.write_bytes(data)
     code, printed = run(prepare, capsys, check=out)
     assert code == 1
-    assert f"error: {shard} is damaged at record 1 of 1 (corrupted record at 12" in printed
+    assert f"error: {shard} is damaged at record 1 of 2 (corrupted record at 12" in printed
 
 
 def test_check_decodes_the_images(prepare, capsys, tmp_path):

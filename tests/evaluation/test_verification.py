@@ -343,3 +343,18 @@ def test_labels_of_another_model_and_missing_files(exported, tmp_path):
         verification.verify(tmp_path / "other.keras", [path], samples)
     with pytest.raises(FileNotFoundError, match="nothing"):
         verification.load_exported(tmp_path / "nothing.tflite")
+
+
+def test_a_saved_model_in_bfloat16_has_its_own_tolerance(exported, tmp_path):
+    model = keras.saving.load_model(exported / "model.keras")
+    export_saved_model(model, tmp_path / "half", precision="bfloat16")
+    report = verification.verify(
+        exported / "model.keras", [tmp_path / "half"], list(draw_shapes(2, seed=1))
+    )
+    assert report.verdicts[1].tolerance == tolerances.SAVED_MODEL["bfloat16"]
+    assert report.agrees, verification.table(report)
+    assert report.verdicts[1].agreement.score_difference > 0
+    path = tmp_path / "half/assets/detector.json"
+    path.write_text(path.read_text().replace('"bfloat16"', '"int4"'))
+    with pytest.raises(ValueError, match=r"has the precision 'int4', which is not one of float32,"):
+        verification.load_exported(tmp_path / "half")

@@ -1,3 +1,4 @@
+import collections
 import io
 import json
 import shutil
@@ -17,6 +18,7 @@ from ssd_keras.export import agreement, checks, saved_model, tolerances
 from ssd_keras.export.descriptions import saved_model_description, saved_model_labels
 from ssd_keras.inference.detector import load_detector
 from ssd_keras.model import ssd_vgg16
+from tests.cli import in_process, loaded_command
 from tests.export.models import LABELS, small_model
 from tests.processes import ROOT, ssd_keras
 from tests.tiny import TINY
@@ -66,9 +68,11 @@ def signatures(exported):
 def assert_agrees(model, outputs, images, config=SSD300_VOC):
     decoder = DetectionDecoder(config)
     references = agreement.reference(model, decoder, images.astype(np.float32))
-    found = agreement.compare(references, unpad(outputs), decoder, tolerances.SAVED_MODEL)
+    found = agreement.compare(
+        references, unpad(outputs), decoder, tolerances.SAVED_MODEL["float32"]
+    )
     assert found.detections > 0
-    checks.check_agreement("outputs", found, tolerances.SAVED_MODEL)
+    checks.check_agreement("outputs", found, tolerances.SAVED_MODEL["float32"])
 
 
 def test_thresholds_are_baked_in(tmp_path):
@@ -154,13 +158,15 @@ def test_damaged_descriptions_are_named(exported, tmp_path, name, change, messag
         load_detector(copy)
 
 
-def test_the_three_signatures_detect_the_same(signatures):
+def test_all_signatures_detect_the_same(signatures):
     images = pictures(2)
     expected = signatures["serving_default"](images=tf.constant(images))
     any_size = signatures["any_size"](images=tf.constant(images))
     encoded = signatures["encoded"](image_bytes=tf.constant([encode(i) for i in images]))
+    resized = signatures["resized"](images=tf.constant(images, tf.float32))
     for name, value in expected.items():
         np.testing.assert_array_equal(any_size[name], value)
+        np.testing.assert_array_equal(resized[name], value)
         np.testing.assert_array_equal(encoded[name], value)
 
 
@@ -224,6 +230,8 @@ def test_an_empty_batch(signatures):
         ("any_size", tf.zeros([300, 300, 3], tf.uint8), r"images must be \[B, H, W, 3\]"),
         ("any_size", tf.zeros([1, 30, 30, 1], tf.uint8), r"images must be \[B, H, W, 3\]"),
         ("any_size", tf.zeros([1, 0, 30, 3], tf.uint8), r"images must be .*, H and W above 0"),
+        ("resized", tf.zeros([1, 300, 300, 3], tf.uint8), "expected to be a float tensor"),
+        ("resized", tf.zeros([1, 200, 300, 3]), r"images must be \[B, 300, 300, 3\]"),
         ("encoded", tf.constant("one"), r"image_bytes must be \[B\]"),
         ("encoded", tf.constant([["one"]]), r"image_bytes must be \[B\]"),
     ],
@@ -345,3 +353,60 @@ def test_the_command_passes_every_flag_and_overwrites(tmp_path):
 def test_a_folder_without_labels_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="must be made by export_saved_model"):
         saved_model_labels(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def half(model, tmp_path_factory):
+    """The model in bfloat16, exported by the command."""
+    folder = tmp_path_factory.mktemp("half")
+    model.save(folder / "model.keras")
+    flags = [f"--model={folder / 'model.keras'}", f"--out={folder / 'out'}"]
+    with loaded_command("export_saved_model") as command:
+        assert in_process(command, *flags, "--precision=bfloat16") == 0
+    return folder / "out"
+
+
+def test_bfloat16_is_in_the_weights_before_the_heads_only(half, model):
+    loaded = tf.saved_model.load(str(half))
+    dtypes = collections.Counter(v.dtype for v in loaded._weights)
+    heads = [layer for layer in model.layers if layer.name.endswith(("_offsets", "_logits"))]
+    assert dtypes[tf.float32] == 2 * len(heads)
+    assert dtypes[tf.bfloat16] == len(model.variables) - 2 * len(heads)
+    outputs = loaded.signatures["serving_default"](images=tf.constant(pictures(1)))
+    assert outputs["detection_boxes"].dtype == outputs["detection_scores"].dtype == tf.float32
+    description = saved_model_description(half)
+    assert description["precision"] == "bfloat16"
+
+
+def test_bfloat16_agrees_within_its_own_tolerance_only(half, model):
+    images = pictures(2)
+    outputs = tf.saved_model.load(str(half)).signatures["serving_default"](
+        images=tf.constant(images)
+    )
+    decoder = DetectionDecoder(model.ssd_config)
+    references = agreement.reference(model, decoder, images.astype(np.float32))
+    for precision, covered in (("bfloat16", True), ("float32", False)):
+        tolerance = tolerances.SAVED_MODEL[precision]
+        found = agreement.compare(references, unpad(outputs), decoder, tolerance)
+        assert found.detections > 0
+        assert tolerance.covers(found) == covered
+
+
+def test_slow_bfloat16_is_said(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(checks.logging, "warning", lambda text, *a: warnings.append(text % a))
+    for flags, count in (("avx2 avx512f", 1), ("avx512_bf16 fma", 1), ("fphp bf16 sve", 1)):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+        monkeypatch.setattr(checks, "_CPU_INFO", tmp_path / "cpuinfo")
+        checks.warn_if_bfloat16_is_slow()
+        assert len(warnings) == count
+    monkeypatch.setattr(checks, "_CPU_INFO", tmp_path / "not Linux")
+    checks.warn_if_bfloat16_is_slow()
+    assert len(warnings) == 1
+    assert "precision bfloat16 is slower here than float32" in warnings[0]
+
+
+def test_other_precisions_are_refused(model, tmp_path):
+    with pytest.raises(ValueError, match=r"precision \(='int8'\) must be one of float32, bfloat16"):
+        saved_model.export_saved_model(model, tmp_path / "out", precision="int8")
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
 from ssd_keras.data.sources.source import (
+    Keep,
     Object,
     Source,
     annotated_size,
@@ -145,7 +147,9 @@ def open_coco(
         description=f"COCO {root.name} {splits}",
         labels=tuple(labels.values()),
         num_images=len(found),
-        samples=_samples(shuffle_by_name(found, lambda image: image.image_id), notes, max_pixels),
+        read=functools.partial(
+            _samples, shuffle_by_name(found, lambda image: image.image_id), max_pixels
+        ),
         notes=notes,
         category_ids=tuple(category_ids[name] for name in labels),
     )
@@ -269,8 +273,10 @@ def _yxyx(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
     return y, x, y + height, x + width
 
 
-def _samples(listed: list[_Image], notes: Notes, max_pixels: int) -> Iterator[Sample]:
+def _samples(listed: list[_Image], max_pixels: int, keep: Keep, notes: Notes) -> Iterator[Sample]:
     for item in listed:
+        if not keep(item.image_id):
+            continue
         image = load_image(
             item.path.read_bytes(),
             item.image_id,

@@ -1,6 +1,7 @@
 """Shared code of the sources that list images and boxes in one file: csv, cvat, label_studio."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -8,6 +9,7 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
 from ssd_keras.data.sources.source import (
+    Keep,
     Object,
     Source,
     label_id,
@@ -110,8 +112,8 @@ def listed_source(
         for name, _ in image.boxes:
             label_id(name, ids, image.where)
     ordered = shuffle_by_name(found, lambda item: item[0].name)
-    samples = _samples(ordered, folder, ids, notes, max_pixels)
-    return Source(description, tuple(labels.values()), len(found), samples, notes)
+    read = functools.partial(_samples, ordered, folder, ids, max_pixels)
+    return Source(description, tuple(labels.values()), len(found), read, notes)
 
 
 def _image_file(
@@ -136,11 +138,14 @@ def _samples(
     found: list[tuple[ListedImage, pathlib.Path]],
     folder: pathlib.Path,
     ids: dict[str, int],
-    notes: Notes,
     max_pixels: int,
+    keep: Keep,
+    notes: Notes,
 ) -> Iterator[Sample]:
     for listed, path in found:
         image_id = path.relative_to(folder).as_posix()
+        if not keep(image_id):
+            continue
         image = load_image(
             path.read_bytes(), image_id, notes, annotated_size=listed.size, max_pixels=max_pixels
         )

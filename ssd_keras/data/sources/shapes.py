@@ -5,7 +5,7 @@ textures. The shapes vary in size, are slightly rotated, and overlap very little
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -35,7 +35,13 @@ _OUTLINES = {
 }
 
 
-def draw_shapes(num_images: int, seed: int, *, image_size: int = 300) -> Iterator[Sample]:
+def draw_shapes(
+    num_images: int,
+    seed: int,
+    *,
+    image_size: int = 300,
+    keep: Callable[[str], bool] = lambda image_id: True,
+) -> Iterator[Sample]:
     """Draws images of shapes with their ground truth.
 
     An image depends only on `seed` and its index, so a large set begins with the images of a
@@ -45,6 +51,7 @@ def draw_shapes(num_images: int, seed: int, *, image_size: int = 300) -> Iterato
         num_images: Number of images.
         seed: Seed, at least 0. Use different seeds for the training set and the test set.
         image_size: Height and width in pixels, at least 64.
+        keep: Function from the id of an image to whether it is drawn.
 
     Yields:
         One sample for each image, encoded as JPEG, with 1 to 8 objects.
@@ -55,10 +62,12 @@ def draw_shapes(num_images: int, seed: int, *, image_size: int = 300) -> Iterato
     if image_size < 64:
         raise ValueError(f"`image_size` (={image_size}) must be at least 64 pixels")
     for index in range(num_images):
-        yield _draw_sample(np.random.default_rng((seed, index)), f"{seed}-{index:06d}", image_size)
+        image_id = f"shapes-{seed}-{index:06d}"
+        if keep(image_id):
+            yield _draw_sample(np.random.default_rng((seed, index)), image_id, image_size)
 
 
-def _draw_sample(rng: np.random.Generator, name: str, image_size: int) -> Sample:
+def _draw_sample(rng: np.random.Generator, image_id: str, image_size: int) -> Sample:
     """Draws one image. A shape that finds no room is left out."""
     background_color = rng.uniform(40, 215, 3)
     image = _texture(rng, background_color, image_size, image_size)
@@ -77,7 +86,7 @@ def _draw_sample(rng: np.random.Generator, name: str, image_size: int) -> Sample
     image.save(encoded, "JPEG", quality=_JPEG_QUALITY)
     return Sample(
         image=encoded.getvalue(),
-        image_id=f"shapes-{name}",
+        image_id=image_id,
         height=image_size,
         width=image_size,
         boxes=np.array(boxes, np.float32) / image_size,

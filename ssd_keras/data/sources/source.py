@@ -22,6 +22,7 @@ from ssd_keras.files import readable
 _MIN_CLIPPED = 1e-4  # fraction of the image's side; a smaller change is rounding
 
 T = TypeVar("T")
+Keep = Callable[[str], bool]  # from the id of an image
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -32,17 +33,23 @@ class Source:
         description: Description of the dataset, for the data card.
         labels: Class names; the first has label id 1.
         num_images: Number of images in the dataset, including images that will be skipped.
-        samples: The samples. They can be read once.
-        notes: Names of skipped and changed items. Reading `samples` adds to them.
+        read: Function that yields the samples of the images whose id it is told to keep. It adds
+            the names of skipped and changed items to the notes that it gets.
+        notes: Names of skipped and changed items of the whole dataset. `samples` adds to them.
         category_ids: The id of each class in the dataset, or None.
     """
 
     description: str
     labels: tuple[str, ...]
     num_images: int
-    samples: Iterator[Sample]
+    read: Callable[[Keep, Notes], Iterator[Sample]]
     notes: Notes
     category_ids: tuple[int, ...] | None = None
+
+    @property
+    def samples(self) -> Iterator[Sample]:
+        """All samples. Read them once, since each reading adds to the notes."""
+        return self.read(lambda image_id: True, self.notes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Reads detection datasets that TensorFlow Datasets has prepared. Nothing is downloaded."""
 
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import tensorflow_datasets as tfds
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
-from ssd_keras.data.sources.source import Object, Source, make_sample
+from ssd_keras.data.sources.source import Keep, Object, Source, make_sample
 from ssd_keras.files import reading
 from ssd_keras.images import MAX_PIXELS
 
@@ -55,13 +56,12 @@ def open_tfds(
     dataset = builder.as_dataset(
         split=split, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False
     )
-    notes = Notes()
     return Source(
         description=f"TFDS {builder.info.full_name} {split}",
         labels=tuple(label_names),
         num_images=int(dataset.cardinality()),
-        samples=_samples(dataset, key, split, notes, max_pixels),
-        notes=notes,
+        read=functools.partial(_samples, dataset, key, split, max_pixels),
+        notes=Notes(),
     )
 
 
@@ -82,10 +82,12 @@ def _objects_key(features: Mapping[str, Any], name: str) -> str:
 
 
 def _samples(
-    dataset: tf.data.Dataset, key: str, split: str, notes: Notes, max_pixels: int
+    dataset: tf.data.Dataset, key: str, split: str, max_pixels: int, keep: Keep, notes: Notes
 ) -> Iterator[Sample]:
     for index, item in enumerate(dataset.as_numpy_iterator()):
         image_id = _image_id(item, f"{split}-{index:06d}")
+        if not keep(image_id):
+            continue
         image = load_image(item["image"], image_id, notes, max_pixels=max_pixels)
         if image is None:
             continue

@@ -1,6 +1,7 @@
 """Reads PASCAL VOC, folders of the same layout, and ILSVRC DET: one XML file for each image."""
 
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
 from ssd_keras.data.sources.source import (
+    Keep,
     Object,
     Source,
     annotated_size,
@@ -184,14 +186,16 @@ def _source(
     require_files(file.image for file in files)
     files = shuffle_by_name(files, lambda file: file.image_id)
     ids = {name: k for k, name in enumerate(labels, start=1)}
-    samples = _samples(files, ids, notes, max_pixels)
-    return Source(description, tuple(labels.values()), len(files), samples, notes)
+    read = functools.partial(_samples, files, ids, max_pixels)
+    return Source(description, tuple(labels.values()), len(files), read, notes)
 
 
 def _samples(
-    files: Iterable[_Files], ids: dict[str, int], notes: Notes, max_pixels: int
+    files: Iterable[_Files], ids: dict[str, int], max_pixels: int, keep: Keep, notes: Notes
 ) -> Iterator[Sample]:
     for file in files:
+        if not keep(file.image_id):
+            continue
         root = _parse(file.annotation)
         if root is None:
             notes.skipped["annotation XML is malformed or declares entities"].append(file.image_id)

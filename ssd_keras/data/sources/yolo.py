@@ -1,5 +1,6 @@
 """Reads datasets in YOLO's format: images, and one text file of boxes for each image."""
 
+import functools
 import pathlib
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from ssd_keras.class_names import read_labels, require_unique
 from ssd_keras.data.card import Notes
 from ssd_keras.data.image_files import load_image
 from ssd_keras.data.records import Sample
-from ssd_keras.data.sources.source import Object, Source, make_sample, shuffle_by_name
+from ssd_keras.data.sources.source import Keep, Object, Source, make_sample, shuffle_by_name
 from ssd_keras.files import read_lines, read_text, reading
 from ssd_keras.images import MAX_PIXELS, SUFFIXES
 
@@ -81,7 +82,7 @@ def open_yolo(
         description=f"YOLO {root.name} {split}".strip(),
         labels=names,
         num_images=len(paths),
-        samples=_samples(image_folder, label_folder, paths, len(names), notes, max_pixels),
+        read=functools.partial(_samples, image_folder, label_folder, paths, len(names), max_pixels),
         notes=notes,
     )
 
@@ -91,11 +92,14 @@ def _samples(
     label_folder: pathlib.Path,
     paths: list[pathlib.Path],
     num_classes: int,
-    notes: Notes,
     max_pixels: int,
+    keep: Keep,
+    notes: Notes,
 ) -> Iterator[Sample]:
     for path in paths:
         image_id = _image_id(path, image_folder)
+        if not keep(image_id):
+            continue
         image = load_image(path.read_bytes(), image_id, notes, upright=True, max_pixels=max_pixels)
         if image is None:
             continue
