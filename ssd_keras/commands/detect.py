@@ -27,7 +27,7 @@ from ssd_keras.commands.beam_flags import define_beam_flags, run_all_shards, run
 from ssd_keras.images import MAX_PIXELS
 from ssd_keras.inference.detector import Detector, load_detector
 from ssd_keras.inference.files import check_out, detect_files
-from ssd_keras.inference.inputs import find_inputs
+from ssd_keras.inference.inputs import Inputs, find_inputs
 from ssd_keras.inference.outputs import FORMATS
 from ssd_keras.inference.shards import detect_shard, shard_detector, split_shards
 from ssd_keras.inference.tiles import parse_tiles, tiled_detector
@@ -88,6 +88,7 @@ def interrupted() -> str:
 def main(words: list[str]) -> int:
     """Detects objects and prints a summary."""
     inputs = find_inputs(words)
+    _check_flags(inputs)
     shard = None if _SHARD.value is None else parse_shard(_SHARD.value)
     tiles = None if _TILES.value is None else parse_tiles(_TILES.value, _OVERLAP.value)
     if inputs.videos:
@@ -114,6 +115,26 @@ def main(words: list[str]) -> int:
             print(detect_shard(detector, names, out, index, count, **sizes))
             return 0
         return _detect_all(detector, paths, inputs.videos, out)
+
+
+def _check_flags(inputs: Inputs) -> None:
+    """Raises ValueError for a flag that would have no effect."""
+    shards = "with --shard and --runner, which write JSON lines only"
+    apart = _SHARD.value is not None or runs_over_beam()
+    rules = (
+        (_FORMATS, apart, shards),
+        (_SCORE, apart, shards),
+        (_OVERWRITE, apart, shards),
+        (_SHARDS, not runs_over_beam(), "without --runner"),
+        (_OVERLAP, _TILES.value is None, "without --tiles"),
+        (_EVERY, not inputs.videos, "without a video"),
+        (_MAX_FRAMES, not inputs.videos, "without a video"),
+    )
+    for flag, unused, reason in rules:
+        if flag.present and unused:
+            raise ValueError(f"--{flag.name} has no effect {reason}: remove it")
+    if inputs.videos and not inputs.images and not {"pictures", "jsonl"} & {*_FORMATS.value}:
+        raise ValueError("--formats must have pictures or jsonl for a video")
 
 
 def _detect_over_beam(paths: list[Path], out: Path, options: dict[str, Any]) -> int:

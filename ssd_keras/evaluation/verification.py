@@ -192,7 +192,7 @@ def verify(
         return *measure(keras_detector(model, decoder)), references
 
     found, milliseconds, ap, _ = measure_model(*exports[0].thresholds)
-    megabytes = model.count_params() * _BYTES_PER_WEIGHT / 1e6
+    megabytes = model.count_params() * 4 / 1e6  # float32
     name = Path(model_path).name
     verdicts = [
         Verdict(name, exports[0].thresholds, megabytes, milliseconds, ap, None, None, True, found)

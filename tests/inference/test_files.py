@@ -230,6 +230,25 @@ def test_the_command_reads_an_image_from_stdin_with_tiles(tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"stdin.png", JSON_NAME}
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shard=0/2", "--formats=coco"], "--formats has no effect with --shard"),
+        (["--shard=0/2", "--score_threshold=0.5"], "--score_threshold has no effect with --shard"),
+        (["--shard=0/2", "--overwrite"], "--overwrite has no effect with --shard"),
+        (["--shards=4"], "--shards has no effect without --runner"),
+        (["--tile_overlap=0.4"], "--tile_overlap has no effect without --tiles"),
+        (["--every=2"], "--every has no effect without a video"),
+        (["--max_frames=2"], "--max_frames has no effect without a video"),
+    ],
+)
+def test_the_command_refuses_flags_without_effect(tmp_path, capsys, flags, message):
+    words = (f"--out={tmp_path / 'out'}", str(picture(tmp_path / "a.png")))
+    with loaded_command("detect") as module:
+        assert in_process(module, "--model=m.keras", *flags, *words) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_the_command_passes_the_overlap_of_the_tiles(tmp_path, monkeypatch, capsys):
     given = []
 
