@@ -34,7 +34,6 @@ from ssd_keras.model import load_model
 
 MAX_AP_LOSS = 0.01  # largest loss of mean AP that an exported file may have
 _SHEET_IMAGES, _SHEET_SCORE = 6, 0.3  # rows of the PNG, and minimum score of its boxes
-_BYTES_PER_WEIGHT = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
