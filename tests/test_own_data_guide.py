@@ -48,8 +48,9 @@ def policy():
 
 def test_the_code_of_the_guide_runs(tmp_path, monkeypatch, policy):
     write_set(tmp_path / "my_set")
-    source = open_source("csv", path=str(tmp_path / "my_set"), splits="train.csv:images")
-    prepare_records(source, tmp_path / "records" / "val", 1)
+    for name in ("train", "val"):
+        source = open_source("csv", path=str(tmp_path / "my_set"), splits="train.csv:images")
+        prepare_records(source, tmp_path / "records" / name, 1)
     monkeypatch.chdir(tmp_path)
     code = "\n".join(python_blocks(ROOT / "docs" / "own_data.md"))
     for large, small in SMALLER.items():
@@ -63,7 +64,7 @@ def test_the_code_of_the_guide_runs(tmp_path, monkeypatch, policy):
     assert names["mixed"].dtype_policy.name == "mixed_bfloat16"
     assert names["road"].input_shape == (None, 128, 160, 3)
     assert len(names["history"].history["val_mean_ap"]) == 2
-    for name in ("best.keras", "history.csv", "found.png"):
+    for name in ("best.keras", "history.csv", "found.png", "mine.json"):
         assert (tmp_path / name).exists()
 
 

@@ -35,7 +35,11 @@ def plot_coverage(coverages: dict[str, Coverage], path: str | os.PathLike[str]) 
             scatter.scatter(*found.sizes[mask, ::-1].T, s=5, color=color, label=label)
         boxes = np.array([(box.width, box.height) for box in found.shapes])
         scatter.scatter(*boxes.T, s=42, marker="+", color="#1d4ed8", label="default boxes")
-        scatter.set(xscale="log", yscale="log", xlabel="width, pixels", ylabel="height, pixels")
+        scatter.set(xlabel="width, pixels", ylabel="height, pixels")
+        scatter.set_xscale("log", base=2)
+        scatter.set_yscale("log", base=2)
+        for axis in (scatter.xaxis, scatter.yaxis):
+            axis.set_major_formatter("{x:g}")  # 64 instead of 2^6
         scatter.set_title(f"{title}: {100 * found.share:.1f}% of {len(near)} objects at IoU 0.5")
         scatter.legend(fontsize="small", loc="lower right")
         scatter.grid(alpha=0.3)
