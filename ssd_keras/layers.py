@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ssd_keras.dilation import dilated_conv2d
+
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class Preprocessing(keras.layers.Layer):
@@ -99,33 +101,43 @@ class L2Normalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class DilatedConv2D(keras.layers.Conv2D):
-    """A dilated convolution that runs as one native operation at inference.
+    """A dilated convolution that runs as one native operation.
 
     With TensorFlow, Keras runs a dilated convolution as three operations: SpaceToBatchND, a
     convolution without dilation, and BatchToSpaceND. For fc6 they take more than twice as long as
-    the native operation, because the 19 x 19 cells become 36 patches with wide padding. Training
-    uses the three operations, because TensorFlow lacks the gradient of the native operation on some
-    CPUs.
+    the native operation, because the 19 x 19 cells become 36 patches with wide padding.
+    `dilated_conv2d` computes the gradients of the native operation.
 
-    The layer takes float [B, H, W, channels]. With padding "same" it returns [B, H, W, filters].
-    The stride must be 1, and the layer must have a bias. The arguments are those of
+    The layer takes float [B, H, W, channels] and returns [B, H, W, filters]. The padding must be
+    "same", the stride 1, and the kernel must have odd sides. The layer must have a bias. The
+    arguments are those of
     `keras.layers.Conv2D`.
     """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates kernel and bias.
+
+        Raises:
+            ValueError: If the padding is not "same".
+        """
+        if self.padding != "same":
+            raise ValueError(f'padding (={self.padding}) must be "same"')
+        super().build(input_shape)
 
     def call(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Computes the convolution, bias and activation.
 
         Args:
             features: float [B, H, W, channels].
-            training: Whether the layer runs in training mode. Only False selects the native
-                operation, so that a custom training loop that leaves None can compute gradients.
+            training: If False, the graph has no gradient function of this package, so that exported
+                graphs have standard operations only.
 
         Returns:
-            float [B, H, W, filters] with padding "same".
+            float [B, H, W, filters].
         """
-        if training is not False:
-            return super().call(features)
         kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
-        padding = self.padding.upper()
-        outputs = tf.nn.conv2d(features, kernel, 1, padding, dilations=self.dilation_rate)
+        if training is False:
+            outputs = tf.nn.conv2d(features, kernel, 1, "SAME", dilations=self.dilation_rate)
+        else:
+            outputs = dilated_conv2d(features, kernel, self.dilation_rate)
         return self.activation(tf.nn.bias_add(outputs, bias))
