@@ -3,6 +3,10 @@
 import json
 import pathlib
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 from referee_data import make_database
 from referee_nets import LOSS, data, network
@@ -64,6 +68,7 @@ def train(original: Original, args, outputs: int, steps: int, batch: int = 8) ->
         average = _average_precision(model, args.eval_records, labels)
         result[name] = {"loss": losses, "AP": average}
         args.train.write_text(json.dumps(result, indent=1))
+        plot(result, args.train.with_suffix(".png"))
         print(f"{name}: AP {average:.4f}, last losses {losses[-10:]}", flush=True)
 
     labels = read_card(args.records).labels
@@ -102,6 +107,22 @@ def _train_original(original: Original, args, labels, steps: int, batch: int, st
         'type: "SGD"\nrandom_seed: 1\n'
     )
     return [float(x) for x in original.call("train", solver, steps, start, end).split()]
+
+
+def plot(result: dict, path: pathlib.Path, window: int = 10) -> None:
+    """Draws the losses of all runs, as means over `window` batches."""
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for (name, run), color in zip(
+        result.items(), ("black", "tab:blue", "tab:orange"), strict=False
+    ):
+        means = np.reshape(run["loss"], (-1, window)).mean(axis=1)
+        numbers = np.arange(1, 1 + len(means)) * window
+        axes.plot(numbers, means, color=color, label=f"{name} (mAP {run['AP']:.3f})")
+    axes.set(xlabel="iteration", ylabel=f"loss, mean of {window} iterations", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 def _average_precision(model, records, labels) -> float:
