@@ -31,7 +31,8 @@ def imagenet_tensors() -> dict[str, np.ndarray]:
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise OSError(
             f'weights (="imagenet") could not be downloaded ({error}): check the network, or give '
-            "the path of a local .npz, .h5 or .keras file of VGG16 weights"
+            "a local file of a VGG16 or a whole SSD (ssd-keras train --weights=FILE), or start "
+            "without pretrained weights (--weights=random)"
         ) from error
     return {
         f"{layer.name}/{variable.name}": np.asarray(variable)
