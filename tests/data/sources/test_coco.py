@@ -106,7 +106,7 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="class 'dog' of the labels is not among the categories"):
         open_coco(tmp_path, "train2017", {"cat": "cat", "dog": "dog"})
     (tmp_path / "train2017/9.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"9\.jpg is missing \(1 of 1 files"):
+    with pytest.raises(FileNotFoundError, match=r"9\.jpg is missing \(1 of 1 such files"):
         open_coco(tmp_path, "train2017")
     write_coco(tmp_path, images=[(9, "../9.jpg")])
     with pytest.raises(ValueError, match=r"'\.\./9\.jpg' points outside"):

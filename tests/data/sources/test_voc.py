@@ -180,8 +180,8 @@ def test_a_list_that_names_files_is_blamed(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("Annotations/b.xml", r"b\.xml is missing \(1 of 2 files"),
-        ("JPEGImages/b.jpg", r"b\.jpg is missing \(1 of 2 files"),
+        ("Annotations/b.xml", r"b\.xml is missing \(1 of 2 such files"),
+        ("JPEGImages/b.jpg", r"b\.jpg is missing \(1 of 2 such files"),
         ("ImageSets/Main/train.txt", r"train\.txt does not exist"),
     ],
 )
