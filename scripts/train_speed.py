@@ -11,8 +11,8 @@ an environment without this package.
 The script prints the median and the shortest step, the median of the ratios of neighboring steps,
 the peak memory of each process, and the time of matching, mining and loss with their gradients, at
 8 and at 100 objects an image, as a share of the step. All times are given as wall clock time and as
-CPU time of the process; on a busy machine the second varies less. --baseline also runs Keras's form
-of fc6.
+CPU time of the process. On a busy machine the second varies less, but PyTorch's threads spin while
+they wait, so do not compare it with PyTorch's there. --baseline also runs Keras's form of fc6.
 """
 
 import argparse
