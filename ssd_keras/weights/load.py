@@ -82,6 +82,8 @@ def load_weights(
     head = next((layer for layer in model.layers if isinstance(layer, Predictions)), None)
     if head is None:
         raise ValueError(f"model (={model.name!r}) must be made by ssd_vgg16")
+    if weights == "imagenet" and head.width != 1:  # before the download of half a gigabyte
+        raise ValueError(f'width (={head.width}) must be 1 for weights="imagenet", or use None')
     tensors = vgg16.imagenet_tensors() if weights == "imagenet" else read_tensors(weights)
     variables = named_variables(model)
     classes = None

@@ -381,6 +381,12 @@ def test_weights_of_full_width_do_not_fit_a_narrow_model(tmp_path):
         load_weights(model, path)
 
 
+def test_a_narrow_model_does_not_download_imagenet(monkeypatch):
+    monkeypatch.setattr("ssd_keras.vgg16.imagenet_tensors", lambda: pytest.fail("downloaded"))
+    with pytest.raises(ValueError, match=r"width \(=0.25\) must be 1 for weights=.imagenet."):
+        ssd_vgg16(SSD300_VOC, 1, width=1 / 4, weights="imagenet")
+
+
 def _pairs(model):
     return [(layer.name, v) for layer in model.layers for v in layer.weights]
 
