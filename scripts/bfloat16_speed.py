@@ -5,10 +5,14 @@ scripts/bfloat16_speed.py --folder=FOLDER [--batches 1 8] [--repeats 5]
 The model is an SSD300 of full width with 20 classes, random weights and a bias towards the
 background. FOLDER keeps the exported files, so that a second run only measures. OpenVINO runs the
 network; its predictions are decoded and suppressed by the same code as in the SavedModel. All
-candidates run in turn in one process.
+candidates run in turn, each in a process of its own: the threads of OpenVINO slow TensorFlow in
+one process.
 """
 
 import argparse
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -63,41 +67,63 @@ def with_openvino(path, hints):
     return run
 
 
+CANDIDATES = {
+    "SavedModel float32": lambda folder: saved_model(folder / "float32"),
+    "SavedModel bfloat16": lambda folder: saved_model(folder / "bfloat16"),
+    "OpenVINO as it comes": lambda folder: with_openvino(folder / "network", {}),
+    "OpenVINO float32": lambda folder: with_openvino(
+        folder / "network", {"INFERENCE_PRECISION_HINT": "f32"}
+    ),
+}
+
+
+def measure(name, folder, batches, repeats):
+    """Prints the times of one candidate in milliseconds an image, a line for each batch size."""
+    run = CANDIDATES[name](folder)
+    for batch in batches:
+        images = np.random.default_rng(0).integers(0, 256, (batch, 300, 300, 3))
+        images = tf.constant(images, tf.uint8)
+        run(images)
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run(images)
+            times.append((time.perf_counter() - start) / batch * 1e3)
+        print(json.dumps(times))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--candidate", help="measure one candidate only; used by the script")
     args = parser.parse_args()
     folder = Path(args.folder)
+    if args.candidate:
+        measure(args.candidate, folder, args.batches, args.repeats)
+        return
     if not (folder / "network").exists():
         export(folder)
     for name in ("float32", "bfloat16"):
         size = sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file())
         print(f"SavedModel {name}: {size / 1e6:.1f} MB")
-    candidates = {
-        "SavedModel float32": saved_model(folder / "float32"),
-        "SavedModel bfloat16": saved_model(folder / "bfloat16"),
-        "OpenVINO as it comes": with_openvino(folder / "network", {}),
-        "OpenVINO float32": with_openvino(folder / "network", {"INFERENCE_PRECISION_HINT": "f32"}),
-    }
-    for batch in args.batches:
-        images = np.random.default_rng(0).integers(0, 256, (batch, 300, 300, 3))
-        images = tf.constant(images, tf.uint8)
-        times = {name: [] for name in candidates}
-        for run in candidates.values():
-            run(images)
-        for _ in range(args.repeats):
-            for name, run in candidates.items():
-                start = time.perf_counter()
-                run(images)
-                times[name].append((time.perf_counter() - start) / batch * 1e3)
+    times = {name: [[] for _ in args.batches] for name in CANDIDATES}
+    for _ in range(args.rounds):
         for name, values in times.items():
-            ratio = np.median(values) / np.median(times["OpenVINO as it comes"])
+            words = [sys.executable, __file__, *sys.argv[1:], "--candidate", name]
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+            for found, line in zip(values, lines, strict=True):
+                found += json.loads(line)
+    for k, batch in enumerate(args.batches):
+        peer = np.median(times["OpenVINO as it comes"][k])
+        for name, values in times.items():
+            middle = np.median(values[k])
             print(
-                f"batch {batch}  {name:22} {np.median(values):6.1f} ms an image "
-                f"({min(values):.1f} at best), ratio {ratio:.2f}",
-                flush=True,
+                f"batch {batch}  {name:22} {middle:6.1f} ms an image ({min(values[k]):.1f} at "
+                f"best), ratio {middle / peer:.2f}"
             )
 
 
