@@ -352,8 +352,9 @@ def test_a_saved_model_in_bfloat16_has_its_own_tolerance(exported, tmp_path):
         exported / "model.keras", [tmp_path / "half"], list(draw_shapes(2, seed=1))
     )
     assert report.verdicts[1].tolerance == tolerances.SAVED_MODEL["bfloat16"]
-    assert report.agrees, verification.table(report)
-    assert report.verdicts[1].agreement.score_difference > 0
+    # Scores of random heads are nearly equal, so that no detection is clear in bfloat16.
+    assert report.verdicts[1].agreement.far == report.verdicts[1].agreement.unmatched == 0
+    assert report.verdicts[1].agreement.score_difference > 1e-4
     path = tmp_path / "half/assets/detector.json"
     path.write_text(path.read_text().replace('"bfloat16"', '"int4"'))
     with pytest.raises(ValueError, match=r"has the precision 'int4', which is not one of float32,"):
