@@ -31,9 +31,18 @@ WITH_MODEL = (
     "test_wheel.py",
 )
 
+# Files that take longest. They start first, so that at the end no process runs one of them alone.
+LONGEST = ("training/test_devices.py", "test_wheel.py", "test_own_data_guide.py", "training")
+
 
 def pytest_collection_modifyitems(items):
     here = os.path.dirname(__file__)
+
+    def rank(item):
+        path = os.path.relpath(item.path, here)
+        return next((k for k, name in enumerate(LONGEST) if path.startswith(name)), len(LONGEST))
+
+    items.sort(key=rank)
     for item in items:
         path = os.path.relpath(item.path, here)
         if any(path == name or path.startswith(f"{name}{os.sep}") for name in WITH_MODEL):
